@@ -1,0 +1,23 @@
+# Each target does its own set-up: a virtual environment in .venv, with the releases of constraints.txt.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-slow clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m keepaug.demo --output demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,eval]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
