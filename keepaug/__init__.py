@@ -1,0 +1,18 @@
+"""timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
+from keepaug import models  # registers our networks with timm
+from keepaug.augment import create_augment, list_augments, register_augment
+from keepaug.augment.crop import wrap_dataset
+from keepaug.engine.task import wrap_task
+from keepaug.options import add_arguments, prepare
+
+__version__ = '0.1.0'
+__all__ = [
+    'add_arguments',
+    'create_augment',
+    'list_augments',
+    'models',
+    'prepare',
+    'register_augment',
+    'wrap_dataset',
+    'wrap_task',
+]

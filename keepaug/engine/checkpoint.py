@@ -1,0 +1,118 @@
+"""Checkpoints: reading them safely, resuming from them, writing them."""
+import argparse
+import os
+import pickle
+import zipfile
+from typing import Any
+
+import torch
+from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.utils import CheckpointSaver
+
+from keepaug.engine.tracking import is_decreasing
+
+
+def check_checkpoint(path: str, flag: str) -> None:
+    """Says in a sentence why a file is no checkpoint, without running anything in it.
+
+    Args:
+        path: File to read.
+        flag: The flag that named it, for the sentence.
+
+    Raises:
+        ValueError: The file is missing, truncated, not a checkpoint, or would execute code.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f'{flag} {path} does not exist; name a checkpoint file.')
+    if path.endswith(('.safetensors', '.npz', '.npy')):
+        return  # no format that can hold code
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values '
+            f'({_first_line(error)}).') from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint ({_first_line(error)}).') \
+            from error
+    if not isinstance(checkpoint, dict) or not checkpoint:
+        raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
+
+
+def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -> int:
+    """Restores weights, and optimizer and scaler unless `--no-resume-opt`, and gives the epoch to start with.
+
+    Raises:
+        ValueError: The checkpoint cannot be read, or is of another model.
+    """
+    resumed_epoch = None
+    if args.resume:
+        check_checkpoint(args.resume, '--resume')
+        try:
+            resumed_epoch = resume_task_checkpoint(
+                task,
+                args.resume,
+                optimizer=None if args.no_resume_opt else optimizer,
+                loss_scaler=None if args.no_resume_opt else scaler,
+                log_info=args.rank == 0,
+            )
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(_mismatch(args, error)) from error
+    if args.start_epoch is not None:
+        return args.start_epoch
+    return resumed_epoch or 0
+
+
+def resume_ema(args, task: TrainingTask) -> None:
+    """Restores averaged weights, or starts the average from the resumed plain ones where the file has none."""
+    try:
+        load_task_ema_checkpoint(task, args.resume)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(_mismatch(args, error)) from error
+
+
+class Saver(CheckpointSaver):
+    """timm's saver, which here also ends in a sentence when the output folder cannot be written.
+
+    timm writes each checkpoint to a temporary file and renames it, so what was saved before stays whole.
+    """
+
+    def _save(self, save_path: str, epoch: int, metric: Any = None) -> None:
+        try:
+            super()._save(save_path, epoch, metric)
+        except (OSError, RuntimeError) as error:
+            if os.path.exists(save_path):
+                os.unlink(save_path)
+            raise OSError(
+                f'No checkpoint could be written to {os.path.dirname(save_path)} ({_first_line(error)}); '
+                f'those saved before are whole, make room and continue with --resume.') from error
+
+
+def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler, output_dir: str) -> Saver:
+    """The saver of a run; it takes up the history of the folder it is resumed in."""
+    saver = Saver(
+        model=task.get_trainable_module(),
+        task=task,
+        optimizer=optimizer,
+        args=args,
+        amp_scaler=scaler,
+        checkpoint_dir=output_dir,
+        recovery_dir=output_dir,
+        decreasing=is_decreasing(args),
+        max_history=args.checkpoint_hist,
+    )
+    if args.resume and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(output_dir):
+        saver.load_state_dict_from_checkpoint(args.resume)
+    return saver
+
+
+def _mismatch(args, error: Exception) -> str:
+    return (
+        f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
+        f'({_first_line(error)}); resume with the flags of the run that wrote it.')
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(' :.')

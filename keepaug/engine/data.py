@@ -1,0 +1,296 @@
+"""Images on disk to batches on the device."""
+import logging
+import os
+from typing import Any, Callable
+
+import torch
+from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader
+from torch.utils.data import Dataset, IterableDataset, default_collate
+
+from keepaug.augment.crop import wrap_dataset
+from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
+
+_logger = logging.getLogger('train')
+
+
+class SharedSwitchCollate(FastCollateMixup):
+    """timm's mixing collate function whose on/off switch reaches loader workers that are already running.
+
+    Stock keeps the switch as a plain attribute, of which every persistent worker holds its own copy, so that
+    `--mixup-off-epoch` changes nothing there. Here it lives in shared memory.
+    """
+
+    def __init__(self, **mixup_args):
+        self._enabled = torch.ones(1, dtype=torch.bool).share_memory_()
+        super().__init__(**mixup_args)
+
+    @property
+    def mixup_enabled(self) -> bool:
+        return bool(self._enabled)
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, enabled: bool) -> None:
+        self._enabled.fill_(enabled)
+
+
+class NamedFailures(Dataset):
+    """A map-style dataset that says which image could not be read.
+
+    timm skips up to ten unreadable images in a row with a warning each, then gives up without a name.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # not there yet while a worker unpickles this object
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    @property
+    def transform(self) -> Callable | None:
+        return self.dataset.transform
+
+    @transform.setter
+    def transform(self, transform: Callable | None) -> None:
+        self.dataset.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        try:
+            return self.dataset[index]
+        except RuntimeError as error:
+            if 'consecutive samples' not in str(error):
+                raise
+            name = self.dataset.filename(index, absolute=True)
+            raise OSError(f'{name} and the images listed after it cannot be read; mend or remove them.') from error
+
+
+def build_dataset(args, split: str, *, is_training: bool, data_config: dict[str, Any]) -> Dataset:
+    """A dataset by the dataset flags: an image folder, a name timm knows, or one of our own.
+
+    Raises:
+        ValueError: The folder is missing, empty, or holds labels beyond the class count.
+    """
+    root = args.data_dir or args.data
+    name = args.dataset
+    num_samples = args.train_num_samples if is_training else args.val_num_samples
+    if name.startswith(EMBEDDED_PREFIX):
+        dataset = create_embedded_dataset(name, split=split, num_samples=num_samples)
+        _check_classes(name, dataset, args.num_classes)
+        return dataset
+    check_data_folder(args)
+    img_mode = args.input_img_mode or ('RGB' if data_config['input_size'][0] == 3 else 'L')
+    extra = dict(repeats=args.epoch_repeats) if is_training else {}
+    try:
+        dataset = create_dataset(
+            name,
+            root=root,
+            split=split,
+            is_training=is_training,
+            class_map=args.class_map,
+            download=args.dataset_download,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            input_img_mode=img_mode,
+            input_key=args.input_key,
+            target_key=args.target_key,
+            num_samples=num_samples,
+            trust_remote_code=args.dataset_trust_remote_code,
+            **extra,
+        )
+    except (RuntimeError, AssertionError, ModuleNotFoundError, TypeError) as error:
+        source = f'--dataset {name}' if name else f'the folder {root}'
+        raise ValueError(f'No {split} images from {source}: {str(error).strip().splitlines()[0]}') from error
+    _check_classes(root, dataset, args.num_classes)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
+        return dataset
+    return NamedFailures(dataset)
+
+
+def check_data_folder(args) -> None:
+    """Says in a sentence what is wrong with the data folder, before anything is built.
+
+    Raises:
+        ValueError: No folder is given, or it does not exist or is empty.
+    """
+    root = args.data_dir or args.data
+    if args.dataset and '/' in args.dataset:
+        return  # names with a scheme (torch/, hfds/, wds/, keepaug/ ...) know where their data lies
+    if not root:
+        raise ValueError('No data: give the image folder as first argument or with --data-dir.')
+    if not os.path.exists(root):
+        raise ValueError(f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.')
+    if os.path.isdir(root) and not os.listdir(root):
+        raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
+
+
+def _check_classes(source: str, dataset: Dataset, num_classes: int | None) -> None:
+    """Labels the head has no output for are refused; a head with more outputs than labels is only said."""
+    class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None)
+    if not class_to_idx or num_classes is None:
+        return
+    needed = max(class_to_idx.values()) + 1
+    if needed > num_classes:
+        raise ValueError(
+            f'The data in {source} has {needed} classes, --num-classes is {num_classes}; give --num-classes {needed}.')
+    if needed < num_classes:
+        _logger.warning(f'The data in {source} has {needed} classes, the model {num_classes}.')
+
+
+def mixing_is_on(args) -> bool:
+    """Whether stock's mixup or cutmix mixes labels in this run."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+def build_mixing(args) -> tuple[Mixup | None, Callable | None]:
+    """Stock's mixup and cutmix: on device without the prefetcher, in the collate function with it."""
+    if not mixing_is_on(args):
+        return None, None
+    mixup_args = dict(
+        mixup_alpha=args.mixup,
+        cutmix_alpha=args.cutmix,
+        cutmix_minmax=args.cutmix_minmax,
+        prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob,
+        mode=args.mixup_mode,
+        label_smoothing=args.smoothing,
+        num_classes=args.num_classes,
+    )
+    if args.prefetcher:
+        return None, SharedSwitchCollate(**mixup_args)
+    return Mixup(**mixup_args), None
+
+
+def _collate_splits(batch: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augmentation splits without the prefetcher: all first splits, then all second ones, as the prefetcher does."""
+    splits, target = default_collate(batch)
+    return torch.cat(list(splits)), target.repeat(len(splits))
+
+
+def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
+                       collate_fn: Callable | None):
+    """Training batches, as the loader flags describe them.
+
+    Raises:
+        ValueError: The flags do not fit each other, or the data gives less than one batch.
+    """
+    if args.aug_splits:
+        dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+        if not args.prefetcher:
+            collate_fn = _collate_splits
+    dataset = wrap_dataset(dataset, args)
+    interpolation = args.train_interpolation
+    if args.no_aug or not interpolation:
+        interpolation = data_config['interpolation']
+    try:
+        loader = create_loader(
+            dataset,
+            input_size=data_config['input_size'],
+            batch_size=args.batch_size,
+            is_training=True,
+            no_aug=args.no_aug,
+            re_prob=args.reprob,
+            re_mode=args.remode,
+            re_count=args.recount,
+            re_split=args.resplit,
+            train_crop_mode=args.train_crop_mode,
+            scale=args.scale,
+            ratio=args.ratio,
+            hflip=args.hflip,
+            vflip=args.vflip,
+            color_jitter=args.color_jitter,
+            color_jitter_prob=args.color_jitter_prob,
+            grayscale_prob=args.grayscale_prob,
+            gaussian_blur_prob=args.gaussian_blur_prob,
+            auto_augment=args.aa,
+            num_aug_repeats=args.aug_repeats,
+            num_aug_splits=args.aug_splits,
+            interpolation=interpolation,
+            collate_fn=collate_fn,
+            use_multi_epochs_loader=args.use_multi_epochs_loader,
+            worker_seeding=args.worker_seeding,
+            **_scheduled_sizes(args),
+            **_loader_settings(args, data_config, device, dtype),
+        )
+    except (AssertionError, TypeError, NotImplementedError) as error:
+        raise ValueError(f'The training loader cannot be built: {error or type(error).__name__}') from error
+    if len(loader) == 0:
+        raise ValueError(
+            f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
+    return loader
+
+
+def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype):
+    """Validation batches: one resize and centre crop, no augmentation.
+
+    The crop mode of the model's configuration is not passed on: stock's in-training validation always crops the
+    centre, and numbers stay comparable with it.
+    """
+    settings = _loader_settings(args, data_config, device, dtype)
+    if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
+        settings['num_workers'] = min(2, args.workers)  # many workers pad each other's last batches
+    return create_loader(
+        dataset,
+        input_size=data_config['input_size'],
+        batch_size=args.validation_batch_size or args.batch_size,
+        is_training=False,
+        interpolation=data_config['interpolation'],
+        crop_pct=data_config['crop_pct'],
+        **settings,
+    )
+
+
+def _loader_settings(args, data_config: dict, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    return dict(
+        mean=data_config['mean'],
+        std=data_config['std'],
+        num_workers=args.workers,
+        distributed=args.distributed,
+        pin_memory=args.pin_mem,
+        img_dtype=dtype,
+        device=device,
+        use_prefetcher=args.prefetcher,
+    )
+
+
+def _scheduled_sizes(args) -> dict[str, Any]:
+    """Settings of `--train-img-sizes` and its companions; none where sizes are not scheduled."""
+    if not args.train_img_sizes:
+        return {}
+    return dict(
+        input_size_choices=args.train_img_sizes,
+        batch_size_choices=args.train_batch_sizes,
+        batch_choice_weights=args.train_size_probs,
+        batch_choice_seed=args.seed,
+        batch_choice_schedule=args.train_size_schedule,
+        batch_schedule_epochs=args.epochs,
+        batch_schedule_spread=args.train_size_schedule_spread,
+        batch_schedule_random_mix=args.train_size_random_mix,
+        num_batches=args.train_batches_per_epoch,
+    )
+
+
+def average_batch_size(loader, batch_size: int) -> float:
+    """Images per batch, averaged over the schedule where `--train-img-sizes` lets it vary."""
+    return getattr(loader.batch_sampler, 'average_batch_size', batch_size) if loader.batch_sampler else batch_size
+
+
+def set_epoch(loader, epoch: int) -> None:
+    """Tells the dataset and the sampler which epoch begins, so that each epoch is shuffled anew on all processes."""
+    if hasattr(loader.dataset, 'set_epoch'):
+        loader.dataset.set_epoch(epoch)
+    if hasattr(loader.batch_sampler, 'set_epoch'):
+        loader.batch_sampler.set_epoch(epoch)
+    elif hasattr(loader.sampler, 'set_epoch'):
+        loader.sampler.set_epoch(epoch)
+
+
+def stop_mixing(loader, mixup_fn: Mixup | None) -> None:
+    """Switches stock's mixing off, in the collate function or on the device; targets stay soft."""
+    if mixup_fn is not None:
+        mixup_fn.mixup_enabled = False
+    elif hasattr(loader, 'mixup_enabled'):
+        loader.mixup_enabled = False

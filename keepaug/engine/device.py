@@ -1,0 +1,89 @@
+"""Where a run computes: the device, the process group, the number formats."""
+import importlib
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from timm.utils import NativeScaler, init_distributed_device, is_distributed_env, random_seed
+
+_logger = logging.getLogger('train')
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of a run.
+
+    Attributes:
+        dtype: Format of images, and of weights when `--model-dtype` asks for it.
+        autocast: Makes the context in which forward and loss run.
+        scaler: Loss scaler of float16 training on CUDA, else None.
+    """
+    dtype: torch.dtype = torch.float32
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    scaler: NativeScaler | None = None
+
+
+def import_device_modules(args) -> None:
+    """Imports what `--device-modules` names: packages that register further device types with torch."""
+    for name in args.device_modules or ():
+        importlib.import_module(name)
+
+
+def use_fast_cuda_math() -> None:
+    """TF32 products and autotuned convolutions, as the stock scripts set them wherever CUDA exists."""
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
+def open_device(args) -> torch.device:
+    """Joins the process group if there is one and picks this process's device.
+
+    Fills `device`, `rank`, `local_rank`, `world_size`, `distributed` in `args`.
+
+    Raises:
+        ValueError: The device does not exist here.
+    """
+    use_fast_cuda_math()
+    try:
+        device = init_distributed_device(args)
+    except (AssertionError, RuntimeError) as error:
+        # A process group that cannot form is the launcher's story, not the device's.
+        if is_distributed_env() and not isinstance(error, AssertionError):
+            raise
+        raise ValueError(f'--device {args.device} cannot be used here ({error}); name another, such as cpu.') from error
+    if args.distributed:
+        _logger.info(
+            f'Training in distributed mode with multiple processes, 1 device per process. '
+            f'Process {args.rank}, total {args.world_size}, device {args.device}.')
+    else:
+        _logger.info(f'Training with a single process on 1 device ({args.device}).')
+    return device
+
+
+def resolve_precision(args, device: torch.device) -> Precision:
+    """Number formats from `--amp`, `--amp-dtype` and `--model-dtype`.
+
+    Raises:
+        ValueError: Both `--amp` and a half precision `--model-dtype` are asked for.
+    """
+    dtype = getattr(torch, args.model_dtype) if args.model_dtype else torch.float32
+    if dtype == torch.float16:
+        _logger.warning('float16 is not recommended for training, for half precision bfloat16 is recommended.')
+    if not args.amp:
+        return Precision(dtype=dtype)
+    if dtype != torch.float32:
+        raise ValueError(f'--amp keeps weights in float32, so --model-dtype {args.model_dtype} must go, or --amp.')
+    amp_dtype = torch.bfloat16 if args.amp_dtype == 'bfloat16' else torch.float16
+    return Precision(
+        autocast=lambda: torch.autocast(device_type=device.type, dtype=amp_dtype),
+        # Only float16 on CUDA underflows and has a scaler; bfloat16 has float32's range.
+        scaler=NativeScaler(device=device.type) if device.type == 'cuda' and amp_dtype == torch.float16 else None,
+    )
+
+
+def seed_everything(args) -> None:
+    """Seeds torch, numpy and random with seed + rank, once, as the stock script does."""
+    random_seed(args.seed, args.rank)

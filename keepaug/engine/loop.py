@@ -1,0 +1,278 @@
+"""One epoch of training, one pass of validation."""
+import logging
+import math
+import os
+import time
+from collections import OrderedDict
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from timm.data import Mixup
+from timm.scheduler.scheduler import Scheduler
+from timm.task import TrainingTask
+from timm.task.evaluator import ClassificationEvaluator
+from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce_tensor
+
+from keepaug.engine.device import Precision
+
+_logger = logging.getLogger('train')
+
+# How a batch's loss is weighted by its size, relative to the average batch (`--variable-batch-loss-scale`).
+BATCH_LOSS_POWER = {'none': 0., 'sqrt': 0.5, 'linear': 1.}
+
+
+@dataclass
+class LoopSettings:
+    """What the loop needs to know of a run beside the objects it drives.
+
+    Attributes:
+        device: Device of model and batches.
+        precision: Number formats.
+        world_size: Processes of the run.
+        rank: This process.
+        grad_accum_steps: Batches per update.
+        clip_grad: Clipping value, or None.
+        clip_mode: 'norm', 'value' or 'agc'.
+        average_batch_size: Images per batch, on average over the run.
+        batch_loss_scale: 'none', 'sqrt' or 'linear'.
+        log_interval: Updates between log lines.
+        recovery_interval: Updates between recovery checkpoints; 0 for none.
+        prefetched: Whether the loader puts batches on the device itself.
+        channels_last: Memory layout of images.
+        synchronize_step: Wait for the device after each update.
+        image_dir: Where `--save-images` writes, or None.
+        tta: Consecutive outputs averaged in validation; 0 or 1 for none.
+    """
+    device: torch.device
+    precision: Precision
+    world_size: int = 1
+    rank: int = 0
+    grad_accum_steps: int = 1
+    clip_grad: float | None = None
+    clip_mode: str = 'norm'
+    average_batch_size: float = 1.
+    batch_loss_scale: str = 'none'
+    log_interval: int = 50
+    recovery_interval: int = 0
+    prefetched: bool = True
+    channels_last: bool = False
+    synchronize_step: bool = False
+    image_dir: str | None = None
+    tta: int = 0
+
+    @classmethod
+    def from_args(
+            cls, args, device: torch.device, precision: Precision, average_batch_size: float) -> 'LoopSettings':
+        return cls(
+            device=device,
+            precision=precision,
+            world_size=args.world_size,
+            rank=args.rank,
+            grad_accum_steps=max(1, args.grad_accum_steps),
+            clip_grad=args.clip_grad,
+            clip_mode=args.clip_mode,
+            average_batch_size=average_batch_size,
+            batch_loss_scale=args.variable_batch_loss_scale,
+            log_interval=args.log_interval,
+            recovery_interval=args.recovery_interval,
+            prefetched=args.prefetcher,
+            channels_last=args.channels_last,
+            synchronize_step=args.synchronize_step,
+            tta=args.tta,
+        )
+
+    def to_device(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Brings a batch of the plain loader to the device; the prefetcher's are there already."""
+        if self.prefetched:
+            return input, target
+        return (
+            input.to(device=self.device, dtype=self.precision.dtype, non_blocking=True),
+            target.to(device=self.device, non_blocking=True),
+        )
+
+    def in_layout(self, input: torch.Tensor) -> torch.Tensor:
+        return input.contiguous(memory_format=torch.channels_last) if self.channels_last else input
+
+
+def train_one_epoch(
+        epoch: int,
+        task: TrainingTask,
+        loader,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+        scheduler: Scheduler | None = None,
+        saver: CheckpointSaver | None = None,
+        mixup_fn: Mixup | None = None,
+) -> OrderedDict[str, float]:
+    """Trains for one epoch.
+
+    An update is made on every `grad_accum_steps`-th batch and on the last one; the trailing group of fewer batches
+    is one update whose losses are divided by their own number.
+
+    Returns:
+        `loss`: the mean training loss, weighted by batch size and averaged over processes.
+    """
+    task.train()
+    optimizer.zero_grad()
+    batches = len(loader)
+    updates = math.ceil(batches / settings.grad_accum_steps)
+    trailing = batches % settings.grad_accum_steps or settings.grad_accum_steps
+    loss_power = BATCH_LOSS_POWER[settings.batch_loss_scale]
+    create_graph = getattr(optimizer, 'is_second_order', False)
+    # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
+    loss_sum = torch.zeros((), dtype=torch.float64, device=settings.device)
+    loss_count = 0
+    update_time, data_time = AverageMeter(), AverageMeter()
+    update_samples = 0
+    update_start = data_start = time.time()
+    data_wait = 0.
+
+    for batch_idx, (input, target) in enumerate(loader):
+        last_batch = batch_idx + 1 == batches
+        group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
+        need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
+        update_idx = batch_idx // settings.grad_accum_steps
+        input, target = settings.to_device(input, target)
+        if mixup_fn is not None:
+            input, target = mixup_fn(input, target)
+        input = settings.in_layout(input)
+        batch_size = len(input)
+        data_wait += time.time() - data_start
+
+        with nullcontext() if need_update else task.no_sync():
+            with settings.precision.autocast():
+                loss = task(input, target)['loss']
+                if loss_power:
+                    loss = loss * (batch_size / settings.average_batch_size) ** loss_power
+                loss = loss / group_size
+            _backward(loss, need_update, task, optimizer, settings, create_graph)
+        loss = loss.detach().double() * group_size
+        loss_sum += loss * batch_size
+        loss_count += batch_size
+        update_samples += batch_size * settings.world_size
+        if not need_update:
+            data_start = time.time()
+            continue
+
+        num_updates = epoch * updates + update_idx + 1
+        optimizer.zero_grad()
+        task.update_ema(step=num_updates)
+        if settings.synchronize_step and settings.device.type == 'cuda':
+            torch.cuda.synchronize()
+        now = time.time()
+        update_time.update(now - update_start)
+        data_time.update(data_wait)
+        update_start, data_wait = now, 0.
+
+        if last_batch or update_idx % settings.log_interval == 0:
+            lr = mean_lr(optimizer)
+            loss_now, loss_avg = loss, loss_sum / loss_count
+            if settings.world_size > 1:
+                loss_now = reduce_tensor(loss_now, settings.world_size)
+                loss_avg = reduce_tensor(loss_avg, settings.world_size)
+            if settings.rank == 0:
+                _logger.info(
+                    f'Train: {epoch} [{update_idx:>4d}/{updates} ({100 * (update_idx + 1) / updates:>3.0f}%)]  '
+                    f'Loss: {loss_now.item():#.3g} ({loss_avg.item():#.3g})  '
+                    f'Time: {update_time.val:.3f}s, {update_samples / update_time.val:>7.2f}/s  '
+                    f'({update_time.avg:.3f}s, {update_samples / update_time.avg:>7.2f}/s)  '
+                    f'LR: {lr:.3e}  '
+                    f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
+                if settings.image_dir:
+                    torchvision.utils.save_image(
+                        input, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                        padding=0, normalize=True)
+        update_samples = 0
+        if saver is not None and settings.recovery_interval and (
+                last_batch or (update_idx + 1) % settings.recovery_interval == 0):
+            saver.save_recovery(epoch, batch_idx=update_idx)
+        if scheduler is not None:
+            scheduler.step_update(num_updates=num_updates)
+        data_start = time.time()
+
+    if hasattr(optimizer, 'sync_lookahead'):
+        optimizer.sync_lookahead()
+    loss_avg = loss_sum / max(loss_count, 1)
+    if settings.world_size > 1:
+        loss_avg = reduce_tensor(loss_avg, settings.world_size)
+    return OrderedDict(loss=loss_avg.item())
+
+
+def _backward(
+        loss: torch.Tensor,
+        need_update: bool,
+        task: TrainingTask,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+        create_graph: bool,
+) -> None:
+    """Backward pass and, where an update is due, clipping and the optimizer's step."""
+    clip = dict(
+        clip_grad=settings.clip_grad,
+        clip_mode=settings.clip_mode,
+        parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
+    ) if need_update and settings.clip_grad is not None else {}
+    if settings.precision.scaler is not None:
+        settings.precision.scaler(loss, optimizer, create_graph=create_graph, need_update=need_update, **clip)
+        return
+    loss.backward(create_graph=create_graph)
+    if need_update:
+        if clip:
+            dispatch_clip_grad(clip['parameters'], value=clip['clip_grad'], mode=clip['clip_mode'])
+        optimizer.step()
+
+
+def mean_lr(optimizer: torch.optim.Optimizer) -> float:
+    """Mean learning rate over the parameter groups."""
+    rates = [group['lr'] for group in optimizer.param_groups]
+    return sum(rates) / len(rates)
+
+
+@torch.inference_mode()
+def validate(
+        model: torch.nn.Module,
+        loader,
+        evaluator: ClassificationEvaluator,
+        settings: LoopSettings,
+        suffix: str = '',
+) -> OrderedDict[str, float]:
+    """Metrics of a model over a loader.
+
+    Args:
+        model: Model in any wrapping; left in eval mode.
+        loader: Evaluation batches.
+        evaluator: A fresh evaluator of the task; knows the number of padded samples to leave out.
+        settings: Device and precision.
+        suffix: Appended to the log lines' first word, ' (EMA)' for averaged weights.
+
+    Returns:
+        Metrics by name: `loss`, `top1`, `top5` in percent for single-label tasks.
+    """
+    model.eval()
+    batch_time = AverageMeter()
+    start = time.time()
+    last_idx = len(loader) - 1
+    for batch_idx, (input, target) in enumerate(loader):
+        input, target = settings.to_device(input, target)
+        input = settings.in_layout(input)
+        with settings.precision.autocast():
+            output = model(input)
+            if isinstance(output, (tuple, list)):
+                output = output[0]
+        if settings.tta > 1:
+            output = output.unfold(0, settings.tta, settings.tta).mean(dim=2)
+            target = target[0:target.size(0):settings.tta]
+        evaluator.update(output, target)
+        if settings.device.type == 'cuda':
+            torch.cuda.synchronize()
+        batch_time.update(time.time() - start)
+        start = time.time()
+        if settings.rank == 0 and (batch_idx == last_idx or batch_idx % settings.log_interval == 0):
+            so_far = evaluator.summary()
+            shown = {'loss': 'Loss', 'top1': 'Acc@1', 'top5': 'Acc@5'}
+            _logger.info(
+                f'Test{suffix}: [{batch_idx:>4d}/{last_idx}]  Time: {batch_time.val:.3f} ({batch_time.avg:.3f})  '
+                + '  '.join(f'{shown.get(name, name)}: {value:>7.3f}' for name, value in so_far.items()))
+    return evaluator.compute(distributed=settings.world_size > 1)

@@ -1,0 +1,106 @@
+"""The model of a run, and how images must look to enter it."""
+import logging
+from typing import Any, Callable
+
+import torch
+from timm.data import resolve_input_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
+from timm.models import resolve_model_input_args
+from timm.utils import set_jit_fuser
+
+from keepaug.engine.device import Precision
+
+_logger = logging.getLogger('train')
+
+
+def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Creates the model the flags describe.
+
+    Args:
+        args: Options; `num_classes` is filled from the model where the flag is unset.
+        create_model: `timm.create_model`, or what stands for it.
+
+    Returns:
+        The model on the CPU and the data configuration (`input_size` (C, H, W), `mean`, `std`, `crop_pct`,
+        `interpolation`).
+
+    Raises:
+        ValueError: The model cannot be built as asked, or has no number of classes.
+    """
+    if args.fuser:
+        set_jit_fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
+    overlay = {}
+    if args.pretrained_path:
+        # num_classes -1 makes timm re-initialise the head instead of loading the file's.
+        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    try:
+        model_args = resolve_model_input_args(
+            args.model, vars(args), in_chans=in_chans, pretrained_cfg_overlay=overlay or None, **args.model_kwargs)
+        model = create_model(
+            pretrained=args.pretrained,
+            num_classes=args.num_classes,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path,
+            drop_block_rate=args.drop_block,
+            global_pool=args.gp,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            scriptable=args.torchscript,
+            checkpoint_path=args.initial_checkpoint,
+            pretrained_cfg_overlay=overlay or None,
+            **model_args,
+        )
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f'--model {args.model} cannot be built as asked: {_first_line(error)}') from error
+    _adjust_head(model, args.head_init_scale, args.head_init_bias)
+    if args.num_classes is None:
+        if not hasattr(model, 'num_classes'):
+            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+        args.num_classes = model.num_classes
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    if args.rank == 0:
+        _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
+    return model, resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+
+
+def place_model(
+        model: torch.nn.Module, args, device: torch.device, precision: Precision) -> torch.nn.Module:
+    """Moves the model to its device, format and memory layout, and converts its batch norm where asked.
+
+    Clears `args.dist_bn` under `--sync-bn`: synchronised statistics need no distribution after the epoch.
+    """
+    if args.split_bn:
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=device, dtype=precision.dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if args.distributed and args.sync_bn:
+        args.dist_bn = ''
+        model = convert_sync_batchnorm(model)
+        if args.rank == 0:
+            _logger.info('Converted model to use Synchronized BatchNorm.')
+    if args.torchscript:
+        model = torch.jit.script(model)
+    return model
+
+
+def _adjust_head(model: torch.nn.Module, scale: float | None, bias: float | None) -> None:
+    """Scales the classifier's initial weights, then sets its bias (`--head-init-scale`, `--head-init-bias`)."""
+    if scale is None and bias is None:
+        return
+    head = model.get_classifier()
+    with torch.no_grad():
+        if scale is not None:
+            head.weight.mul_(scale)
+            head.bias.mul_(scale)
+        if bias is not None:
+            head.bias.fill_(bias)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(':')

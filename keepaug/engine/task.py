@@ -1,0 +1,198 @@
+"""The training task: model, loss, and the augmentations that batches pass through on the way in."""
+import logging
+from typing import Any
+
+import torch
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.task import (
+    ClassificationTask,
+    FeatureDistillationTask,
+    LogitDistillationTask,
+    TokenDistillationTask,
+    TrainingTask,
+)
+from timm.utils import unwrap_model
+
+from keepaug.augment import Compose
+from keepaug.engine.augment import build_augment
+from keepaug.engine.data import mixing_is_on
+
+_logger = logging.getLogger('train')
+
+
+def loss_kwargs(args) -> dict[str, Any]:
+    """Arguments of `timm.loss.create_classification_loss` for the loss the flags select.
+
+    Unlike the stock script of timm 1.0.29, `--bce-loss` is also honoured where smoothing is 0.
+    """
+    if args.jsd_loss:
+        return dict(loss_type='jsd', jsd_splits=args.aug_splits, smoothing=args.smoothing)
+    kwargs = dict(smoothing=args.smoothing, soft_targets=mixing_is_on(args))
+    if not args.bce_loss:
+        return dict(loss_type='ce', **kwargs)
+    return dict(
+        loss_type='bce',
+        bce_target_thresh=args.bce_target_thresh,
+        bce_sum=args.bce_sum,
+        pos_weight=args.bce_pos_weight,
+        **kwargs,
+    )
+
+
+def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
+    """The task of the run: classification, or distillation from `--kd-model-name`.
+
+    Raises:
+        ValueError: The teacher cannot be built, or loss flags contradict each other.
+    """
+    common = dict(criterion_kwargs=loss_kwargs(args), device=device, dtype=dtype, verbose=args.rank == 0)
+    if not args.kd_model_name:
+        return ClassificationTask(model, **common)
+    distill = dict(
+        student_model=model,
+        teacher_model=args.kd_model_name,
+        distill_loss_weight=args.distill_loss_weight,
+        task_loss_weight=args.task_loss_weight,
+        **common,
+    )
+    tasks = {
+        'logit': lambda: LogitDistillationTask(
+            loss_type=args.kd_loss_type, temperature=args.kd_temperature, **distill),
+        'feature': lambda: FeatureDistillationTask(
+            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim, **distill),
+        'token': lambda: TokenDistillationTask(
+            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **distill),
+    }
+    try:
+        return tasks[args.kd_distill_type]()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f'--kd-model-name {args.kd_model_name} cannot teach by --kd-distill-type {args.kd_distill_type}: '
+            f'{error}') from error
+
+
+def soft_target_form(criterion):
+    """The criterion that takes soft targets in place of one that takes class indices.
+
+    Binary cross entropy of timm takes both and is returned as it is.
+
+    Raises:
+        ValueError: The criterion has no soft-target form.
+    """
+    if isinstance(criterion, (SoftTargetCrossEntropy, BinaryCrossEntropy)):
+        return criterion
+    if isinstance(criterion, torch.nn.CrossEntropyLoss) or 'CrossEntropy' in type(criterion).__name__:
+        return SoftTargetCrossEntropy()
+    raise ValueError(
+        f'{type(criterion).__name__} takes class indices only; labels that are mixed need cross entropy or BCE.')
+
+
+def wrap_task(task: TrainingTask, args) -> TrainingTask:
+    """Lets every training batch of a task pass through the augmentations that `args` ask for.
+
+    Call it right after the task is made, before EMA, compile and DDP: the augmentations look at the bare model.
+
+    Args:
+        task: Any task of `timm.task`.
+        args: Options returned by `keepaug.prepare`.
+
+    Returns:
+        `task` itself where no batch augmentation of ours is on, so that a run without our flags is stock's.
+
+    Raises:
+        ValueError: An augmentation does not fit the model.
+    """
+    augment = build_augment(args, unwrap_model(task.get_trainable_module()))
+    return task if augment is None else AugmentedTask(task, augment)
+
+
+def compile_task(args, task: TrainingTask) -> None:
+    """Compiles what trains and what is validated, and the average if there is one (`--torchcompile`)."""
+    task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+    if task.has_ema():
+        task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+
+
+def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
+    """Wraps what trains in DDP; on the CPU, where stock fails, without device ids."""
+    task.prepare_distributed(
+        device_ids=None if device.type == 'cpu' else [device],
+        broadcast_buffers=not args.no_ddp_bb,
+    )
+
+
+class AugmentedTask(TrainingTask):
+    """A task whose training batches are augmented on device before the inner task sees them.
+
+    Augmenting happens outside DDP and compile, in training mode only. Everything else is the inner task's.
+
+    Attributes:
+        task: The inner task.
+        augment: Callable `(x, target) -> (x, target)`; see `keepaug.augment`.
+    """
+
+    def __init__(self, task: TrainingTask, augment: Compose):
+        super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
+        self.task = task
+        self.augment = augment
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self.training:
+            return self.task(input, target)
+        input, mixed = self.augment(input, target)
+        if mixed.ndim == target.ndim:
+            return self.task(input, mixed)
+        criterion = self.task.criterion
+        self.task.criterion = soft_target_form(criterion)
+        try:
+            return self.task(input, mixed)
+        finally:
+            self.task.criterion = criterion
+
+    # The rest is delegation: the inner task stays the owner of model, EMA, DDP and checkpoint state.
+
+    def prepare_distributed(self, device_ids=None, **ddp_kwargs) -> TrainingTask:
+        self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
+        return self
+
+    def compile(self, *args, **kwargs):
+        return self.task.compile(*args, **kwargs)
+
+    def get_trainable_module(self, ema: bool = False):
+        return self.task.get_trainable_module(ema=ema)
+
+    def setup_ema(self, *args, **kwargs):
+        return self.task.setup_ema(*args, **kwargs)
+
+    def has_ema(self) -> bool:
+        return self.task.has_ema()
+
+    def compile_ema(self, *args, **kwargs):
+        return self.task.compile_ema(*args, **kwargs)
+
+    def update_ema(self, step: int | None = None) -> None:
+        self.task.update_ema(step=step)
+
+    def get_clip_parameters(self, exclude_head: bool = False):
+        return self.task.get_clip_parameters(exclude_head=exclude_head)
+
+    def get_eval_model(self, module=None, ema: bool = False):
+        return self.task.get_eval_model(module, ema=ema)
+
+    def get_task_state(self, module=None, ema: bool = False) -> dict[str, Any]:
+        return self.task.get_task_state(module, ema=ema)
+
+    def load_task_state(self, state, strict: bool = True, module=None, ema: bool = False) -> None:
+        self.task.load_task_state(state, strict=strict, module=module, ema=ema)
+
+    def get_checkpoint_state(self, ema: bool = False, unwrap_fn=unwrap_model) -> dict[str, Any]:
+        return self.task.get_checkpoint_state(ema=ema, unwrap_fn=unwrap_fn)
+
+    def load_checkpoint_state(self, state_dict, task_state=None, ema: bool = False, strict: bool = True) -> None:
+        self.task.load_checkpoint_state(state_dict, task_state, ema=ema, strict=strict)
+
+    def no_sync(self):
+        return self.task.no_sync()
+
+    def create_evaluator(self, **kwargs):
+        return self.task.create_evaluator(**kwargs)

@@ -1,0 +1,62 @@
+"""Off means off: without our flags a run is what stock timm gave, bit for bit (`golden/golden.json`)."""
+import csv
+import json
+import platform
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from tests.golden import make_mini
+from tests.scripts import run_train
+
+GOLDEN = json.loads((Path(__file__).parent / 'golden' / 'golden.json').read_text())
+# In the default suite: the loader with and without workers and prefetcher, mixing on both sides of it, EMA with
+# accumulation and clipping, and splits.
+DEFAULT = ('base', 'no-workers', 'mixup-cutmix', 'mixup-cutmix-device', 'ema-accum-clip', 'jsd-splits')
+SAME_MACHINE = (
+    torch.__version__ == GOLDEN['torch'] and timm.__version__ == GOLDEN['timm']
+    and platform.machine() == GOLDEN['machine'] and torch.backends.cpu.get_cpu_capability() == GOLDEN['cpu'])
+
+
+@pytest.fixture(scope='module')
+def mini(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('mini')
+    make_mini.main(folder)
+    return folder
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in GOLDEN['runs']])
+def test_run_without_our_flags_is_stocks(name, mini, tmp_path):
+    golden = GOLDEN['runs'][name]
+    flags = f"{GOLDEN['base_flags']} {golden['flags']}"
+    folder = run_train(f'--data-dir {mini} {flags}', tmp_path)
+
+    assert sorted(path.name for path in folder.iterdir()) == golden['files']
+    with open(folder / 'summary.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows] == [list(row) for row in golden['summary']]
+    checkpoint = torch.load(folder / 'last.pth.tar', weights_only=False)
+    assert sorted(checkpoint) == golden['checkpoint_keys']
+    assert checkpoint['epoch'] == golden['epoch']
+    norms = {
+        key: dict(norm=_norm(checkpoint[key]), tensors=len(checkpoint[key])) for key in golden['weights']}
+    numbers = [{key: float(value) for key, value in row.items()} for row in rows]
+    if SAME_MACHINE:
+        assert numbers == golden['summary']
+        assert checkpoint['metric'] == golden['metric']
+        assert norms == golden['weights']
+        return
+    for got, wanted in zip(numbers, golden['summary'], strict=True):
+        # Another processor or library sums in another order; training spreads the difference.
+        tolerance = 1e-4 if wanted['epoch'] == 0 else 2e-2
+        assert got['train_loss'] == pytest.approx(wanted['train_loss'], rel=tolerance)
+        if 'eval_loss' in wanted:
+            assert got['eval_loss'] == pytest.approx(wanted['eval_loss'], rel=2e-2)
+            assert got['eval_top1'] == pytest.approx(wanted['eval_top1'], abs=2 * 100 / 48)  # two of 48 images
+
+
+def _norm(state: dict[str, torch.Tensor]) -> float:
+    return sum(tensor.double().norm().item() ** 2 for tensor in state.values()) ** 0.5

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Train a timm model: timm's training script, plus augmentation that keeps the evidence for the label.
+
+    python train.py --data-dir /data/imagenet --model resnet50 --keep-cut
+    ./distributed_train.sh 8 --data-dir /data/imagenet --model resnet50 --keep-cut
+
+Every flag of timm's script keeps its meaning; `python train.py --help` lists them and ours.
+"""
+import logging
+import os
+from collections import OrderedDict
+
+import torch
+from timm import create_model
+from timm.utils import distribute_bn, setup_default_logging, update_summary
+
+import keepaug
+from keepaug import engine, options
+from keepaug.engine import LoopSettings, train_one_epoch, validate
+
+_logger = logging.getLogger('train')
+parser = options.create_parser()
+
+
+def _parse_args(argv: list[str] | None = None):
+    """Options and the text of args.yaml; a YAML file given with --config lies below the command line."""
+    return options.parse_args(parser, argv)
+
+
+def main() -> None:
+    setup_default_logging()
+    args, args_text = _parse_args()
+    options.check_stock(args)
+    args = keepaug.prepare(args)
+    engine.check_data_folder(args)
+    if args.check:
+        return
+
+    args.prefetcher = not args.no_prefetcher
+    args.grad_accum_steps = max(1, args.grad_accum_steps)
+
+    # Where: device, processes, number formats, seed.
+    engine.import_device_modules(args)
+    device = engine.open_device(args)
+    precision = engine.resolve_precision(args, device)
+    engine.seed_everything(args)
+    primary = args.rank == 0
+
+    # What: the model, its data, and the task that ties them.
+    model, data_config = engine.build_model(args, create_model)
+    model = engine.place_model(model, args, device, precision)
+    dataset_train = engine.build_dataset(args, args.train_split, is_training=True, data_config=data_config)
+    dataset_eval = None
+    if args.val_split:
+        dataset_eval = engine.build_dataset(args, args.val_split, is_training=False, data_config=data_config)
+    mixup_fn, collate_fn = engine.build_mixing(args)
+    loader_train = engine.build_train_loader(args, dataset_train, data_config, device, precision.dtype, collate_fn)
+    batch_size = engine.average_batch_size(loader_train, args.batch_size)
+    engine.resolve_learning_rate(args, batch_size)
+    loader_eval = None
+    if dataset_eval is not None:
+        loader_eval = engine.build_eval_loader(args, dataset_eval, data_config, device, precision.dtype)
+    task = engine.build_task(args, model, device, precision.dtype)
+    task = keepaug.wrap_task(task, args)
+    optimizer = engine.build_optimizer(args, task)
+
+    # From where: a checkpoint; then the wrappers, in the order that keeps state dicts plain.
+    start_epoch = engine.resume(args, task, optimizer, precision.scaler)
+    if args.model_ema:
+        task.setup_ema(
+            decay=args.model_ema_decay,
+            use_warmup=args.model_ema_warmup,
+            device='cpu' if args.model_ema_force_cpu else None,
+        )
+        if args.resume:
+            engine.resume_ema(args, task)
+    if args.torchcompile:
+        engine.compile_task(args, task)
+    if args.distributed:
+        engine.distribute_task(args, task, device)
+
+    scheduler, epochs = engine.build_scheduler(
+        args, optimizer, len(loader_train), start_epoch, decreasing_metric=engine.is_decreasing(args))
+    settings = LoopSettings.from_args(args, device, precision, batch_size)
+    engine.check_eval_metric(args, task)
+    output_dir, saver = None, None
+    if primary:
+        output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
+        saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)
+        settings.image_dir = output_dir if args.save_images else None
+        engine.open_wandb(args, output_dir)
+
+    best_metric, best_epoch, results = None, None, []
+    try:
+        for epoch in range(start_epoch, epochs):
+            engine.set_epoch(loader_train, epoch)
+            if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
+                engine.stop_mixing(loader_train, mixup_fn)
+
+            train_metrics = train_one_epoch(
+                epoch, task, loader_train, optimizer, settings,
+                scheduler=scheduler, saver=saver, mixup_fn=mixup_fn)
+            if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
+                distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
+            if (epoch + 1) % args.val_interval and epoch + 1 != epochs:
+                if scheduler is not None:
+                    scheduler.step(epoch + 1)
+                continue
+
+            eval_metrics = OrderedDict()
+            if loader_eval is not None:
+                eval_metrics = engine.evaluate(args, task, loader_eval, settings)
+            ranking = (eval_metrics or train_metrics)[engine.tracked_metric(args)]
+            if primary:
+                update_summary(
+                    epoch, train_metrics, eval_metrics, os.path.join(output_dir, 'summary.csv'),
+                    lr=engine.mean_lr(optimizer), log_wandb=args.log_wandb)
+                best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
+            if scheduler is not None:
+                scheduler.step(epoch + 1, ranking)
+            results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
+    except KeyboardInterrupt:
+        pass  # what was saved stays; the results so far are still told
+
+    if args.distributed:
+        torch.distributed.destroy_process_group()
+    if best_metric is not None:
+        _logger.info(f'*** Best metric: {best_metric} (epoch {best_epoch})')
+    if primary:
+        engine.print_results(results, args)
+
+
+if __name__ == '__main__':
+    engine.explain_errors(main)
