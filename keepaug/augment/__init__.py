@@ -1,0 +1,7 @@
+"""Batch augmentations: small objects with hyper-parameters, and their registry."""
+from keepaug.augment.base import BatchAugment, Compose
+from keepaug.augment.cutout import Cutout
+from keepaug.augment.keep_cut import KeepCut
+from keepaug.augment.registry import create_augment, list_augments, register_augment
+
+__all__ = ['BatchAugment', 'Compose', 'Cutout', 'KeepCut', 'create_augment', 'list_augments', 'register_augment']

@@ -1,0 +1,93 @@
+"""What every batch augmentation is."""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchAugment:
+    """A batch of images and labels to an augmented batch, on the device it is on.
+
+    Subclasses hold hyper-parameters and define `augment`.
+
+    Attributes:
+        model: The bare model whose saliency guides the augmentation, or None where none is needed.
+        num_classes: Number of classes, needed where labels are mixed.
+        enabled: False lets batches through untouched.
+        last: What was drawn for the last batch, detached: `boxes`, `mask`, `saliency` ... by name, as each class says.
+    """
+
+    def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
+        self.model = model
+        self.num_classes = num_classes
+        self.enabled = True
+        self.last: dict[str, Any] = {}
+
+    def __call__(
+            self,
+            x: Tensor,
+            target: Tensor | None,
+            generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augments a batch.
+
+        Args:
+            x: Images (B, C, H, W), floating point, normalised. Not modified.
+            target: Class indices (B,), soft targets (B, K), or None for unlabelled images. Not modified.
+            generator: Source of randomness; torch's default one if None.
+
+        Returns:
+            The new images and targets; the very tensors that came in where the augmentation is off.
+        """
+        self.last = {}
+        if not self.enabled:
+            return x, target
+        return self.augment(x, target, generator)
+
+    def augment(
+            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+class Compose:
+    """Augmentations one after the other.
+
+    Attributes:
+        augments: The augmentations in the order a batch meets them.
+    """
+
+    def __init__(self, augments: list[BatchAugment]):
+        self.augments = augments
+
+    def __call__(
+            self, x: Tensor, target: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        for augment in self.augments:
+            x, target = augment(x, target, generator)
+        return x, target
+
+
+def check_probability(name: str, value: float) -> float:
+    """The value, if it is a probability.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not 0. <= value <= 1.:
+        raise ValueError(f'{name} is a probability in [0, 1], got {value}.')
+    return value
+
+
+def draw_applied(batch: int, prob: float, device: torch.device, generator: torch.Generator | None) -> Tensor | None:
+    """Which samples (B, 1, 1, 1) an augmentation applies to; None where that is all of them, and nothing is drawn."""
+    if prob >= 1.:
+        return None
+    where = generator.device if generator is not None else device
+    return (torch.rand(batch, 1, 1, 1, generator=generator, device=where) < prob).to(device)
+
+
+def default_window(height: int, width: int) -> int:
+    """Edge in pixels of the paper's region: 16 for CIFAR-sized images, 40 for ImageNet's (KeepAugment, section 4).
+
+    Images below 96 px, half-way between the two on a logarithmic scale, count as CIFAR-sized.
+    """
+    return 16 if min(height, width) < 96 else 40

@@ -1,0 +1,53 @@
+"""Cutout: squares removed blindly. The published baseline that selective cutting is measured against."""
+import torch
+from torch import Tensor, nn
+
+from keepaug.augment.base import BatchAugment, check_probability, default_window, draw_applied
+from keepaug.augment.fill import fill_region
+from keepaug.augment.registry import register_augment
+from keepaug.functional import cutout_mask
+
+
+@register_augment('cutout')
+class Cutout(BatchAugment):
+    """Sets squares to zero whose centres are uniform over the image and may overflow its border.
+
+    DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017.
+
+    Args:
+        model: Not used.
+        num_classes: Not used.
+        size: Edge in pixels; None for 16 below 96 px and 40 from there.
+        holes: Squares per image.
+        prob: Probability that an image is cut.
+
+    `last`: `mask` bool (B, 1, H, W), True where removed.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            size: int | None = None,
+            holes: int = 1,
+            prob: float = 1.,
+    ):
+        super().__init__(model, num_classes)
+        if size is not None and size < 1:
+            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
+        if holes < 1:
+            raise ValueError(f'holes is at least 1, got {holes}.')
+        self.size = size
+        self.holes = holes
+        self.prob = check_probability('prob', prob)
+
+    def augment(
+            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        batch, _, height, width = x.shape
+        size = self.size or default_window(height, width)
+        mask = cutout_mask(batch, (height, width), size, self.holes, generator, x.device)
+        applied = draw_applied(batch, self.prob, x.device, generator)
+        if applied is not None:
+            mask = mask & applied
+        self.last = {'mask': mask}
+        return fill_region(x, mask, 'zero', generator), target

@@ -1,0 +1,143 @@
+"""Selective cut: only regions of low saliency are removed (KeepAugment, section 3, Eq. 2)."""
+import math
+
+import torch
+from torch import Tensor, nn
+
+from keepaug.augment.base import BatchAugment, check_probability, default_window, draw_applied
+from keepaug.augment.fill import FILLS, fill_region
+from keepaug.augment.registry import register_augment
+from keepaug.augment.saliency import SaliencySource
+from keepaug.functional import boxes_to_mask, region_scores, sample_regions
+from keepaug.functional.regions import Size
+
+# Random erasing's region: 2% to a third of the image, aspect 0.3 to 1/0.3, both as timm draws them. Ten tries are
+# made to draw one that is smaller than the image.
+MIN_AREA, MAX_AREA = 0.02, 1 / 3
+MIN_ASPECT = 0.3
+TRIES = 10
+
+
+@register_augment('keep-cut')
+class KeepCut(BatchAugment):
+    """Removes a region drawn among those whose summed saliency is below a quantile.
+
+    Args:
+        model: Bare model, for saliency; may be None with `tau=None`.
+        num_classes: Not used.
+        mode: 'cutout' removes a square of `size`; 'erase' draws area and aspect as timm's random erasing does.
+        fill: 'zero' (or 'const'), 'rand' for one random colour per image, 'pixel' for one per pixel.
+        size: Edge in pixels; None for 16 below 96 px and 40 from there (the paper's). Not used by 'erase'.
+        tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
+            windows, which is the control for what saliency adds.
+        prob: Probability that an image is cut.
+        saliency: 'full', 'low', or None for 'low' where the model runs at a lower resolution, else 'full'.
+        low_scale: Size of the low-resolution copy, relative to the image.
+        max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
+
+    `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
+    removed, `saliency` float32 (B, 1, H, W) or None.
+
+    Raises:
+        ValueError: A value is out of range, or a model is needed and missing.
+    """
+
+    modes = ('cutout', 'erase')
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            mode: str = 'cutout',
+            fill: str = 'zero',
+            size: int | None = None,
+            tau: float | None = 0.6,
+            prob: float = 1.,
+            saliency: str | None = None,
+            low_scale: float = 0.5,
+            max_count: int = 1,
+    ):
+        super().__init__(model, num_classes)
+        if mode not in self.modes:
+            raise ValueError(f'mode is one of {", ".join(self.modes)}, got {mode!r}.')
+        if fill not in FILLS:
+            raise ValueError(f'fill is one of {", ".join(FILLS)}, got {fill!r}.')
+        if size is not None and size < 1:
+            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
+        if tau is not None and not 0. <= tau <= 1.:
+            raise ValueError(f'tau is a quantile in [0, 1] or None, got {tau}.')
+        if max_count < 1:
+            raise ValueError(f'max_count is at least 1, got {max_count}.')
+        self.mode = mode
+        self.fill = fill
+        self.size = size
+        self.tau = tau
+        self.prob = check_probability('prob', prob)
+        self.max_count = max_count
+        self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
+
+    def augment(
+            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        saliency = self.source(x, target) if self.source is not None else None
+        # Blind windows are drawn by the same code, on a map that says nothing.
+        shown = saliency if saliency is not None else x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
+        applied = draw_applied(len(x), self.prob, x.device, generator)
+        boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
+        out = x
+        for size, drawn in self._draw_sizes(x, generator):
+            box = sample_regions(region_scores(shown, size), size, self.tau, 'low', generator)
+            keep = drawn if applied is None else applied.view(-1) if drawn is None else drawn & applied.view(-1)
+            if keep is not None:
+                box = torch.where(keep[:, None], box, 0)
+            mask = boxes_to_mask(box, x.shape[-2:])
+            out = fill_region(out, mask, self.fill, generator)
+            boxes.append(box)
+            removed = removed | mask
+        self.last = {'boxes': torch.stack(boxes, 1), 'mask': removed, 'saliency': saliency}
+        return out, target
+
+    def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
+        """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
+        batch, _, height, width = x.shape
+        if self.mode == 'cutout':
+            edge = self.size or default_window(height, width)
+            if edge > min(height, width):
+                raise ValueError(f'size {edge} does not fit into an image of {height} x {width} px; choose a smaller.')
+            return [((edge, edge), None)]
+        return draw_erasing_sizes(batch, (height, width), self.max_count, x.device, generator)
+
+
+def draw_erasing_sizes(
+        batch: int,
+        size: tuple[int, int],
+        max_count: int,
+        device: torch.device,
+        generator: torch.Generator | None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Sizes as timm's random erasing draws them: count uniform, area uniform over the count, log-aspect uniform.
+
+    Args:
+        batch: Number of images B.
+        size: Image (H, W).
+        max_count: Most regions per image.
+        device: Device of the result.
+        generator: Source of randomness.
+
+    Returns:
+        `max_count` pairs of int64 sizes (B, 2) and bool (B,): whether the image has this region. An image for which
+        no try gave a region smaller than itself has none.
+    """
+    height, width = size
+    where = generator.device if generator is not None else device
+    u = torch.rand(2, max_count, batch, TRIES, dtype=torch.float64, generator=generator, device=where).to(device)
+    count = torch.randint(1, max_count + 1, (batch, 1), generator=generator, device=where).to(device)
+    area = (MIN_AREA + (MAX_AREA - MIN_AREA) * u[0]) * height * width / count
+    aspect = torch.exp((2 * u[1] - 1) * -math.log(MIN_ASPECT))
+    edges = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], -1).round().long()
+    fits = (edges[..., 0] < height) & (edges[..., 1] < width)
+    first = fits.long().argmax(-1)[..., None, None].expand(-1, -1, -1, 2)
+    edges = edges.gather(2, first).squeeze(2).clamp(min=1)
+    has = fits.any(-1) & (torch.arange(max_count, device=device)[:, None] < count.view(1, -1))
+    # Where no try fitted, any size inside the image does: the region is not used.
+    edges = torch.where(has[..., None], edges, 1)
+    return list(zip(edges, has))

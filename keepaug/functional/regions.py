@@ -1,0 +1,172 @@
+"""Rectangular regions of an image: how salient each is, and drawing one by a quantile of that.
+
+All functions work per sample on whole batches, on any device, without waiting for it.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+# Size of a region: one (h, w) for all samples, or an integer tensor (B, 2) with one row per sample.
+Size = tuple[int, int] | Tensor
+
+
+def region_scores(saliency: Tensor, size: Size) -> Tensor:
+    """Sums a saliency map over every window of a size (KeepAugment, Eq. 1).
+
+    The map is rounded to a grid on which every sum is exact in float64 (about 2^-37 of the largest value at
+    224 x 224 px), so windows of equal content have equal scores. A sample whose map is not finite is scored as flat.
+    Time and memory are linear in pixels: one summed-area table, whatever the window.
+
+    Args:
+        saliency: Map (B, 1, H, W), of any floating type and sign.
+        size: Window (h, w) in pixels, or an int tensor (B, 2) of one window per sample.
+
+    Returns:
+        float64 scores. For one size (B, H - h + 1, W - w + 1); for sizes per sample (B, H, W), nan where a window
+        with that top-left corner leaves the image.
+
+    Raises:
+        ValueError: The map is not (B, 1, H, W), or the one window does not fit into it.
+    """
+    if saliency.ndim != 4 or saliency.shape[1] != 1:
+        raise ValueError(f'saliency must be (B, 1, H, W), got shape {tuple(saliency.shape)}.')
+    height, width = saliency.shape[-2:]
+    per_sample = isinstance(size, Tensor)
+    if not per_sample:
+        h, w = size
+        if not (1 <= h <= height and 1 <= w <= width):
+            raise ValueError(f'A region of {h} x {w} px does not fit into an image of {height} x {width} px.')
+    table, scale = _summed_area_table(saliency[:, 0])
+    if not per_sample:
+        sums = table[:, h:, w:] - table[:, :-h, w:] - table[:, h:, :-w] + table[:, :-h, :-w]
+        return _as_score(sums, scale)
+
+    batch = len(saliency)
+    h, w = size.to(saliency.device).unbind(1)
+    rows = torch.arange(height, device=saliency.device) + h[:, None]
+    cols = torch.arange(width, device=saliency.device) + w[:, None]
+    # Bands of h rows first, then windows of w columns in them; indices beyond the border are clamped, then masked.
+    ends = rows.clamp(max=height)[:, :, None].expand(-1, -1, width + 1)
+    bands = table.gather(1, ends) - table[:, :height]
+    ends = cols.clamp(max=width)[:, None, :].expand(-1, height, -1)
+    sums = bands.gather(2, ends) - bands[:, :, :width]
+    valid = (rows <= height)[:, :, None] & (cols <= width)[:, None, :]
+    assert sums.shape == (batch, height, width)
+    return _as_score(sums, scale).masked_fill(~valid, math.nan)
+
+
+def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact integral image (B, H + 1, W + 1) with a zero border, and the unit (B, 1, 1) it counts in."""
+    batch, height, width = saliency.shape
+    # MPS has no float64; its integers are as exact, and slower elsewhere.
+    dtype = torch.int64 if saliency.device.type == 'mps' else torch.float64
+    work = torch.float32 if dtype == torch.int64 else torch.float64
+    saliency = saliency.detach().to(work)
+    finite = saliency.isfinite().flatten(1).all(1)[:, None, None]
+    saliency = torch.where(finite, saliency, 0.)
+    peak = saliency.abs().amax((1, 2), keepdim=True)
+    # Sums of height * width integers below 2^bits stay below 2^53, where float64 counts exactly.
+    bits = 53 - math.ceil(math.log2(height * width)) - 1
+    exponent = torch.frexp(peak).exponent
+    levels = torch.ldexp(saliency, bits - exponent).round().to(dtype)
+    table = torch.zeros(batch, height + 1, width + 1, dtype=dtype, device=saliency.device)
+    torch.cumsum(levels.cumsum(1), 2, out=table[:, 1:, 1:])
+    return table, torch.ldexp(torch.ones_like(peak), exponent - bits)
+
+
+def _as_score(sums: Tensor, scale: Tensor) -> Tensor:
+    return sums.to(scale.dtype) * scale
+
+
+def sample_regions(
+        scores: Tensor,
+        size: Size,
+        tau: float | None,
+        side: str = 'low',
+        generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draws one region per sample, uniformly among those on one side of a quantile of their scores.
+
+    The quantile is the ascending order statistic number floor(tau (n - 1)), counted from 0, of a sample's n valid
+    windows. Where no window lies strictly beyond it, those equal to it are admitted; a sample with a score that is
+    not finite draws among all its windows. (KeepAugment, section 3, Algorithm 1, without its rejection loop.)
+
+    Args:
+        scores: Scores by top-left corner, from `region_scores` with the same `size`.
+        size: Window (h, w) in pixels, or an int tensor (B, 2).
+        tau: Quantile in [0, 1]; None admits every window.
+        side: 'low' admits scores below the quantile, 'high' those above.
+        generator: Source of randomness; torch's default one if None.
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
+
+    Raises:
+        ValueError: `tau` is outside [0, 1] or `side` is unknown.
+    """
+    if tau is not None and not 0. <= tau <= 1.:
+        raise ValueError(f'tau is a quantile in [0, 1], got {tau = }.')
+    if side not in ('low', 'high'):
+        raise ValueError(f"side is 'low' or 'high', got {side = }.")
+    batch, rows, cols = scores.shape
+    device = scores.device
+    scores = scores.flatten(1)
+    if isinstance(size, Tensor):
+        h, w = size.to(device).long().unbind(1)
+        fits_y = torch.arange(rows, device=device) <= rows - h[:, None]
+        fits_x = torch.arange(cols, device=device) <= cols - w[:, None]
+        valid = (fits_y[:, :, None] & fits_x[:, None, :]).flatten(1)
+    else:
+        h, w = (torch.full((batch,), edge, device=device) for edge in size)
+        valid = torch.ones_like(scores, dtype=torch.bool)
+    admitted = valid if tau is None else _beyond_quantile(scores, valid, tau, side)
+    place = _draw_place(admitted, generator)
+    y0, x0 = place // cols, place % cols
+    return torch.stack([x0, y0, x0 + w, y0 + h], dim=1)
+
+
+def _beyond_quantile(scores: Tensor, valid: Tensor, tau: float, side: str) -> Tensor:
+    """Places (B, N) strictly beyond the quantile; those equal to it where there are none."""
+    usable = (scores.isfinite() | ~valid).all(1, keepdim=True)
+    scores = torch.where(usable & valid, scores, 0.)
+    places = scores.shape[1]
+    count = valid.sum(1, keepdim=True)
+    # One selection serves samples of different n: enough of a sample's invalid places are put below all valid ones
+    # that its order statistic floor(tau (n - 1)) becomes number floor(tau (N - 1)) of all N places.
+    rank = int(tau * (places - 1))
+    shift = rank - (tau * (count - 1)).long()
+    below = (~valid).cumsum(1) <= shift
+    filled = torch.where(valid, scores, torch.where(below, -math.inf, math.inf))
+    quantile = filled.kthvalue(rank + 1, dim=1, keepdim=True).values
+    beyond = valid & (scores < quantile if side == 'low' else scores > quantile)
+    return torch.where(beyond.any(1, keepdim=True), beyond, valid & (scores == quantile))
+
+
+def _draw_place(admitted: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Index (B,) of one admitted place (B, N) per sample, each with the same probability; 0 where there is none."""
+    running = admitted.cumsum(1)
+    u = torch.rand(
+        len(admitted), 1, dtype=torch.float64, generator=generator,
+        device=generator.device if generator is not None else admitted.device).to(admitted.device)
+    # floor(u n) for u in [0, 1) is uniform on 0..n-1; the place sought is where the running count first exceeds it.
+    wanted = (u * running[:, -1:]).long()
+    return torch.searchsorted(running, wanted, right=True).squeeze(1).clamp(max=admitted.shape[1] - 1)
+
+
+def boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Marks the pixels inside boxes.
+
+    Args:
+        boxes: int boxes (B, 4): x0, y0, x1, y1 in pixels, half-open; parts beyond the image are cut off.
+        size: Image (H, W).
+
+    Returns:
+        bool (B, 1, H, W), True inside.
+    """
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
+    y = torch.arange(size[0], device=boxes.device)
+    x = torch.arange(size[1], device=boxes.device)
+    inside_y = (y >= y0) & (y < y1)
+    inside_x = (x >= x0) & (x < x1)
+    return (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
