@@ -32,7 +32,7 @@ def main() -> None:
     args, args_text = _parse_args()
     options.check_stock(args)
     args = keepaug.prepare(args)
-    engine.check_data_folder(args)
+    engine.check_data_folder(args.dataset, args.data_dir or args.data)
     if args.check:
         return
 
@@ -49,10 +49,8 @@ def main() -> None:
     # What: the model, its data, and the task that ties them.
     model, data_config = engine.build_model(args, create_model)
     model = engine.place_model(model, args, device, precision)
-    dataset_train = engine.build_dataset(args, args.train_split, is_training=True, data_config=data_config)
-    dataset_eval = None
-    if args.val_split:
-        dataset_eval = engine.build_dataset(args, args.val_split, is_training=False, data_config=data_config)
+    dataset_train = engine.build_train_dataset(args, data_config)
+    dataset_eval = engine.build_eval_dataset(args, data_config)
     mixup_fn, collate_fn = engine.build_mixing(args)
     loader_train = engine.build_train_loader(args, dataset_train, data_config, device, precision.dtype, collate_fn)
     batch_size = engine.average_batch_size(loader_train, args.batch_size)

@@ -44,6 +44,16 @@ class BatchAugment:
             return x, target
         return self.augment(x, target, generator)
 
+    def check_images(self, x: Tensor) -> None:
+        """Says before training whether images like these can be augmented.
+
+        Args:
+            x: Any images of the size, channels, type and device of those to come.
+
+        Raises:
+            ValueError: They cannot, with the reason and the way out.
+        """
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError

@@ -76,6 +76,12 @@ class KeepCut(BatchAugment):
         self.max_count = max_count
         self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
 
+    def check_images(self, x: Tensor) -> None:
+        if self.mode == 'cutout':
+            self._edge(x)
+        if self.source is not None:
+            self.source.resolve(tuple(x.shape[-2:]), x)
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         saliency = self.source(x, target) if self.source is not None else None
@@ -98,13 +104,20 @@ class KeepCut(BatchAugment):
 
     def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
         """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
-        batch, _, height, width = x.shape
         if self.mode == 'cutout':
-            edge = self.size or default_window(height, width)
-            if edge > min(height, width):
-                raise ValueError(f'size {edge} does not fit into an image of {height} x {width} px; choose a smaller.')
+            edge = self._edge(x)
             return [((edge, edge), None)]
-        return draw_erasing_sizes(batch, (height, width), self.max_count, x.device, generator)
+        return draw_erasing_sizes(len(x), x.shape[-2:], self.max_count, x.device, generator)
+
+    def _edge(self, x: Tensor) -> int:
+        """Edge of the window for images of this size."""
+        height, width = x.shape[-2:]
+        edge = self.size or default_window(height, width)
+        if edge > min(height, width):
+            raise ValueError(
+                f'--keep-size {edge} does not fit into images of {height} x {width} px; choose at most '
+                f'{min(height, width)}.')
+        return edge
 
 
 def draw_erasing_sizes(

@@ -2,18 +2,26 @@
 from keepaug.engine.checkpoint import build_saver, check_checkpoint, resume, resume_ema
 from keepaug.engine.data import (
     average_batch_size,
-    build_dataset,
+    build_eval_dataset,
     build_eval_loader,
     build_mixing,
+    build_train_dataset,
     build_train_loader,
     check_data_folder,
     set_epoch,
     stop_mixing,
 )
-from keepaug.engine.device import import_device_modules, open_device, resolve_precision, seed_everything
+from keepaug.engine.device import (
+    import_device_modules,
+    open_device,
+    resolve_precision,
+    seed_everything,
+    use_fast_cuda_math,
+)
 from keepaug.engine.loop import LoopSettings, mean_lr, train_one_epoch, validate
 from keepaug.engine.model import build_model, place_model
-from keepaug.engine.run import explain_errors, open_output_dir, print_results
+from keepaug.engine.run import open_output_dir, print_results
 from keepaug.engine.schedule import build_optimizer, build_scheduler, resolve_learning_rate
+from keepaug.engine.sentence import explain_errors
 from keepaug.engine.task import build_task, compile_task, distribute_task, wrap_task
 from keepaug.engine.tracking import check_eval_metric, evaluate, is_decreasing, open_wandb, tracked_metric

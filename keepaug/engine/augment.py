@@ -1,6 +1,9 @@
 """From options to the augmentations a batch passes through."""
 import logging
+from collections.abc import Iterator
 
+import torch
+from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug.augment import BatchAugment, Compose, create_augment
@@ -20,7 +23,20 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     """
     builders = (_keep_cut, _cutout)
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
-    return Compose(augments) if augments else None
+    if not augments:
+        return None
+    for images in _image_shapes(args, model):
+        for augment in augments:
+            augment.check_images(images)
+    return Compose(augments)
+
+
+def _image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
+    """An empty image of every size the run will train on."""
+    channels, *size = resolve_input_data_config(model, args=vars(args))['input_size']
+    like = next(model.parameters())
+    for shape in [(edge, edge) for edge in getattr(args, 'train_img_sizes', None) or ()] or [size]:
+        yield like.new_zeros(1, channels, *shape)
 
 
 def _keep_cut(args, model: nn.Module) -> BatchAugment | None:

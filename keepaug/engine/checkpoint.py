@@ -9,6 +9,7 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 
+from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
 
@@ -32,9 +33,9 @@ def check_checkpoint(path: str, flag: str) -> None:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values '
-            f'({_first_line(error)}).') from error
+            f'({first_line(error)}).') from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint ({_first_line(error)}).') \
+        raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint ({first_line(error)}).') \
             from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
@@ -85,7 +86,7 @@ class Saver(CheckpointSaver):
             if os.path.exists(save_path):
                 os.unlink(save_path)
             raise OSError(
-                f'No checkpoint could be written to {os.path.dirname(save_path)} ({_first_line(error)}); '
+                f'No checkpoint could be written to {os.path.dirname(save_path)} ({first_line(error)}); '
                 f'those saved before are whole, make room and continue with --resume.') from error
 
 
@@ -110,9 +111,4 @@ def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scal
 def _mismatch(args, error: Exception) -> str:
     return (
         f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
-        f'({_first_line(error)}); resume with the flags of the run that wrote it.')
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(' :.')
+        f'({first_line(error)}); resume with the flags of the run that wrote it.')

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from keepaug.augment.crop import wrap_dataset
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
+from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('train')
 
@@ -68,22 +69,36 @@ class NamedFailures(Dataset):
             raise OSError(f'{name} and the images listed after it cannot be read; mend or remove them.') from error
 
 
-def build_dataset(args, split: str, *, is_training: bool, data_config: dict[str, Any]) -> Dataset:
+def build_dataset(
+        args,
+        split: str,
+        *,
+        root: str | None,
+        channels: int,
+        num_samples: int | None = None,
+        is_training: bool = False,
+        **reader_kwargs,
+) -> Dataset:
     """A dataset by the dataset flags: an image folder, a name timm knows, or one of our own.
+
+    Args:
+        args: Options of either script.
+        split: Split name, such as 'train'.
+        root: Data folder.
+        channels: Channels the model reads, which chooses colour or grey where `--input-img-mode` does not.
+        num_samples: Samples of an epoch, for data sets that cannot tell.
+        is_training: Whether iterable data sets shuffle.
+        **reader_kwargs: Further arguments of `timm.data.create_dataset`.
 
     Raises:
         ValueError: The folder is missing, empty, or holds labels beyond the class count.
     """
-    root = args.data_dir or args.data
     name = args.dataset
-    num_samples = args.train_num_samples if is_training else args.val_num_samples
     if name.startswith(EMBEDDED_PREFIX):
         dataset = create_embedded_dataset(name, split=split, num_samples=num_samples)
         _check_classes(name, dataset, args.num_classes)
         return dataset
-    check_data_folder(args)
-    img_mode = args.input_img_mode or ('RGB' if data_config['input_size'][0] == 3 else 'L')
-    extra = dict(repeats=args.epoch_repeats) if is_training else {}
+    check_data_folder(name, root)
     try:
         dataset = create_dataset(
             name,
@@ -94,30 +109,33 @@ def build_dataset(args, split: str, *, is_training: bool, data_config: dict[str,
             download=args.dataset_download,
             batch_size=args.batch_size,
             seed=args.seed,
-            input_img_mode=img_mode,
+            input_img_mode=args.input_img_mode or ('RGB' if channels == 3 else 'L'),
             input_key=args.input_key,
             target_key=args.target_key,
             num_samples=num_samples,
             trust_remote_code=args.dataset_trust_remote_code,
-            **extra,
+            **reader_kwargs,
         )
     except (RuntimeError, AssertionError, ModuleNotFoundError, TypeError) as error:
         source = f'--dataset {name}' if name else f'the folder {root}'
-        raise ValueError(f'No {split} images from {source}: {str(error).strip().splitlines()[0]}') from error
-    _check_classes(root, dataset, args.num_classes)
+        raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
+    _check_classes(root or name, dataset, args.num_classes)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
         return dataset
     return NamedFailures(dataset)
 
 
-def check_data_folder(args) -> None:
+def check_data_folder(name: str, root: str | None) -> None:
     """Says in a sentence what is wrong with the data folder, before anything is built.
+
+    Args:
+        name: Value of `--dataset`.
+        root: Data folder, or None.
 
     Raises:
         ValueError: No folder is given, or it does not exist or is empty.
     """
-    root = args.data_dir or args.data
-    if args.dataset and '/' in args.dataset:
+    if '/' in name:
         return  # names with a scheme (torch/, hfds/, wds/, keepaug/ ...) know where their data lies
     if not root:
         raise ValueError('No data: give the image folder as first argument or with --data-dir.')
@@ -170,6 +188,35 @@ def _collate_splits(batch: list) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(list(splits)), target.repeat(len(splits))
 
 
+def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
+    """The training dataset, with augmentation splits and the transforms of ours that the flags ask for."""
+    dataset = build_dataset(
+        args,
+        args.train_split,
+        root=args.data_dir or args.data,
+        channels=data_config['input_size'][0],
+        num_samples=args.train_num_samples,
+        is_training=True,
+        repeats=args.epoch_repeats,
+    )
+    if args.aug_splits:
+        dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+    return wrap_dataset(dataset, args)
+
+
+def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:
+    """The validation dataset; None with an empty `--val-split`."""
+    if not args.val_split:
+        return None
+    return build_dataset(
+        args,
+        args.val_split,
+        root=args.data_dir or args.data,
+        channels=data_config['input_size'][0],
+        num_samples=args.val_num_samples,
+    )
+
+
 def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
                        collate_fn: Callable | None):
     """Training batches, as the loader flags describe them.
@@ -177,11 +224,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     Raises:
         ValueError: The flags do not fit each other, or the data gives less than one batch.
     """
-    if args.aug_splits:
-        dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
-        if not args.prefetcher:
-            collate_fn = _collate_splits
-    dataset = wrap_dataset(dataset, args)
+    if args.aug_splits and not args.prefetcher:
+        collate_fn = _collate_splits
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
@@ -216,7 +260,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
             **_loader_settings(args, data_config, device, dtype),
         )
     except (AssertionError, TypeError, NotImplementedError) as error:
-        raise ValueError(f'The training loader cannot be built: {error or type(error).__name__}') from error
+        raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')

@@ -9,6 +9,7 @@ from timm.models import resolve_model_input_args
 from timm.utils import set_jit_fuser
 
 from keepaug.engine.device import Precision
+from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('train')
 
@@ -54,7 +55,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             **model_args,
         )
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f'--model {args.model} cannot be built as asked: {_first_line(error)}') from error
+        raise ValueError(f'--model {args.model} cannot be built as asked: {first_line(error)}') from error
     _adjust_head(model, args.head_init_scale, args.head_init_bias)
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
@@ -99,8 +100,3 @@ def _adjust_head(model: torch.nn.Module, scale: float | None, bias: float | None
             head.bias.mul_(scale)
         if bias is not None:
             head.bias.fill_(bias)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(':')

@@ -1,18 +1,12 @@
-"""What surrounds the epochs: the output folder, the record of results, errors told in a sentence."""
+"""What surrounds the epochs: the output folder before, the record of results after."""
 import json
-import logging
 import os
-import sys
-from collections.abc import Callable
 from datetime import datetime
 
-import torch
 from timm.models import safe_model_name
 from timm.utils import get_outdir, trim_summary
 
 from keepaug.engine.tracking import is_decreasing, tracked_metric
-
-_logger = logging.getLogger('train')
 
 
 def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
@@ -43,33 +37,3 @@ def print_results(results: list[dict], args) -> None:
         results, key=lambda result: (result['validation'] or result['train'])[metric],
         reverse=is_decreasing(args))[-10:]
     print(f'--result\n{json.dumps(best_last, indent=4)}')
-
-
-def explain_errors(main: Callable[[], object]) -> None:
-    """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
-
-    Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback.
-    """
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        rank = os.environ.get('RANK')
-        where = f' [process {rank}]' if rank else ''
-        print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
-        _leave(2)
-
-
-def _leave(status: int) -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Other processes wait in a collective that this one will never join: leave without waiting for them.
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
-def _sentence(error: Exception) -> str:
-    """The message without the traceback that a loader worker puts around it."""
-    text = str(error).strip()
-    if 'Original Traceback' in text:
-        text = text.splitlines()[-1].split(': ', 1)[-1]
-    return text

@@ -37,12 +37,11 @@ def region_scores(saliency: Tensor, size: Size) -> Tensor:
         h, w = size
         if not (1 <= h <= height and 1 <= w <= width):
             raise ValueError(f'A region of {h} x {w} px does not fit into an image of {height} x {width} px.')
-    table, scale = _summed_area_table(saliency[:, 0])
+    table, unit = _summed_area_table(saliency[:, 0])
     if not per_sample:
         sums = table[:, h:, w:] - table[:, :-h, w:] - table[:, h:, :-w] + table[:, :-h, :-w]
-        return _as_score(sums, scale)
+        return sums.to(unit.dtype) * unit
 
-    batch = len(saliency)
     h, w = size.to(saliency.device).unbind(1)
     rows = torch.arange(height, device=saliency.device) + h[:, None]
     cols = torch.arange(width, device=saliency.device) + w[:, None]
@@ -52,8 +51,7 @@ def region_scores(saliency: Tensor, size: Size) -> Tensor:
     ends = cols.clamp(max=width)[:, None, :].expand(-1, height, -1)
     sums = bands.gather(2, ends) - bands[:, :, :width]
     valid = (rows <= height)[:, :, None] & (cols <= width)[:, None, :]
-    assert sums.shape == (batch, height, width)
-    return _as_score(sums, scale).masked_fill(~valid, math.nan)
+    return (sums.to(unit.dtype) * unit).masked_fill(~valid, math.nan)
 
 
 def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,20 +61,17 @@ def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.int64 if saliency.device.type == 'mps' else torch.float64
     work = torch.float32 if dtype == torch.int64 else torch.float64
     saliency = saliency.detach().to(work)
-    finite = saliency.isfinite().flatten(1).all(1)[:, None, None]
-    saliency = torch.where(finite, saliency, 0.)
     peak = saliency.abs().amax((1, 2), keepdim=True)
-    # Sums of height * width integers below 2^bits stay below 2^53, where float64 counts exactly.
-    bits = 53 - math.ceil(math.log2(height * width)) - 1
-    exponent = torch.frexp(peak).exponent
-    levels = torch.ldexp(saliency, bits - exponent).round().to(dtype)
+    finite = peak.isfinite()
+    # Sums of height * width integers below 2^bits stay below 2^53, where float64 counts exactly. All factors are
+    # powers of two, so that scaling itself rounds nothing.
+    bits = 52 - math.ceil(math.log2(height * width))
+    exponent = torch.frexp(torch.where(finite, peak, 0.)).exponent
+    to_levels, unit = torch.exp2((bits - exponent).to(work)), torch.exp2((exponent - bits).to(work))
+    levels = torch.where(finite, saliency * to_levels, 0.).round().to(dtype)
     table = torch.zeros(batch, height + 1, width + 1, dtype=dtype, device=saliency.device)
     torch.cumsum(levels.cumsum(1), 2, out=table[:, 1:, 1:])
-    return table, torch.ldexp(torch.ones_like(peak), exponent - bits)
-
-
-def _as_score(sums: Tensor, scale: Tensor) -> Tensor:
-    return sums.to(scale.dtype) * scale
+    return table, unit
 
 
 def sample_regions(
@@ -112,6 +107,7 @@ def sample_regions(
     batch, rows, cols = scores.shape
     device = scores.device
     scores = scores.flatten(1)
+    valid = None
     if isinstance(size, Tensor):
         h, w = size.to(device).long().unbind(1)
         fits_y = torch.arange(rows, device=device) <= rows - h[:, None]
@@ -119,28 +115,34 @@ def sample_regions(
         valid = (fits_y[:, :, None] & fits_x[:, None, :]).flatten(1)
     else:
         h, w = (torch.full((batch,), edge, device=device) for edge in size)
-        valid = torch.ones_like(scores, dtype=torch.bool)
-    admitted = valid if tau is None else _beyond_quantile(scores, valid, tau, side)
+    if tau is not None:
+        admitted = _beyond_quantile(scores, valid, tau, side)
+    else:
+        admitted = valid if valid is not None else torch.ones_like(scores, dtype=torch.bool)
     place = _draw_place(admitted, generator)
     y0, x0 = place // cols, place % cols
     return torch.stack([x0, y0, x0 + w, y0 + h], dim=1)
 
 
-def _beyond_quantile(scores: Tensor, valid: Tensor, tau: float, side: str) -> Tensor:
+def _beyond_quantile(scores: Tensor, valid: Tensor | None, tau: float, side: str) -> Tensor:
     """Places (B, N) strictly beyond the quantile; those equal to it where there are none."""
-    usable = (scores.isfinite() | ~valid).all(1, keepdim=True)
-    scores = torch.where(usable & valid, scores, 0.)
-    places = scores.shape[1]
-    count = valid.sum(1, keepdim=True)
-    # One selection serves samples of different n: enough of a sample's invalid places are put below all valid ones
-    # that its order statistic floor(tau (n - 1)) becomes number floor(tau (N - 1)) of all N places.
-    rank = int(tau * (places - 1))
-    shift = rank - (tau * (count - 1)).long()
-    below = (~valid).cumsum(1) <= shift
-    filled = torch.where(valid, scores, torch.where(below, -math.inf, math.inf))
+    if valid is not None:
+        scores = torch.where(valid, scores, 0.)
+    scores = torch.where(scores.sum(1, keepdim=True).isfinite(), scores, 0.)
+    rank = int(tau * (scores.shape[1] - 1))
+    filled = scores
+    if valid is not None:
+        # One selection serves samples of different n: enough of a sample's invalid places are put below all valid
+        # ones that its order statistic floor(tau (n - 1)) becomes number floor(tau (N - 1)) of all N places.
+        shift = rank - (tau * (valid.sum(1, keepdim=True) - 1)).long()
+        below = (~valid).cumsum(1) <= shift
+        filled = torch.where(valid, scores, torch.where(below, -math.inf, math.inf))
     quantile = filled.kthvalue(rank + 1, dim=1, keepdim=True).values
-    beyond = valid & (scores < quantile if side == 'low' else scores > quantile)
-    return torch.where(beyond.any(1, keepdim=True), beyond, valid & (scores == quantile))
+    beyond = scores < quantile if side == 'low' else scores > quantile
+    equal = scores == quantile
+    if valid is not None:
+        beyond, equal = beyond & valid, equal & valid
+    return torch.where(beyond.any(1, keepdim=True), beyond, equal)
 
 
 def _draw_place(admitted: Tensor, generator: torch.Generator | None) -> Tensor:

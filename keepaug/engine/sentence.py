@@ -1,0 +1,42 @@
+"""Errors told in one sentence."""
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says first, fit to stand inside a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(' :.')
+
+
+def explain_errors(main: Callable[[], object]) -> None:
+    """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
+
+    Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback.
+    """
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        rank = os.environ.get('RANK')
+        where = f' [process {rank}]' if rank else ''
+        print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
+        _leave(2)
+
+
+def _sentence(error: Exception) -> str:
+    """The message, without the traceback that a loader worker puts before it."""
+    text = str(error).strip()
+    if 'Original Traceback' in text:
+        text = text.splitlines()[-1].split(': ', 1)[-1]
+    return text
+
+
+def _leave(status: int) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Other processes wait in a collective that this one will never join: leave without waiting for them.
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

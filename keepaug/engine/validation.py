@@ -1,0 +1,311 @@
+"""The parts of a validation: which models to judge, one pass over the data, the file of results."""
+import csv
+import glob
+import importlib.util
+import json
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader, resolve_input_data_config
+from timm.layers import apply_test_time_pool, set_fast_norm
+from timm.models import (
+    is_model,
+    list_models,
+    load_checkpoint,
+    reparameterize_model,
+    resolve_model_input_args,
+)
+from timm.task.evaluator import ClassificationEvaluator
+from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key, set_jit_fuser
+
+from keepaug.engine.checkpoint import check_checkpoint
+from keepaug.engine.data import build_dataset
+from keepaug.engine.device import Precision
+from keepaug.engine.sentence import first_line
+
+_logger = logging.getLogger('validate')
+
+# `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
+OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
+
+
+def choose_runs(args) -> list[dict[str, str]]:
+    """What to validate: changes of `model` and `checkpoint` to the options, one entry per run.
+
+    A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
+    pretrained models. A single entry without changes is one plain run.
+    """
+    if os.path.isdir(args.checkpoint):
+        files = [path for end in ('*.pth.tar', '*.pth') for path in glob.glob(os.path.join(args.checkpoint, end))]
+        return [dict(model=args.model, checkpoint=path) for path in sorted(files, key=natural_key)]
+    if args.model == 'all':
+        names = list_models(pretrained=True, exclude_filters=OTHER_CLASSES)
+    elif is_model(args.model) or ':' in args.model:
+        return [{}]
+    else:
+        names = list_models(args.model, pretrained=True)
+        if not names and os.path.isfile(args.model):
+            with open(args.model) as file:
+                names = [line.strip() for line in file if line.strip()]
+    return [dict(model=name, checkpoint='') for name in names] or [{}]
+
+
+def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any], bool]:
+    """The model to judge, with the checkpoint's weights, on the CPU.
+
+    Returns:
+        Model, data configuration, and whether test-time pooling replaced its head.
+
+    Raises:
+        ValueError: The model is unknown, or the checkpoint is unreadable or of another model.
+    """
+    if args.fuser:
+        set_jit_fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
+    if args.checkpoint:
+        check_checkpoint(args.checkpoint, '--checkpoint')
+    try:
+        model_args = resolve_model_input_args(args.model, vars(args), in_chans=in_chans, **args.model_kwargs)
+        model = create_model(
+            pretrained=args.pretrained,
+            num_classes=args.num_classes,
+            global_pool=args.gp,
+            scriptable=args.torchscript,
+            **model_args,
+        )
+        if args.checkpoint:
+            load_checkpoint(model, args.checkpoint, args.use_ema)
+    except (RuntimeError, TypeError, AssertionError, KeyError) as error:
+        what = f'--checkpoint {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
+        raise ValueError(f'{what} cannot be loaded: {first_line(error)}.') from error
+    if args.num_classes is None:
+        if not hasattr(model, 'num_classes'):
+            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+        args.num_classes = model.num_classes
+    if args.reparam:
+        model = reparameterize_model(model)
+    data_config = resolve_input_data_config(
+        model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    pooled = False
+    if args.test_pool:
+        model, pooled = apply_test_time_pool(model, data_config)
+    return model, data_config, pooled
+
+
+def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
+    """The model scripted, compiled or traced ahead of time, as the flags ask."""
+    if args.torchscript:
+        return torch.jit.script(model)
+    if args.torchcompile:
+        torch._dynamo.reset()
+        return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
+    if args.aot_autograd:
+        from functorch.compile import memory_efficient_fusion
+        return memory_efficient_fusion(model)
+    return model
+
+
+def warm_up(model: torch.nn.Module, args, data_config: dict, device: torch.device, precision: Precision) -> None:
+    """One forward pass of a full random batch, so that compiling and algorithm choice do not count as a batch's time.
+
+    A batch that does not fit into memory fails here, before any image is read.
+    """
+    model.eval()
+    x = torch.randn(args.batch_size, *data_config['input_size'], device=device, dtype=precision.dtype)
+    if args.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), precision.autocast():
+        model(x)
+
+
+def check_averaging(args) -> None:
+    """Switches `--metrics-avg` off, with a warning, where scikit-learn is missing."""
+    if args.metrics_avg and importlib.util.find_spec('sklearn') is None:
+        _logger.warning('--metrics-avg needs scikit-learn, which is not installed; it is left out.')
+        args.metrics_avg = None
+
+
+def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.device, dtype: torch.dtype,
+                 pooled: bool):
+    """The validation batches and, with `--real-labels`, the judge that knows ImageNet's reassessed labels."""
+    dataset = build_dataset(
+        args,
+        args.split,
+        root=args.data or args.data_dir,  # here the positional path wins, in training --data-dir does
+        channels=data_config['input_size'][0],
+        num_samples=args.num_samples,
+        load_bytes=args.tf_preprocessing,
+    )
+    real_labels = None
+    if args.real_labels:
+        real_labels = RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
+    common = dict(
+        batch_size=args.batch_size,
+        interpolation=data_config['interpolation'],
+        mean=data_config['mean'],
+        std=data_config['std'],
+        crop_pct=1. if pooled else data_config['crop_pct'],
+        crop_mode=data_config['crop_mode'],
+        crop_border_pixels=args.crop_border_pixels,
+        num_workers=args.workers,
+        pin_memory=args.pin_mem,
+        device=device,
+        img_dtype=dtype,
+        use_prefetcher=not args.no_prefetcher,
+    )
+    if args.naflex_loader:
+        patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
+        return create_naflex_loader(
+            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False, **common), real_labels
+    return create_loader(
+        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common), real_labels
+
+
+def read_valid_labels(path: str) -> list[int] | None:
+    """Class numbers of a file with one per line, or None without a file: only these logits are compared.
+
+    Raises:
+        ValueError: The file does not hold integers.
+    """
+    if not path:
+        return None
+    try:
+        with open(path) as file:
+            return [int(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f'--valid-labels {path} must hold one class number per line ({first_line(error)}).') from error
+
+
+@torch.inference_mode()
+def measure(
+        model: torch.nn.Module,
+        loader,
+        device: torch.device,
+        dtype: torch.dtype,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        *,
+        prefetched: bool = True,
+        channels_last: bool = False,
+        valid_labels: list[int] | None = None,
+        real_labels: RealLabelsImagenet | None = None,
+        average: str | None = None,
+        log_interval: int = 10,
+) -> OrderedDict[str, float]:
+    """One pass over the data.
+
+    Args:
+        model: Model on its device.
+        loader: Batches.
+        device: Device.
+        dtype: Type of images.
+        autocast: Makes the context of a forward pass.
+        prefetched: Whether batches are on the device already.
+        channels_last: Memory layout of images.
+        valid_labels: Columns of the logits to compare; targets must index them already.
+        real_labels: Judge whose top-1 and top-5 replace the plain ones.
+        average: 'micro', 'macro' or 'weighted' for precision, recall and F1; None for none.
+        log_interval: Batches between log lines.
+
+    Returns:
+        `loss`, `top1`, `top5` and, with `average`, `<average>_precision`, `_recall`, `_f1_score`; all but the loss in
+        percent.
+    """
+    model.eval()
+    evaluator = ClassificationEvaluator(device=device)
+    predicted, wanted = [], []
+    batch_time, start = AverageMeter(), time.time()
+    for batch_idx, (input, target) in enumerate(loader):
+        if not prefetched:
+            target = target.to(device)
+            input = input.to(device=device, dtype=dtype) if isinstance(input, torch.Tensor) else input
+        if channels_last and isinstance(input, torch.Tensor):
+            input = input.contiguous(memory_format=torch.channels_last)
+        with autocast():
+            output = model(input)
+            if isinstance(output, (tuple, list)):
+                output = output[0]
+            if valid_labels is not None:
+                output = output[:, valid_labels]
+        if real_labels is not None:
+            real_labels.add_result(output)
+        evaluator.update(output, target)
+        if average:
+            predicted.append(output.argmax(1).cpu())
+            wanted.append(target.cpu())
+        batch_time.update(time.time() - start, n=len(target))
+        start = time.time()
+        if batch_idx % log_interval == 0:
+            so_far = evaluator.summary()
+            _logger.info(
+                f'Test: [{batch_idx:>4d}/{len(loader)}]  '
+                f'Time: {batch_time.val:.3f}s ({batch_time.avg:.3f}s, {len(target) / batch_time.avg:>7.2f}/s)  '
+                f'Loss: {so_far["loss"]:>7.4f}  '
+                f'Acc@1: {so_far["top1"]:>7.3f}  Acc@5: {so_far["top5"]:>7.3f}')
+    metrics = evaluator.compute()
+    if real_labels is not None:
+        metrics.update(top1=real_labels.get_accuracy(k=1), top5=real_labels.get_accuracy(k=5))
+    if average:
+        metrics.update(_averaged_scores(torch.cat(wanted), torch.cat(predicted), average))
+    return metrics
+
+
+def _averaged_scores(target: torch.Tensor, predicted: torch.Tensor, average: str) -> dict[str, float]:
+    """Precision, recall and F1 over classes, in percent (`--metrics-avg`)."""
+    from sklearn.metrics import precision_recall_fscore_support
+    scores = precision_recall_fscore_support(target.numpy(), predicted.numpy(), average=average, zero_division=0)
+    return {f'{average}_{name}': 100. * float(score) for name, score in zip(('precision', 'recall', 'f1_score'), scores)}
+
+
+def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str, retry: bool) -> OrderedDict:
+    """Runs with a batch size and, while that fails for want of memory, with smaller ones.
+
+    Args:
+        run: Takes a batch size, gives results.
+        batch_size: The first to try.
+        model: Name for the result of a run that never succeeded.
+        retry: Whether to try again at all.
+
+    Returns:
+        The results, or `model` and `error`.
+    """
+    while True:
+        try:
+            return run(batch_size)
+        except RuntimeError as error:
+            if not retry:
+                raise
+            text = str(error)
+            torch.cuda.empty_cache()
+            batch_size = decay_batch_step(batch_size) if check_batch_size_retry(text) else 0
+            if not batch_size:
+                _logger.error(f'{model} failed: {first_line(error)}')
+                return OrderedDict(model=model, error=text)
+            _logger.warning(f'Reducing batch size to {batch_size} for retry.')
+
+
+def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv') -> None:
+    """Writes results to a file, as csv with the first row's columns or as json.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    try:
+        with open(path, 'w', newline='') as file:
+            if file_format == 'json':
+                json.dump(results, file, indent=4)
+                return
+            rows = results if isinstance(results, list) else [results]
+            if rows:
+                writer = csv.DictWriter(file, fieldnames=rows[0].keys())
+                writer.writeheader()
+                writer.writerows(rows)
+    except OSError as error:
+        raise ValueError(f'--results-file {path} cannot be written ({error.strerror}); choose another.') from error

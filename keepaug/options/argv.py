@@ -1,0 +1,78 @@
+"""The command line as stock timm reads it, on a parser that holds more flags than stock's."""
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+class StockFirst:
+    """Stands in for `parser.parse_known_args`: rewrites the command line, then hands it to the real one.
+
+    argparse would let a new flag change the meaning of an old command line in two ways: a prefix that was unique
+    turns ambiguous, and a flag with an optional value takes the path of the data set that follows it. Stock here means
+    the flags that stood on the parser when this was made; all others yield to them. A plain object rather than a
+    closure, so that a deep copy of the parser takes it along.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self.parser = parser
+        self.parse = parser.parse_known_args
+        self.stock = tuple(parser._option_string_actions)
+
+    def __call__(
+            self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        return self.parse(self.rewrite(sys.argv[1:] if args is None else args), namespace)
+
+    @property
+    def newer(self) -> list[argparse.Action]:
+        """The arguments added since: ours, and whatever else came after stock's."""
+        flags = [action for action in self.parser._actions if action.option_strings]
+        return [action for action in flags if action.option_strings[0] not in self.stock]
+
+    def rewrite(self, args: Sequence[str]) -> list[str]:
+        """The same command line, with nothing left in it that argparse would read otherwise than stock does."""
+        words = list(args)
+        end = words.index('--') if '--' in words else len(words)
+        followers = [*words[1:end], None]
+        return [self._spell(word, follower) for word, follower in zip(words[:end], followers)] + words[end:]
+
+    def _spell(self, word: str, follower: str | None) -> str:
+        if not word.startswith('--'):
+            return word
+        name, equals, value = word.partition('=')
+        flag = self._flag(name, value if equals else follower)
+        action = self.parser._option_string_actions.get(flag)
+        if equals or action is None or flag in self.stock or action.nargs != '?' or _reads(action, follower):
+            return flag + equals + value
+        return f'{flag}={action.const}'
+
+    def _flag(self, name: str, value: str | None) -> str:
+        """The full flag that `name` stands for, given the value that follows it; `name` itself where that is open."""
+        actions = self.parser._option_string_actions
+        if name in self.stock or not self.parser.allow_abbrev:
+            return name
+        matches = [flag for flag in self.stock if flag.startswith(name)]
+        if name in actions:
+            # A switch of ours may be spelled like a prefix of a stock flag; a value behind it tells which one is meant.
+            shadows = actions[name].nargs == 0 and len(matches) == 1 and _reads(actions[matches[0]], value)
+            return matches[0] if shadows else name
+        matches = matches or [flag for flag in actions if flag.startswith(name)]
+        return matches[0] if len(matches) == 1 else name
+
+
+def stock_first(parser: argparse.ArgumentParser) -> StockFirst:
+    """Makes the flags now on `parser` win over all that are added later; the first call counts."""
+    if not isinstance(parser.parse_known_args, StockFirst):
+        parser.parse_known_args = StockFirst(parser)
+    return parser.parse_known_args
+
+
+def _reads(action: argparse.Action, text: str | None) -> bool:
+    """Whether `text` is a legal value of the argument."""
+    if text is None or action.nargs == 0:
+        return False
+    try:
+        value = text if action.type is None else action.type(text)
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
+        return False
+    return action.choices is None or value in action.choices

@@ -1,0 +1,286 @@
+"""Whatever can be refused before data is read: each check is a table of (refused, sentence) rows over the arguments.
+
+A sentence names the flag, its value and the way out.
+"""
+import argparse
+import copy
+import difflib
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import timm
+import timm.optim
+import torch
+from timm.models import parse_model_name
+
+from keepaug.options.keep import KEEP_CUT_MODES, SALIENCY
+from keepaug.options.parse import create_parser
+
+Rows = Iterable[tuple[bool, str]]
+
+CROP_MODES = (None, '', 'rrc', 'rkrc', 'rkrr', 'pad4')
+# What a bare flag stands for: another person's script may hand us the YAML value `true` as it is.
+BARE = {'keep_cut': 'cutout', 'cutout': 0}
+KEEP_CUT_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
+
+# Closed sets of names that stock's script or timm reads; `None` (from YAML) leaves timm's own default.
+STOCK_NAMES = {
+    'clip_mode': ('norm', 'value', 'agc'),
+    'dist_bn': ('reduce', 'broadcast', 'none', ''),
+    'mixup_mode': ('batch', 'pair', 'elem', 'half'),
+    'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
+}
+
+
+def prepare(args: argparse.Namespace) -> argparse.Namespace:
+    """Checks the flags of keepaug against each other and stock's, and stands stock down where ours take over.
+
+    Returns a copy of `args`. What was taken from stock is switched off there and kept in `stood_down`, under the same
+    names; the attribute is absent where nothing was taken. To prepare prepared arguments changes nothing.
+
+    Raises:
+        ValueError: one sentence for the user.
+    """
+    prepared = copy.copy(args)
+    vars(prepared).update(vars(vars(prepared).pop('stood_down', argparse.Namespace())))
+    for name, const in BARE.items():
+        if isinstance(getattr(prepared, name, None), bool):
+            setattr(prepared, name, const if getattr(prepared, name) else None)
+
+    complete = _complete(prepared)
+    _refuse(complete, (_values, _crop, _batches, _one_cutter, _effect))
+    off = _taken_over(complete)
+    if off:
+        prepared.stood_down = argparse.Namespace(**{name: getattr(complete, name) for name in off})
+        vars(prepared).update(off)
+    return prepared
+
+
+def check_stock(args: argparse.Namespace) -> None:
+    """Checks what stock's training script and timm would refuse later, some of it only after minutes.
+
+    Raises:
+        ValueError: one sentence for the user.
+    """
+    _refuse(_complete(args), (
+        _model, _stock_names, _optimizer, _device, _dtypes, _files, _counts, _loaders, _splits, _mixing,
+    ))
+
+
+def check_validate(args: argparse.Namespace) -> None:
+    """The checks of `check_stock` that apply to the validation script, whose `--model` may be a pattern or a file.
+
+    Raises:
+        ValueError: one sentence for the user.
+    """
+    _refuse(_complete(args), (_device, _dtypes))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return vars(create_parser().parse_args([]))
+
+
+def _complete(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with a default for each that another person's parser does not have."""
+    return argparse.Namespace(**{**_defaults(), **vars(args)})
+
+
+def _refuse(args: argparse.Namespace, checks: Sequence[Callable[[argparse.Namespace], Rows]]) -> None:
+    for check in checks:
+        for refused, sentence in check(args):
+            if refused:
+                raise ValueError(sentence)
+
+
+def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
+    """What keepaug does in stock's place: name of the argument and the value that switches stock off."""
+    off = {}
+    if args.keep_cut == 'erase':
+        off['reprob'] = 0.
+    # Without augmentation the loader does not look at the crop mode, and neither do we.
+    if args.train_crop_mode == 'pad4' and not args.no_aug:
+        off['train_crop_mode'] = None
+    return off
+
+
+def _flag(name: str, value: Any = None) -> str:
+    """The flag as a user types it, with its value if one is given."""
+    flag = '--' + name.replace('_', '-')
+    return flag if value is None else f'{flag} {value}'
+
+
+def _any_of(names: Iterable[object]) -> str:
+    *first, last = map(str, names)
+    return f'{", ".join(first)} or {last}' if first else last
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The way out for a misspelt name."""
+    nearest = difflib.get_close_matches(name, known, n=3)
+    return f'try {_any_of(nearest)}.' if nearest else 'no known name is close to it, look it up in timm.'
+
+
+# What keepaug refuses.
+
+def _values(args: argparse.Namespace) -> Rows:
+    tau, size, prob, scale, side = args.keep_tau, args.keep_size, args.keep_prob, args.keep_low_scale, args.cutout
+    return [
+        (args.keep_cut not in (None, *KEEP_CUT_MODES),
+         f'--keep-cut {args.keep_cut} is unknown: choose {_any_of(KEEP_CUT_MODES)}.'),
+        (args.keep_saliency not in (None, *SALIENCY),
+         f'--keep-saliency {args.keep_saliency} is unknown: choose {_any_of(SALIENCY)}.'),
+        (tau is not None and not 0 <= tau <= 1,
+         f'--keep-tau {tau} lies outside [0, 1]: give a share such as 0.6, or none to draw blindly.'),
+        (size is not None and not (isinstance(size, int) and size >= 1),
+         f'--keep-size {size} is no side of a window: give a whole number of pixels, at least 1.'),
+        (prob is not None and not 0 <= prob <= 1,
+         f'--keep-prob {prob} lies outside [0, 1]: give a probability such as 0.5.'),
+        (not 0 < scale <= 1,
+         f'--keep-low-scale {scale} lies outside (0, 1]: give a share of the side such as 0.5.'),
+        (side is not None and not (isinstance(side, int) and side >= 0),
+         f'--cutout {side} is no side of a square: give a whole number of pixels, at least 1, or --cutout alone.'),
+    ]
+
+
+def _crop(args: argparse.Namespace) -> Rows:
+    pad4 = args.train_crop_mode == 'pad4' and not args.no_aug
+    return [
+        (args.train_crop_mode not in CROP_MODES,
+         f'--train-crop-mode {args.train_crop_mode} is unknown: choose {_any_of(CROP_MODES[2:])}.'),
+        (pad4 and args.naflex_loader,
+         '--train-crop-mode pad4 crops to one size, --naflex-loader needs many: drop one of the two.'),
+        (pad4 and bool(args.train_img_sizes),
+         '--train-crop-mode pad4 crops to one size, --train-img-sizes asks for several: drop one of the two.'),
+    ]
+
+
+def _batches(args: argparse.Namespace) -> Rows:
+    for name in ('keep_cut', 'cutout'):
+        on = getattr(args, name) is not None
+        yield on and args.naflex_loader, (
+            f'{_flag(name)} needs images, --naflex-loader makes batches of patches: drop one of the two.')
+        yield on and args.aug_splits > 1, (
+            f'{_flag(name)} cannot keep the splits of --aug-splits {args.aug_splits} apart: drop --aug-splits.')
+
+
+def _one_cutter(args: argparse.Namespace) -> Rows:
+    return [
+        (args.keep_cut is not None and args.cutout is not None,
+         '--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.'),
+        (args.keep_cut == 'erase' and args.reprob > 0 and args.keep_prob is not None,
+         f'--keep-cut erase has two probabilities, --reprob {args.reprob} and --keep-prob {args.keep_prob}: '
+         'drop one of them.'),
+    ]
+
+
+def _effect(args: argparse.Namespace) -> Rows:
+    for name in KEEP_CUT_ONLY:
+        value = getattr(args, name)
+        typed = 'none' if name == 'keep_tau' and value is None else value
+        yield args.keep_cut is None and value != _defaults()[name], (
+            f'{_flag(name, typed)} has no effect without --keep-cut: add --keep-cut or drop it.')
+    yield args.keep_saliency is not None and args.keep_tau is None, (
+        f'--keep-saliency {args.keep_saliency} has no effect with --keep-tau none, which draws blindly: '
+        'drop one of the two.')
+
+
+# What stock refuses.
+
+def _model(args: argparse.Namespace) -> Rows:
+    try:
+        source, name = parse_model_name(args.model)
+    except ValueError:
+        yield True, (f'--model {args.model} is a path or has an unknown source: '
+                     'put hf-hub: before a repository of the Hub, local-dir: before a folder.')
+        return
+    if source is None and not timm.is_model(name):
+        # The tag behind the dot is timm's to judge.
+        yield True, f'--model {args.model} is unknown to timm: {_nearest(name.split(".")[0], timm.list_models())}'
+
+
+def _stock_names(args: argparse.Namespace) -> Rows:
+    for name, known in STOCK_NAMES.items():
+        value = getattr(args, name)
+        yield value not in (None, *known), f'{_flag(name, value)} is unknown: choose {_any_of(filter(None, known))}.'
+    yield (args.remode or '').lower() not in ('', 'pixel', 'rand', 'const'), (
+        f'--remode {args.remode} is unknown: choose pixel, rand or const.')
+
+
+def _optimizer(args: argparse.Namespace) -> Rows:
+    known = timm.optim.list_optimizers()
+    # timm reads what stands after the last underscore; lookahead_ may stand before it.
+    name = args.opt.lower().split('_')[-1]
+    return [(name not in known, f'--opt {args.opt} is unknown to timm: {_nearest(name, known)}')]
+
+
+def _device(args: argparse.Namespace) -> Rows:
+    cuda = args.device.split(':')[0] == 'cuda'
+    return [(cuda and not torch.cuda.is_available(),
+             f'--device {args.device} is not available, torch finds no CUDA here: say --device cpu.')]
+
+
+def _dtypes(args: argparse.Namespace) -> Rows:
+    return [
+        (args.amp_dtype not in ('float16', 'bfloat16'),
+         f'--amp-dtype {args.amp_dtype} is unknown: choose float16 or bfloat16.'),
+        (args.model_dtype not in (None, 'float32', 'float16', 'bfloat16'),
+         f'--model-dtype {args.model_dtype} is unknown: choose float32, float16 or bfloat16.'),
+        (args.amp and args.model_dtype not in (None, 'float32'),
+         f'--model-dtype {args.model_dtype} leaves --amp nothing to do: drop one of the two.'),
+    ]
+
+
+def _files(args: argparse.Namespace) -> Rows:
+    for name in ('resume', 'initial_checkpoint'):
+        path = getattr(args, name)
+        yield bool(path) and not os.path.isfile(path), (
+            f'{_flag(name, path)} is not there: give the path of a checkpoint file.')
+
+
+def _counts(args: argparse.Namespace) -> Rows:
+    for name in ('batch_size', 'checkpoint_hist'):
+        value = getattr(args, name)
+        yield value < 1, f'{_flag(name, value)} is too small: give at least 1.'
+
+
+def _loaders(args: argparse.Namespace) -> Rows:
+    return [
+        (args.naflex_loader and bool(args.train_img_sizes),
+         '--naflex-loader and --train-img-sizes both choose the size of a batch: drop one of the two.'),
+        (args.naflex_loader and args.use_multi_epochs_loader,
+         '--naflex-loader does not work with --use-multi-epochs-loader: drop one of the two.'),
+        (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
+         '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.'),
+    ]
+
+
+def _splits(args: argparse.Namespace) -> Rows:
+    splits = args.aug_splits
+    return [
+        (splits == 1 or splits < 0, f'--aug-splits {splits} makes no sense: give 0 for none, or at least 2.'),
+        (args.jsd_loss and splits < 2,
+         f'--jsd-loss compares splits, and --aug-splits is {splits}: add --aug-splits 3.'),
+        (args.split_bn and splits < 2 and not args.resplit,
+         f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.'),
+        (splits > 1 and args.no_aug,
+         f'--aug-splits {splits} has nothing to do under --no-aug: drop one of the two.'),
+        (splits > 1 and bool(args.train_img_sizes),
+         f'--aug-splits {splits} does not work with --train-img-sizes: drop one of the two.'),
+    ]
+
+
+def _mixing(args: argparse.Namespace) -> Rows:
+    on = [name for name, active in (
+        ('mixup', args.mixup > 0), ('cutmix', args.cutmix > 0), ('cutmix_minmax', args.cutmix_minmax is not None),
+    ) if active]
+    if not on:
+        return
+    mixer = _flag(on[0])
+    yield args.aug_splits > 1 and not args.no_prefetcher, (
+        f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.')
+    # NaFlex mixes batches of any size.
+    yield args.batch_size % 2 == 1 and not args.naflex_loader, (
+        f'--batch-size {args.batch_size} is odd, and {mixer} mixes in pairs: give an even number.')

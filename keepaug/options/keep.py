@@ -1,0 +1,45 @@
+"""The flags that keepaug adds to stock's."""
+import argparse
+
+from keepaug.options.argv import stock_first
+
+KEEP_CUT_MODES = ('cutout', 'erase')
+SALIENCY = ('full', 'low')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of keepaug to a parser that already holds those of stock's training script.
+
+    Every command line that the parser understood before keeps its meaning: a prefix that was unique among its flags
+    stays theirs, and none of ours takes the path of the data set for its value.
+
+    Raises:
+        argparse.ArgumentError: a flag stands on the parser already.
+    """
+    stock_first(parser)
+    _keep_cut(parser)
+    _controls(parser)
+
+
+def tau(text: str) -> float | None:
+    """The value of `--keep-tau`: a number, or `none` (read as `None`) for windows drawn blindly."""
+    return None if text.lower() == 'none' else float(text)
+
+
+def _keep_cut(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('keep-cut: remove only what carries little saliency').add_argument
+    add('--keep-cut', nargs='?', const='cutout', choices=KEEP_CUT_MODES,
+        help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags')
+    add('--keep-tau', type=tau, default=0.6, metavar='SHARE',
+        help='share of windows, by saliency, among which the one to remove is drawn; none: draw blindly')
+    add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')
+    add('--keep-prob', type=float, metavar='P', help='probability per image; unset: 1')
+    add('--keep-saliency', choices=SALIENCY,
+        help='image the saliency is measured on, whole or reduced; unset: low where the model can')
+    add('--keep-low-scale', type=float, default=0.5, metavar='SHARE', help='side of the reduced image, as a share')
+
+
+def _controls(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('controls for keep-cut').add_argument
+    add('--cutout', nargs='?', type=int, const=0, metavar='PX',
+        help='plain Cutout: one square anywhere, partly outside at the border; alone: side as for --keep-size')

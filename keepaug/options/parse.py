@@ -1,0 +1,45 @@
+"""From a command line to the arguments of a run and the text of its `args.yaml`."""
+import argparse
+from collections.abc import Sequence
+
+import yaml
+
+from keepaug.options.argv import stock_first
+from keepaug.options.config import replaced_defaults, split_config
+from keepaug.options.keep import add_arguments
+from keepaug.options.train import create_train_parser
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """The parser of our training script: stock's flags, those of the methods, and those only this script has."""
+    parser = create_train_parser()
+    add_arguments(parser)
+    add = parser.add_argument_group('this script').add_argument
+    add('--check', action='store_true', help='check the arguments and exit before any data is read')
+    return parser
+
+
+def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, str]:
+    """Parses `argv` (default: that of the process) with defaults from the YAML file of `-c/--config`, if one is given.
+
+    Built-in defaults yield to the file, the file to the command line. The second value is the text of `args.yaml`:
+    every argument as parsed, sorted by name. Arguments stock does not have stay out of it at their defaults, so that a
+    run without them writes what stock writes.
+
+    Raises:
+        SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
+    """
+    config = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage, add_help=False)
+    config.add_argument('-c', '--config', default='')
+    given, rest = config.parse_known_args(argv)
+    known, unknown = {}, {}
+    if given.config:
+        try:
+            known, unknown = split_config(parser, given.config)
+        except ValueError as error:
+            parser.error(str(error))
+    newer = {action.dest: action.default for action in stock_first(parser).newer}
+    with replaced_defaults(parser, known):
+        args = parser.parse_args(rest, argparse.Namespace(**unknown))
+    recorded = {name: value for name, value in vars(args).items() if name not in newer or value != newer[name]}
+    return args, yaml.safe_dump(recorded, default_flow_style=False)

@@ -1,0 +1,151 @@
+"""Defaults from YAML, and the text of args.yaml."""
+import argparse
+
+import pytest
+import yaml
+
+from keepaug.options import create_parser, create_train_parser, parse_args
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Parses `argv` with a YAML file of the given text."""
+    path = tmp_path / 'recipe.yaml'
+
+    def run(text, *argv, parser=None):
+        path.write_text(text)
+        return parse_args(parser or create_parser(), ['-c', str(path), *argv])
+
+    return run
+
+
+def test_precedence(parse):
+    args, text = parse('epochs: 7\nlr: 0.5\ndata: /yaml\namp: true', '--lr', '0.25')
+    assert (args.epochs, args.lr, args.data, args.amp, args.momentum) == (7, 0.25, '/yaml', True, 0.9)
+    assert not hasattr(args, 'config') and 'config' not in text
+    assert parse('data: /yaml', '/line')[0].data == '/line'
+
+
+def test_one_file_does_not_leak_into_the_next_parse(parse):
+    parser = create_parser()
+    parse('epochs: 7\nstray: 1', parser=parser)
+    args, _ = parse_args(parser, [])
+    assert args.epochs == 300 and not hasattr(args, 'stray')
+
+
+def test_the_file_may_stand_anywhere(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('epochs: 7')
+    for line in (f'/data --config {path}', f'/data --conf={path}', f'--keep-cut -c {path} /data'):
+        args, _ = parse_args(create_parser(), line.split())
+        assert (args.epochs, args.data) == (7, '/data')
+    assert parse_args(create_parser(), ['--', '-c'])[0].data == '-c'
+
+
+@pytest.mark.parametrize('text, name, value', [
+    ('lr: 1e-3', 'lr', 0.001),
+    ('lr: 1', 'lr', 1),
+    ('epochs: "5"', 'epochs', 5),
+    ('warmup_epochs: 2.5', 'warmup_epochs', 2.5),
+    ('opt_betas: [0.9, 1e-1]', 'opt_betas', [0.9, 0.1]),
+    ('input_size: [3, "32", 32]', 'input_size', [3, 32, 32]),
+    ('model_kwargs: {img_size: 32}', 'model_kwargs', {'img_size': 32}),
+    ('model: null', 'model', None),
+    ('scale: null', 'scale', None),
+    ('amp: null', 'amp', None),
+    ('wandb_tags: []', 'wandb_tags', []),
+    ('torchcompile: true', 'torchcompile', 'inductor'),
+    ('experiment: 5', 'experiment', 5),
+    ('keep_tau: none', 'keep_tau', None),
+    ('keep_tau: null', 'keep_tau', None),
+    ('keep_tau: 0.25', 'keep_tau', 0.25),
+    ('keep_cut: true', 'keep_cut', 'cutout'),
+    ('keep_cut: false', 'keep_cut', None),
+    ('keep_cut: erase', 'keep_cut', 'erase'),
+    ('cutout: true', 'cutout', 0),
+    ('cutout: 16', 'cutout', 16),
+    ('', 'epochs', 300),
+    ('# nothing yet', 'epochs', 300),
+])
+def test_values(parse, text, name, value):
+    found = getattr(parse(text)[0], name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize('text, named', [
+    ('kd_distill_type: logits', ('kd_distill_type', "'logits'", 'logit or feature or token')),
+    ('keep_cut: erasse', ('keep_cut', "'erasse'", 'cutout or erase')),
+    ('lr: fast', ('lr', "'fast'", 'write a number')),
+    ('epochs: 1e2', ('epochs', "'1e2'", 'write a whole number')),
+    ('epochs: true', ('epochs', 'True', 'write a whole number')),
+    ('lr: [0.1]', ('lr', '[0.1]', 'write a number')),
+    ('keep_tau: much', ('keep_tau', "'much'", 'write a number')),
+    ('opt_betas: 0.9', ('opt_betas', '0.9', 'write a list')),
+    ('opt_betas: [0.9, much]', ('opt_betas', 'much', 'write a number')),
+    ('input_size: [3, 32]', ('input_size', '[3, 32]', 'write a list of 3 values')),
+    ('amp: 1', ('amp', '1', 'write true or false')),
+    ('amp: "yes"', ('amp', "'yes'", 'write true or false')),
+    ('model_kwargs: [a]', ('model_kwargs', "['a']", 'write a mapping')),
+    ('model: [resnet18]', ('model', "['resnet18']", 'write text')),
+    ('experiment: 2020-01-01', ('experiment', 'datetime', 'write text')),
+    ('- a\n- b', ('holds a list', 'key: value')),
+    ('just words', ('holds a str', 'key: value')),
+    ('a: [1', ('is not YAML (line', 'key: value')),
+    ('1: 2', ('the key 1', 'name of an argument')),
+])
+def test_refused_values(parse, capsys, text, named):
+    with pytest.raises(SystemExit) as refused:
+        parse(text)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert refused.value.code == 2 and error.endswith('.')
+    for part in ('error: --config', 'recipe.yaml', *named):
+        assert part in error
+
+
+def test_refused_files(tmp_path, capsys):
+    (tmp_path / 'bytes.yaml').write_bytes(b'\xff\xfe\x00')
+    for name, reason in (('missing.yaml', 'No such file'), ('.', 'Is a directory'), ('bytes.yaml', 'UTF-8')):
+        with pytest.raises(SystemExit) as refused:
+            parse_args(create_parser(), ['-c', str(tmp_path / name)])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert refused.value.code == 2 and str(tmp_path) in error and reason in error and error.endswith('.')
+
+
+def test_unknown_keys_are_named_and_kept(parse, caplog):
+    args, text = parse('batch-size: 4\nzzz: {a: 1}')
+    assert getattr(args, 'batch-size') == 4 and args.zzz == {'a': 1} and args.batch_size == 128
+    assert yaml.safe_load(text)['zzz'] == {'a': 1}
+    assert [record.name for record in caplog.records] == ['train', 'train']
+    assert 'batch-size, the nearest one is batch_size;' in caplog.messages[0] and 'zzz;' in caplog.messages[1]
+
+
+def stock_text(argv):
+    """What stock writes: the whole namespace of its own parser."""
+    return yaml.safe_dump(vars(create_train_parser().parse_args(argv)), default_flow_style=False)
+
+
+@pytest.mark.parametrize('argv', [
+    [], ['/data', '--amp', '--lr', '0.1', '--j'], ['--model-kwargs', 'a=1', 'b=(1, 2)', '--mean', '0', '.5', '1'],
+])
+def test_text_without_our_flags_is_stocks(argv):
+    assert parse_args(create_parser(), argv)[1] == stock_text(argv)
+    assert parse_args(create_train_parser(), argv)[1] == stock_text(argv)
+
+
+def test_text_holds_what_was_chosen_of_ours():
+    args, text = parse_args(create_parser(), ['--keep-cut', '--keep-tau', 'none', '--keep-low-scale', '0.5', '--check'])
+    stock = yaml.safe_load(stock_text([]))
+    assert args.keep_low_scale == 0.5 and args.check
+    assert yaml.safe_load(text) == {**stock, 'keep_cut': 'cutout', 'keep_tau': None, 'check': True}
+
+
+def test_a_run_can_be_repeated_from_its_text(parse, caplog):
+    first, text = parse_args(create_parser(), '/data --keep-cut erase --keep-tau none --mean 0 1'.split())
+    second, again = parse(text)
+    assert second == first and again == text and not caplog.records
+
+
+def test_a_bare_parser_works_too():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--lr', type=float, default='0.1')
+    assert parse_args(parser, []) == (argparse.Namespace(lr=0.1), 'lr: 0.1\n')

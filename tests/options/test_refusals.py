@@ -1,0 +1,203 @@
+"""Combinations that cannot work are refused in one sentence; what is taken over from stock is stood down."""
+import argparse
+import copy
+
+import pytest
+import torch
+import yaml
+
+from keepaug.options import check_stock, check_validate, create_parser, create_train_parser, prepare
+
+# What is refused, and what the sentence must name.
+OURS = [
+    ('--keep-cut --keep-tau 1.5', '--keep-tau 1.5'),
+    ('--keep-cut --keep-tau -0.1', '--keep-tau -0.1'),
+    ('--keep-cut --keep-tau nan', '--keep-tau nan'),
+    ('--keep-cut --keep-size 0', '--keep-size 0'),
+    ('--keep-cut --keep-prob 2', '--keep-prob 2.0'),
+    ('--keep-cut --keep-prob -1', '--keep-prob -1.0'),
+    ('--keep-cut --keep-low-scale 0', '--keep-low-scale 0.0'),
+    ('--keep-cut --keep-low-scale 1.5', '--keep-low-scale 1.5'),
+    ('--cutout -3', '--cutout -3'),
+    ('--keep-cut --naflex-loader', '--keep-cut', '--naflex-loader'),
+    ('--cutout --naflex-loader', '--cutout', '--naflex-loader'),
+    ('--keep-cut --aug-splits 3', '--keep-cut', '--aug-splits 3', 'drop --aug-splits'),
+    ('--cutout --aug-splits 3', '--cutout', '--aug-splits 3', 'drop --aug-splits'),
+    ('--keep-cut --cutout', '--keep-cut', '--cutout'),
+    ('--keep-cut erase --reprob 0.3 --keep-prob 0.5', '--reprob 0.3', '--keep-prob 0.5'),
+    ('--keep-tau 0.5', '--keep-tau 0.5', '--keep-cut'),
+    ('--keep-tau none', '--keep-tau none', '--keep-cut'),
+    ('--keep-size 8', '--keep-size 8', '--keep-cut'),
+    ('--keep-prob 1', '--keep-prob 1.0', '--keep-cut'),
+    ('--keep-saliency low', '--keep-saliency low', '--keep-cut'),
+    ('--keep-low-scale 0.25', '--keep-low-scale 0.25', '--keep-cut'),
+    ('--cutout --keep-size 8', '--keep-size 8', '--keep-cut'),
+    ('--keep-cut --keep-tau none --keep-saliency full', '--keep-saliency full', '--keep-tau none'),
+    ('--train-crop-mode pad5', '--train-crop-mode pad5', 'pad4'),
+    ('--train-crop-mode pad4 --naflex-loader', '--train-crop-mode pad4', '--naflex-loader'),
+    ('--train-crop-mode pad4 --train-img-sizes 32 64', '--train-crop-mode pad4', '--train-img-sizes'),
+]
+STOCK = [
+    ('--model resnet5', '--model resnet5', 'resnet50'),
+    ('--model resnet5.a1_in1k', '--model resnet5.a1_in1k', 'resnet50'),
+    ('--model qqqqqqqq', '--model qqqqqqqq'),
+    ('--model timm/resnet50', '--model timm/resnet50', 'hf-hub:'),
+    ('--model http:resnet50', '--model http:resnet50', 'hf-hub:'),
+    ('--opt adamww', '--opt adamww', 'adamw'),
+    ('--sched cosin', '--sched cosin', 'cosine'),
+    ('--clip-mode norms', '--clip-mode norms', 'agc'),
+    ('--dist-bn mean', '--dist-bn mean', 'reduce'),
+    ('--mixup-mode all', '--mixup-mode all', 'elem'),
+    ('--remode noise', '--remode noise', 'pixel'),
+    ('--device cuda', '--device cuda', '--device cpu'),
+    ('--device cuda:1', '--device cuda:1', '--device cpu'),
+    ('--amp-dtype float32', '--amp-dtype float32', 'bfloat16'),
+    ('--model-dtype double', '--model-dtype double', 'bfloat16'),
+    ('--amp --model-dtype bfloat16', '--amp', '--model-dtype bfloat16'),
+    ('--resume nowhere.pth', '--resume nowhere.pth'),
+    ('--initial-checkpoint nowhere.pth', '--initial-checkpoint nowhere.pth'),
+    ('--batch-size 0', '--batch-size 0'),
+    ('--checkpoint-hist 0', '--checkpoint-hist 0'),
+    ('--naflex-loader --train-img-sizes 32', '--naflex-loader', '--train-img-sizes'),
+    ('--naflex-loader --use-multi-epochs-loader', '--naflex-loader', '--use-multi-epochs-loader'),
+    ('--train-img-sizes 32 --use-multi-epochs-loader', '--train-img-sizes', '--use-multi-epochs-loader'),
+    ('--aug-splits 1', '--aug-splits 1'),
+    ('--aug-splits -2', '--aug-splits -2'),
+    ('--jsd-loss', '--jsd-loss', '--aug-splits'),
+    ('--split-bn', '--split-bn', '--aug-splits', '--resplit'),
+    ('--aug-splits 2 --no-aug', '--aug-splits 2', '--no-aug'),
+    ('--aug-splits 2 --train-img-sizes 32', '--aug-splits 2', '--train-img-sizes'),
+    ('--mixup 0.2 --aug-splits 2', '--mixup', '--aug-splits 2'),
+    ('--cutmix-minmax 0.2 0.8 --aug-splits 2', '--cutmix-minmax', '--aug-splits 2'),
+    ('--mixup 0.2 -b 7', '--mixup', '--batch-size 7'),
+    ('--cutmix 1 -b 7', '--cutmix', '--batch-size 7'),
+]
+
+
+def parse(line=''):
+    return create_parser().parse_args(line.split())
+
+
+def on_cpu(line=''):
+    return parse(line if '--device' in line else f'{line} --device cpu')
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+
+
+@pytest.mark.parametrize('check, line, named', [
+    *((prepare, line, named) for line, *named in OURS), *((check_stock, line, named) for line, *named in STOCK),
+])
+def test_refusal_is_one_sentence(no_cuda, check, line, named):
+    with pytest.raises(ValueError) as refused:
+        check(on_cpu(line))
+    sentence = str(refused.value)
+    assert '\n' not in sentence and sentence.endswith('.') and ': ' in sentence and len(sentence) < 200
+    for part in named:
+        assert part in sentence
+
+
+@pytest.mark.parametrize('line', [
+    '', '--keep-cut', '--keep-cut --keep-tau none --keep-size 1 --keep-prob 0', '--keep-cut --keep-tau 0',
+    '--keep-cut --keep-tau 1 --keep-saliency full --keep-low-scale 1', '--cutout', '--cutout 1',
+    '--keep-cut erase --reprob 0.3', '--keep-cut erase --keep-prob 0.3', '--keep-cut --reprob 0.3 --keep-prob 0.3',
+    '--keep-cut --mixup 0.2 --cutmix 1', '--train-crop-mode rkrc', '--train-crop-mode pad4 --keep-cut',
+    '--train-crop-mode pad4 --no-aug --train-img-sizes 32',
+])
+def test_prepare_accepts(line):
+    args = on_cpu(line)
+    before = copy.deepcopy(args)
+    prepared = prepare(args)
+    assert args == before and prepared is not args
+    assert prepare(prepared) == prepared
+
+
+@pytest.mark.parametrize('line', [
+    '', '--model resnet50.a1_in1k', '--model hf-hub:timm/resnet50', '--model hf_hub:timm/resnet50',
+    '--model local-dir:/somewhere', '--opt lookahead_adamw', '--opt AdamW', '--sched none', '--remode CONST',
+    '--naflex-loader --mixup 0.2 -b 7', '--aug-splits 3 --jsd-loss --split-bn', '--resplit --split-bn', '-b 7',
+    '--mixup 0.2 --aug-splits 2 --no-prefetcher', '--amp --model-dtype float32', '--model-dtype bfloat16',
+    '--amp --amp-dtype bfloat16',
+])
+def test_check_stock_accepts(line):
+    check_stock(on_cpu(line))
+
+
+def test_empty_names_leave_the_choice_to_timm():
+    args = on_cpu()
+    args.dist_bn, args.remode, args.clip_mode, args.train_crop_mode = '', '', None, ''
+    check_stock(args)
+    assert prepare(args) == args
+
+
+def test_existing_files_pass(tmp_path):
+    path = tmp_path / 'last.pth.tar'
+    path.write_bytes(b'')
+    check_stock(on_cpu(f'--resume {path} --initial-checkpoint {path}'))
+
+
+def test_validation_needs_no_model_of_that_name(no_cuda):
+    args = on_cpu()
+    args.model = 'resnet*'
+    check_validate(args)
+    args.amp_dtype = 'float32'
+    with pytest.raises(ValueError, match='--amp-dtype float32'):
+        check_validate(args)
+
+
+def test_nothing_changes_without_our_flags():
+    for line in ('', '--reprob 0.3 --mixup 0.2 --aug-splits 3 --train-crop-mode rkrr', '--naflex-loader'):
+        args = parse(line)
+        prepared = prepare(args)
+        assert prepared == args and not hasattr(prepared, 'stood_down')
+
+
+def test_erase_stands_the_eraser_down():
+    prepared = prepare(parse('--keep-cut erase --reprob 0.3'))
+    assert prepared.reprob == 0 and prepared.stood_down == argparse.Namespace(reprob=0.3)
+    assert prepare(parse('--keep-cut --reprob 0.3')).reprob == 0.3
+    assert prepare(parse('--keep-cut erase')).stood_down.reprob == 0
+
+
+def test_pad4_stands_the_crop_down():
+    prepared = prepare(parse('--train-crop-mode pad4'))
+    assert prepared.train_crop_mode is None and prepared.stood_down.train_crop_mode == 'pad4'
+    untouched = parse('--train-crop-mode pad4 --no-aug')
+    assert prepare(untouched) == untouched
+
+
+def test_prepared_arguments_can_be_changed_and_prepared_again():
+    prepared = prepare(parse('--keep-cut erase --reprob 0.3'))
+    prepared.keep_cut = None
+    assert prepare(prepared) == parse('--reprob 0.3')
+    prepared.keep_cut, prepared.keep_prob = 'erase', 0.5
+    with pytest.raises(ValueError, match='--reprob 0.3'):
+        prepare(prepared)
+
+
+def test_prepared_arguments_live_in_checkpoints(tmp_path):
+    prepared = prepare(parse('--keep-cut erase --reprob 0.3 --train-crop-mode pad4 --keep-tau none'))
+    torch.save({'args': prepared}, tmp_path / 'last.pth.tar')
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert torch.load(tmp_path / 'last.pth.tar', weights_only=True)['args'] == prepared
+
+
+def test_arguments_of_another_script():
+    bare = argparse.Namespace(lr=0.1)
+    assert prepare(bare) == bare
+    # A plain YAML `keep_cut: true`, as a script without our parser hands it on.
+    loaded = argparse.Namespace(**yaml.safe_load('{keep_cut: true, cutout: false, reprob: 0.2}'))
+    assert prepare(loaded) == argparse.Namespace(keep_cut='cutout', cutout=None, reprob=0.2)
+    assert prepare(argparse.Namespace(cutout=True)).cutout == 0
+    for values, flag in (({'keep_cut': 'cutmix'}, '--keep-cut cutmix'), ({'keep_saliency': 'lo'}, '--keep-saliency lo'),
+                         ({'keep_size': 1.5}, '--keep-size 1.5'), ({'cutout': 1.5}, '--cutout 1.5')):
+        with pytest.raises(ValueError, match=flag):
+            prepare(argparse.Namespace(**values))
+
+
+def test_stock_parser_alone():
+    args = create_train_parser().parse_args(['--device', 'cpu'])
+    assert prepare(args) == args
+    check_stock(args)
