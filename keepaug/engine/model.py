@@ -8,6 +8,7 @@ from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_
 from timm.models import resolve_model_input_args
 from timm.utils import set_jit_fuser
 
+from keepaug.engine.checkpoint import check_checkpoint
 from keepaug.engine.device import Precision
 from keepaug.engine.sentence import first_line
 
@@ -33,6 +34,8 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     if args.fast_norm:
         set_fast_norm()
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
+    if args.initial_checkpoint:
+        check_checkpoint(args.initial_checkpoint, '--initial-checkpoint')
     overlay = {}
     if args.pretrained_path:
         # num_classes -1 makes timm re-initialise the head instead of loading the file's.
@@ -54,8 +57,11 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             pretrained_cfg_overlay=overlay or None,
             **model_args,
         )
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f'--model {args.model} cannot be built as asked: {first_line(error)}') from error
+    except (RuntimeError, TypeError, AssertionError, KeyError) as error:
+        what = f'--model {args.model}'
+        if args.initial_checkpoint:
+            what += f' with --initial-checkpoint {args.initial_checkpoint}'
+        raise ValueError(f'{what} cannot be built as asked: {first_line(error)}.') from error
     _adjust_head(model, args.head_init_scale, args.head_init_bias)
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):

@@ -1,0 +1,140 @@
+"""Checkpoints go both ways, survive a resume, and are read without trusting them."""
+import csv
+import pickle
+
+import pytest
+import timm
+import torch
+from timm.models import load_state_dict
+from timm.optim import create_optimizer_v2
+from timm.task import ClassificationTask
+from timm.utils import CheckpointSaver
+
+from tests.scripts import TINY, refuse_train, run_train, write_images
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    """A run of two epochs with keep-cut and EMA."""
+    return run_train(
+        f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5', tmp_path_factory.mktemp('run'))
+
+
+def test_loads_strictly_in_timm(finished):
+    model = timm.create_model('test_resnet', num_classes=3, checkpoint_path=finished / 'last.pth.tar')
+    saved = torch.load(finished / 'last.pth.tar', weights_only=False)['state_dict_ema']  # timm's factory prefers EMA
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_averages_and_cleans_as_stocks_do(finished):
+    """What timm's scripts do to checkpoints: read the weights, average them, load the average."""
+    states = [load_state_dict(finished / f'checkpoint-{epoch}.pth.tar', use_ema=False) for epoch in (0, 1)]
+    mean = {name: (states[0][name].double() + states[1][name].double()).div(2).to(states[0][name].dtype)
+            for name in states[0]}
+    timm.create_model('test_resnet', num_classes=3).load_state_dict(mean, strict=True)
+
+
+def test_resume_continues_the_same_folder(finished, data, tmp_path):
+    """One more epoch: one header in the summary, history and best metric kept."""
+    import shutil
+    shutil.copytree(finished, tmp_path / 'run')
+    run_train(
+        f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5 --epochs 3 '
+        f'--resume {tmp_path}/run/last.pth.tar', tmp_path)
+    with open(tmp_path / 'run' / 'summary.csv') as file:
+        assert [row['epoch'] for row in csv.DictReader(file)] == ['0', '1', '2']
+    history = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)['saver']['checkpoint_files']
+    assert {name for name, _ in history} <= {f'checkpoint-{epoch}.pth.tar' for epoch in range(3)}
+    assert len(history) == 2
+
+
+def test_stock_checkpoint_resumes_here(data, tmp_path):
+    """Weights, momentum, averages and epoch of a checkpoint written by timm's saver are taken up."""
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = ClassificationTask(model, verbose=False)
+    optimizer = create_optimizer_v2(model, opt='sgd', lr=0.05, momentum=0.9, weight_decay=2e-5)
+    task.setup_ema(decay=0.9)
+    task(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))['loss'].backward()
+    optimizer.step()
+    for group in optimizer.param_groups:
+        group['initial_lr'] = 0.05
+    saver = CheckpointSaver(model, optimizer, task=task, checkpoint_dir=str(tmp_path))
+    saver.save_checkpoint(0, 50.)
+    # At learning rate 0, with nothing left to average, an epoch changes batch norm statistics only.
+    run = run_train(
+        f'{data} {TINY} --sched none --resume {tmp_path}/last.pth.tar --model-ema --model-ema-decay 1.0 '
+        '--no-aug --momentum 0.5', tmp_path)
+    saved = torch.load(run / 'last.pth.tar', weights_only=False)
+    assert saved['epoch'] == 1
+    assert saved['optimizer']['param_groups'][0]['momentum'] == 0.9  # the file's, not the flag's
+    stock = torch.load(tmp_path / 'last.pth.tar', weights_only=False)
+    for name, tensor in stock['state_dict_ema'].items():
+        if 'running' not in name and 'num_batches' not in name:
+            assert torch.equal(saved['state_dict_ema'][name], tensor), name
+
+
+class _Bomb:
+    """Code that a checkpoint would run if it were unpickled."""
+
+    def __reduce__(self):
+        import os
+        return os.mkdir, ('exploded',)
+
+
+def _truncate(path, source):
+    path.write_bytes(source.read_bytes()[:2000])
+
+
+def _explode(path, source):
+    torch.save({'state_dict': {}, 'args': _Bomb()}, path)
+
+
+def _explode_in_plain_pickle(path, source):
+    path.write_bytes(pickle.dumps({'state_dict': _Bomb()}))
+
+
+def _text(path, source):
+    path.write_text('not a checkpoint')
+
+
+def _bare_tensor(path, source):
+    torch.save(torch.zeros(3), path)
+
+
+def _other_model(path, source):
+    torch.save({'state_dict': timm.create_model('test_vit', num_classes=3).state_dict()}, path)
+
+
+@pytest.mark.parametrize('damage', [
+    _truncate, _explode, _explode_in_plain_pickle, _text, _bare_tensor, _other_model])
+@pytest.mark.parametrize('flag', ['--resume', '--initial-checkpoint'])
+def test_unusable_checkpoint_is_one_sentence(damage, flag, finished, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'bad.pth.tar'
+    damage(path, finished / 'last.pth.tar')
+    said = refuse_train(f'{data} {TINY} {flag} {path}', tmp_path, capsys)
+    assert flag in said and str(path) in said
+    assert not (tmp_path / 'exploded').exists()
+    assert not (tmp_path / 'run').exists()  # nothing was written on the way
+
+
+def test_failed_write_keeps_the_last_good_checkpoint(data, tmp_path, capsys, monkeypatch):
+    """A full disk ends the run in a sentence; what was saved before stays whole."""
+    run = run_train(f'{data} {TINY} --epochs 1', tmp_path)
+    before = (run / 'last.pth.tar').read_bytes()
+
+    def fails(state, path):
+        open(path, 'wb').write(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('timm.utils.checkpoint_saver.torch.save', fails)
+    said = refuse_train(f'{data} {TINY} --resume {run}/last.pth.tar', tmp_path, capsys)
+    assert 'No space left on device' in said
+    assert (run / 'last.pth.tar').read_bytes() == before
+    assert not list(run.glob('tmp*'))

@@ -1,0 +1,100 @@
+"""What a person can get wrong ends in one sentence and exit status 2, before training where it can be known."""
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.mark.parametrize('flags, words', [
+    ('{data} {TINY} --model resnet5O', ['--model resnet5O', 'resnet50']),
+    ('/no/such/folder {TINY}', ['/no/such/folder', '--data-dir']),
+    ('{TINY}', ['No data', '--data-dir']),
+    ('{empty} {TINY}', ['{empty}', 'empty']),
+    ('{data} {TINY} --num-classes 2', ['3 classes', '--num-classes 3']),
+    ('{data} {TINY} --keep-cut --keep-size 33', ['--keep-size 33', '32 x 32']),
+    ('{data} {TINY} --keep-cut --keep-tau 1.5', ['--keep-tau 1.5', '[0, 1]']),
+    ('{data} {TINY} --keep-cut --aug-splits 2', ['--keep-cut', '--aug-splits 2']),
+    ('{data} {TINY} --keep-cut --naflex-loader', ['--keep-cut', '--naflex-loader']),
+    ('{data} {TINY} --eval-metric top2', ['--eval-metric top2', 'top1']),
+    ('{data} {TINY} -b 64', ['--batch-size 64', 'fewer images']),
+    ('{data} {TINY} --opt-kwargs nonsense=3', ['--opt sgd', 'nonsense']),
+    ('{data} {TINY} --model-kwargs nonsense=3', ['--model test_resnet', 'nonsense']),
+    ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
+    ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
+    ('{data} --model mixer_s32_224 --num-classes 3 -b 8 --device cpu --keep-cut --keep-saliency low',
+     ['--keep-saliency low', '112', 'full']),
+])
+def test_training_refuses(flags, words, data, tmp_path, capsys):
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    names = dict(data=data, TINY=TINY, empty=empty)
+    said = refuse_train(flags.format(**names), tmp_path, capsys)
+    for word in words:
+        assert word.format(**names) in said
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
+@pytest.mark.parametrize('refuse', [
+    lambda flags, path, capsys: refuse_train(flags, path, capsys),
+    lambda flags, path, capsys: refuse_validate(flags, capsys)])
+def test_missing_cuda(refuse, data, tmp_path, capsys):
+    said = refuse(f'{data} --device cuda', tmp_path, capsys)
+    assert '--device cuda' in said and '--device cpu' in said
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_unreadable_images_are_named(workers, tmp_path, capsys):
+    data = write_images(tmp_path / 'images', per_class=11)
+    for path in (data / 'train' / 'class1').iterdir():  # one more than timm skips
+        path.write_bytes(b'not an image')
+    said = refuse_train(f'{data} {TINY} -j {workers}', tmp_path, capsys)
+    assert str(data / 'train' / 'class1') in said and 'cannot be read' in said
+
+
+def test_one_unreadable_image_is_skipped(tmp_path):
+    data = write_images(tmp_path / 'images')
+    (data / 'train' / 'class1' / '00.png').write_bytes(b'not an image')
+    run_train(f'{data} {TINY} --epochs 1', tmp_path)
+
+
+def test_output_that_cannot_be_written(data, tmp_path, capsys):
+    (tmp_path / 'file').write_text('in the way')
+    said = refuse_train(f'{data} {TINY}', tmp_path / 'file', capsys)
+    assert str(tmp_path / 'file') in said and '--output' in said
+
+
+def test_fewer_labels_than_classes_is_a_warning(data, tmp_path, caplog):
+    run_train(f'{data} {TINY} --num-classes 7 --epochs 1', tmp_path)
+    assert any('3 classes' in record.message and record.levelname == 'WARNING' for record in caplog.records)
+
+
+@pytest.mark.parametrize('flags, words', [
+    ('/no/such/folder --model test_resnet --device cpu', ['/no/such/folder']),
+    ('{data} --model test_resnet --num-classes 3 --device cpu --checkpoint /no/such/file', ['/no/such/file']),
+    ('{data} --model test_resnet --num-classes 2 --device cpu --checkpoint {checkpoint}', ['{checkpoint}', 'test_resnet']),
+])
+def test_validation_refuses(flags, words, data, tmp_path, capsys):
+    import timm
+    checkpoint = tmp_path / 'three.pth.tar'
+    torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, checkpoint)
+    names = dict(data=data, checkpoint=checkpoint)
+    said = refuse_validate(flags.format(**names), capsys)
+    for word in words:
+        assert word.format(**names) in said
+
+
+def test_check_reads_no_image_and_writes_nothing(data, tmp_path):
+    import train
+    from unittest import mock
+    with mock.patch('sys.argv', ['train.py', str(data), *TINY.split(), '--check', '--output', str(tmp_path / 'out')]):
+        assert train.main() is None
+    assert not os.path.exists(tmp_path / 'out')
