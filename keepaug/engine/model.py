@@ -79,6 +79,9 @@ def place_model(
     """Moves the model to its device, format and memory layout, and converts its batch norm where asked.
 
     Clears `args.dist_bn` under `--sync-bn`: synchronised statistics need no distribution after the epoch.
+
+    Raises:
+        ValueError: Batch norm is to be synchronised on the CPU.
     """
     if args.split_bn:
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
@@ -86,6 +89,8 @@ def place_model(
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     if args.distributed and args.sync_bn:
+        if device.type == 'cpu':
+            raise ValueError('--sync-bn needs GPUs: torch synchronises batch norm on them only; drop it on the CPU.')
         args.dist_bn = ''
         model = convert_sync_batchnorm(model)
         if args.rank == 0:

@@ -5,7 +5,7 @@ import torch
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from keepaug.functional.saliency import in_eval_mode
+from keepaug.functional.saliency import in_eval_mode, run_detached
 
 # What models raise when an image is not of the size they are built for, or a copy cannot be resized.
 MISFIT = (RuntimeError, AssertionError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
@@ -38,7 +38,8 @@ def _runs(model: nn.Module, size: tuple[int, int], like: Tensor) -> bool:
     x = like.new_zeros(1, like.shape[1], *size)
     try:
         with torch.no_grad(), in_eval_mode(model):
-            model(x)
+            # Detached, or autocast may keep cast weights without a gradient for the step that follows.
+            run_detached(model, x)
     except MISFIT:
         return False
     return True

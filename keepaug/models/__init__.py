@@ -1,0 +1,2 @@
+"""Models: importing this package registers the CIFAR networks with timm."""
+from . import cifar as cifar

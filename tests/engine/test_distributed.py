@@ -1,0 +1,112 @@
+"""Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
+import os
+import socket
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from timm.optim import create_optimizer_v2
+from timm.task import ClassificationTask
+
+from keepaug.augment import Compose, create_augment
+from keepaug.engine import LoopSettings, train_one_epoch
+from keepaug.engine.device import Precision
+from keepaug.engine.task import AugmentedTask
+from keepaug.functional import input_saliency
+from tests.scripts import TINY, run_train, write_images
+
+WORLD_SIZE = 2
+
+
+def _train_with_keep_cut(rank: int) -> dict:
+    """Three batches in two updates, the second of a trailing group of one batch."""
+    torch.manual_seed(rank)
+    model = timm.create_model('test_resnet', num_classes=3)
+    augment = create_augment('keep-cut', model=model, size=8)
+    task = AugmentedTask(ClassificationTask(model, verbose=False), Compose([augment]))
+    optimizer = create_optimizer_v2(model, opt='sgd', lr=0.1)
+    task.prepare_distributed()
+    start = [parameter.clone() for parameter in model.parameters()]
+    batches = [(torch.randn(4, 3, 32, 32), torch.randint(3, (4,))) for _ in range(3)]
+    settings = LoopSettings(
+        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
+    moved = any(not torch.equal(before, after) for before, after in zip(start, model.parameters()))
+    return dict(weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved)
+
+
+def _saliency_on_one_rank(rank: int) -> dict:
+    """A pass that called a collective would wait for the other process for ever."""
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = ClassificationTask(model, verbose=False).prepare_distributed()
+    if rank == 0:
+        saliency = input_saliency(model, torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+        assert saliency.amax() > 0
+    dist.barrier()
+    # DDP's reducer has not been disturbed: the first real step still synchronises gradients.
+    task(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))['loss'].backward()
+    return dict(gradients=[parameter.grad for parameter in model.parameters()])
+
+
+def _whole_script(rank: int, folder: Path) -> dict:
+    """train.py as torchrun starts it, with a validation set that two processes cannot share evenly."""
+    run = run_train(
+        f'{folder / "images"} {TINY} -b 4 -vb 4 --epochs 1 --keep-cut --keep-size 8 --model-ema', folder)
+    return dict(run=str(run))
+
+
+CASES = {'train': _train_with_keep_cut, 'saliency': _saliency_on_one_rank}
+
+
+def _process(rank: int, folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(WORLD_SIZE))
+    dist.init_process_group('gloo')
+    results = {name: case(rank) for name, case in CASES.items()}
+    dist.destroy_process_group()
+    results['script'] = _whole_script(rank, folder)
+    torch.save(results, folder / f'rank{rank}.pt')
+
+
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    """Results of both processes, by case."""
+    folder = tmp_path_factory.mktemp('ranks')
+    write_images(folder / 'images', per_class=5)
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    with mock.patch.dict(os.environ):
+        mp.spawn(_process, args=(folder, port), nprocs=WORLD_SIZE)
+    return [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
+
+
+def test_processes_agree_on_weights_and_loss(ranks):
+    one, other = (rank['train'] for rank in ranks)
+    assert one['moved']
+    assert all(torch.equal(a, b) for a, b in zip(one['weights'], other['weights'], strict=True))
+    assert one['loss'] == other['loss']
+
+
+def test_processes_draw_their_own_regions(ranks):
+    one, other = (rank['train']['boxes'] for rank in ranks)
+    assert not torch.equal(one, other)
+
+
+def test_saliency_calls_no_collective(ranks):
+    one, other = (rank['saliency']['gradients'] for rank in ranks)
+    assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_whole_script(ranks):
+    run = Path(ranks[0]['script']['run'])
+    assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= {path.name for path in run.iterdir()}
+    # 15 validation images: padding for the second process must not count.
+    top1 = float((run / 'summary.csv').read_text().splitlines()[1].split(',')[3])
+    assert top1 * 15 / 100 == pytest.approx(round(top1 * 15 / 100), abs=1e-6)
