@@ -1,0 +1,118 @@
+"""Cost of a training step with keep-cut, relative to the plain step of the same model.
+
+    python benchmarks/step_cost.py                                   # cifar_resnet18 at 32 px, every saliency
+    python benchmarks/step_cost.py --model resnet50 --img-size 224 -b 32 --device cuda --amp
+
+Plain and augmented steps alternate in one process (plain, A, plain, B, plain, ...), each on a batch of its own, and
+every augmented step is divided by the plain step before it, so that drift of the machine cancels. Printed are the
+median ratio and the quartiles over the pairs; `--output` adds the row to a JSON file together with processor, versions
+and n. The plain step is forward, cross entropy, backward and SGD; the row `regions` is the scoring and drawing alone,
+as a share of the plain step.
+"""
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import timm
+import torch
+
+import keepaug
+from keepaug.functional import region_scores, sample_regions
+
+SALIENCIES = ('full', 'low')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--model', default='cifar_resnet18')
+    parser.add_argument('--img-size', type=int, default=32, help='pixels')
+    parser.add_argument('-b', '--batch-size', type=int, default=128)
+    parser.add_argument('--pairs', type=int, default=30, help='pairs of steps per saliency')
+    parser.add_argument('--warmup', type=int, default=3, help='pairs before those that count')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action='store_true')
+    parser.add_argument('--threads', type=int, help='CPU threads')
+    parser.add_argument('--output', type=Path, help='JSON file the rows are added to')
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+
+    rows = measure(args)
+    print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {describe(args)}')
+    for name, row in rows.items():
+        print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, n = {row["n"]})')
+    if args.output:
+        record = dict(
+            model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
+            channels_last=args.channels_last, machine=describe(args), torch=torch.__version__, timm=timm.__version__,
+            date=time.strftime('%Y-%m-%d'), rows=rows)
+        records = json.loads(args.output.read_text()) if args.output.exists() else []
+        args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
+
+
+def measure(args) -> dict[str, dict[str, float]]:
+    """Median and quartiles of the ratio to the plain step, by saliency."""
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    model = timm.create_model(args.model, num_classes=10).to(device, memory_format=layout).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    size = (args.img_size, args.img_size)
+    x = torch.randn(args.batch_size, 3, *size, device=device).contiguous(memory_format=layout)
+    target = torch.randint(10, (args.batch_size,), device=device)
+    cuts = {kind: keepaug.create_augment('keep-cut', model=model, saliency=kind) for kind in SALIENCIES}
+    edge = 16 if args.img_size < 96 else 40
+    saliency = torch.rand(args.batch_size, 1, *size, device=device)
+
+    def step(augment=None):
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+            images = augment(x, target)[0] if augment is not None else x
+            loss = torch.nn.functional.cross_entropy(model(images), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    variants = {kind: lambda cut=cut: step(cut) for kind, cut in cuts.items()}
+    variants['regions'] = lambda: sample_regions(region_scores(saliency, (edge, edge)), (edge, edge), 0.6)
+    ratios = {name: [] for name in variants}
+    for pair in range(args.warmup + args.pairs):
+        for name, variant in variants.items():
+            plain = timed(step, device)
+            ratio = timed(variant, device) / plain
+            if pair >= args.warmup:
+                ratios[name].append(ratio)
+    return {name: summary(values) for name, values in ratios.items()}
+
+
+def timed(run, device: torch.device) -> float:
+    """Seconds of one call, with the device idle before and after."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(values, n=4)
+    return dict(median=round(median, 4), low=round(low, 4), high=round(high, 4), n=len(values))
+
+
+def describe(args) -> str:
+    """The processor the numbers were measured on."""
+    if args.device != 'cpu':
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo')
+    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] \
+        if info.exists() else [platform.processor()]
+    return f'{names[0]}, {torch.get_num_threads()} threads'
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,114 @@
+"""Every method through the whole script: with each engine mode, killed and resumed, and in another person's script."""
+import argparse
+
+import pytest
+import timm
+import torch
+from timm.data import create_dataset, create_loader
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.task import ClassificationTask
+
+import keepaug
+from keepaug import options
+from tests.scripts import TINY, run_train, write_images
+
+METHODS = {
+    'keep-cut': '--keep-cut --keep-size 8',
+    'keep-cut-full': '--keep-cut --keep-size 8 --keep-saliency full --keep-prob 0.5',
+    'keep-cut-blind': '--keep-cut --keep-size 8 --keep-tau none',
+    'keep-cut-erase': '--keep-cut erase --reprob 0.7 --remode rand --recount 2',
+    'cutout': '--cutout 8',
+    'pad4': '--train-crop-mode pad4',
+}
+MODES = {
+    'no-prefetcher': '--no-prefetcher',
+    'workers': '-j 2',
+    'ema-accumulation': '--model-ema --grad-accum-steps 2 --clip-grad 1.0',
+    'amp': '--amp --amp-dtype bfloat16',
+    'half-model': '--model-dtype bfloat16',
+    'channels-last': '--channels-last',
+    'compile': '--torchcompile aot_eager',
+    'bce': '--bce-loss --smoothing 0',
+    'odd-batch': '-b 5',
+    'non-square': '--input-size 3 32 40',
+    'grey': '--in-chans 1',
+    'checkpointing': '--grad-checkpointing',
+    'mixing': '--mixup 0.2 --cutmix 1.0',
+    'autoaugment': '--aa rand-m9-mstd0.5',
+}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    yield
+    torch._dynamo.reset()
+
+
+# Compiling takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
+SLOW = {(method, 'compile') for method in METHODS if method != 'keep-cut'}
+
+
+@pytest.mark.parametrize('method, mode', [
+    pytest.param(method, mode, marks=pytest.mark.slow if (method, mode) in SLOW else ())
+    for method in METHODS for mode in MODES])
+def test_trains(method, mode, data, tmp_path):
+    shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
+    run = run_train(f'{data} {shape} --epochs 1 {METHODS[method]} {MODES[mode]}', tmp_path)
+    state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_resumes(method, data, tmp_path):
+    run_train(f'{data} {TINY} --epochs 1 {METHODS[method]}', tmp_path)
+    run = run_train(f'{data} {TINY} --epochs 2 {METHODS[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)
+    assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 1
+    assert len((run / 'summary.csv').read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_works_in_anothers_script(method, data):
+    """The four lines of the README around a script of another person, with stock's parser and timm's parts."""
+    parser = options.create_train_parser()
+    keepaug.add_arguments(parser)
+    args = parser.parse_args(f'{data} {TINY} {METHODS[method]}'.split())
+    args = keepaug.prepare(args)
+    dataset = create_dataset('', root=args.data, split='train', is_training=True)
+    dataset = keepaug.wrap_dataset(dataset, args)
+    loader = create_loader(
+        dataset, input_size=(3, 32, 32), batch_size=4, is_training=True, train_crop_mode=args.train_crop_mode,
+        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, num_workers=0, device=torch.device('cpu'))
+    model = timm.create_model(args.model, num_classes=3)
+    task = ClassificationTask(model, criterion=LabelSmoothingCrossEntropy(0.1), verbose=False)
+    task = keepaug.wrap_task(task, args)
+    task.train()
+    input, target = next(iter(loader))
+    result = task(input, target)
+    result['loss'].backward()
+    assert result['output'].shape == (4, 3)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_nothing_is_wrapped_without_our_flags(data):
+    parser = options.create_train_parser()
+    keepaug.add_arguments(parser)
+    args = parser.parse_args([str(data), *TINY.split()])
+    assert vars(keepaug.prepare(args)) == vars(args)
+    dataset = create_dataset('', root=args.data, split='train')
+    assert keepaug.wrap_dataset(dataset, args) is dataset
+    task = ClassificationTask(timm.create_model(args.model), verbose=False)
+    assert keepaug.wrap_task(task, args) is task
+
+
+def test_plain_parser_takes_our_flags():
+    """A script may lack most of stock's flags."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('data')
+    keepaug.add_arguments(parser)
+    args = keepaug.prepare(parser.parse_args(['--keep-cut', '/data']))
+    assert (args.data, args.keep_cut) == ('/data', 'cutout')
