@@ -30,8 +30,8 @@ def _parse_args(argv: list[str] | None = None):
 def main() -> None:
     setup_default_logging()
     args, args_text = _parse_args()
-    options.check_stock(args)
     args = keepaug.prepare(args)
+    options.check_stock(args)
     engine.check_data_folder(args.dataset, args.data_dir or args.data)
     if args.check:
         return
@@ -93,7 +93,7 @@ def main() -> None:
         for epoch in range(start_epoch, epochs):
             engine.set_epoch(loader_train, epoch)
             if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
-                engine.stop_mixing(loader_train, mixup_fn)
+                engine.stop_mixing(loader_train, mixup_fn, task)
 
             train_metrics = train_one_epoch(
                 epoch, task, loader_train, optimizer, settings,

@@ -17,6 +17,7 @@ METHODS = {
     'keep-cut-full': '--keep-cut --keep-size 8 --keep-saliency full --keep-prob 0.5',
     'keep-cut-blind': '--keep-cut --keep-size 8 --keep-tau none',
     'keep-cut-erase': '--keep-cut erase --reprob 0.7 --remode rand --recount 2',
+    'keep-cutmix': '--keep-cut cutmix --mixup 0.2 --mixup-mode elem',
     'cutout': '--cutout 8',
     'pad4': '--train-crop-mode pad4',
 }
@@ -92,6 +93,22 @@ def test_works_in_anothers_script(method, data):
     result['loss'].backward()
     assert result['output'].shape == (4, 3)
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('method', ['--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0'])
+def test_mixing_stops_when_told(method, data, tmp_path, monkeypatch):
+    """Also in loader workers that are already running, where stock's switch never arrives."""
+    soft = []
+    forward = ClassificationTask.forward
+
+    def watched(self, input, target):
+        soft.append(bool((target > 0.95).any(1).all()) if target.ndim == 2 else True)
+        return forward(self, input, target)
+
+    monkeypatch.setattr(ClassificationTask, 'forward', watched)
+    run_train(f'{data} {TINY} --epochs 3 --mixup-off-epoch 1 --smoothing 0 --mixup-prob 1 {method}', tmp_path)
+    assert not all(soft[:3])
+    assert all(soft[3:]) and len(soft) == 9
 
 
 def test_nothing_is_wrapped_without_our_flags(data):

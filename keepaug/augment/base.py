@@ -44,6 +44,11 @@ class BatchAugment:
             return x, target
         return self.augment(x, target, generator)
 
+    @property
+    def mixes_labels(self) -> bool:
+        """Whether targets come out soft."""
+        return False
+
     def check_images(self, x: Tensor) -> None:
         """Says before training whether images like these can be augmented.
 

@@ -40,5 +40,5 @@ def fill_region(x: Tensor, mask: Tensor, fill: str, generator: torch.Generator |
         fill: A name in `FILLS`.
         generator: Source of randomness.
     """
-    value = FILLS[fill](x, generator)
-    return torch.where(mask, value, x) if isinstance(value, Tensor) else x.masked_fill(mask, value)
+    # The images come first because the result takes its memory format from there: channels-last stays channels-last.
+    return torch.where(~mask, x, FILLS[fill](x, generator))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from keepaug.augment.base import BatchAugment, check_probability, default_window, draw_applied
 from keepaug.augment.fill import FILLS, fill_region
+from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
 from keepaug.augment.saliency import SaliencySource
 from keepaug.functional import boxes_to_mask, region_scores, sample_regions
@@ -24,8 +25,9 @@ class KeepCut(BatchAugment):
 
     Args:
         model: Bare model, for saliency; may be None with `tau=None`.
-        num_classes: Not used.
-        mode: 'cutout' removes a square of `size`; 'erase' draws area and aspect as timm's random erasing does.
+        num_classes: Number of classes, for 'cutmix'.
+        mode: 'cutout' removes a square of `size`; 'erase' draws area and aspect as timm's random erasing does; 'cutmix'
+            puts the partner's pixels there, with the size and label of CutMix (KeepCutMix, section 4.2).
         fill: 'zero' (or 'const'), 'rand' for one random colour per image, 'pixel' for one per pixel.
         size: Edge in pixels; None for 16 below 96 px and 40 from there (the paper's). Not used by 'erase'.
         tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
@@ -34,15 +36,16 @@ class KeepCut(BatchAugment):
         saliency: 'full', 'low', or None for 'low' where the model runs at a lower resolution, else 'full'.
         low_scale: Size of the low-resolution copy, relative to the image.
         max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
+        **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
 
     `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
-    removed, `saliency` float32 (B, 1, H, W) or None.
+    removed, `saliency` float32 (B, 1, H, W) or None; for 'cutmix' also what `LabelMixer` tells.
 
     Raises:
         ValueError: A value is out of range, or a model is needed and missing.
     """
 
-    modes = ('cutout', 'erase')
+    modes = ('cutout', 'erase', 'cutmix')
 
     def __init__(
             self,
@@ -56,6 +59,7 @@ class KeepCut(BatchAugment):
             saliency: str | None = None,
             low_scale: float = 0.5,
             max_count: int = 1,
+            **mixing,
     ):
         super().__init__(model, num_classes)
         if mode not in self.modes:
@@ -75,6 +79,15 @@ class KeepCut(BatchAugment):
         self.prob = check_probability('prob', prob)
         self.max_count = max_count
         self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
+        self.mixer = None
+        if mode == 'cutmix':
+            self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
+        elif mixing:
+            raise TypeError(f"{', '.join(mixing)} need mode 'cutmix', got {mode!r}.")
+
+    @property
+    def mixes_labels(self) -> bool:
+        return self.mixer is not None
 
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'cutout':
@@ -84,9 +97,11 @@ class KeepCut(BatchAugment):
 
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
-        saliency = self.source(x, target) if self.source is not None else None
-        # Blind windows are drawn by the same code, on a map that says nothing.
-        shown = saliency if saliency is not None else x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
+        if self.mixer is not None:
+            x, target = self.mixer(x, target, generator)
+            self.last = self.mixer.last
+            return x, target
+        saliency, shown = self.maps(x, target)
         applied = draw_applied(len(x), self.prob, x.device, generator)
         boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
         out = x
@@ -101,6 +116,13 @@ class KeepCut(BatchAugment):
             removed = removed | mask
         self.last = {'boxes': torch.stack(boxes, 1), 'mask': removed, 'saliency': saliency}
         return out, target
+
+    def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""
+        if self.source is None:
+            return None, x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
+        saliency = self.source(x, target)
+        return saliency, saliency
 
     def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
         """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
@@ -118,6 +140,23 @@ class KeepCut(BatchAugment):
                 f'--keep-size {edge} does not fit into images of {height} x {width} px; choose at most '
                 f'{min(height, width)}.')
         return edge
+
+
+class _KeepCutMix(LabelMixer):
+    """CutMix whose region lies where the receiving image is least salient; each sample has a place of its own."""
+
+    def __init__(self, cut: KeepCut, **mixing):
+        super().__init__(**mixing)
+        self.cut = cut
+
+    def place(
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        saliency, shown = self.cut.maps(x, target)
+        self.last['saliency'] = saliency
+        # A region of no height or width leaves the image as it is, whatever its place.
+        drawn = sizes.clamp(min=1)
+        boxes = sample_regions(region_scores(shown, drawn), drawn, self.cut.tau, 'low', generator)
+        return torch.where((sizes > 0).all(1, keepdim=True), boxes, 0)
 
 
 def draw_erasing_sizes(
@@ -146,10 +185,10 @@ def draw_erasing_sizes(
     count = torch.randint(1, max_count + 1, (batch, 1), generator=generator, device=where).to(device)
     area = (MIN_AREA + (MAX_AREA - MIN_AREA) * u[0]) * height * width / count
     aspect = torch.exp((2 * u[1] - 1) * -math.log(MIN_ASPECT))
-    edges = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], -1).round().long()
+    edges = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], -1).round().long().clamp(min=1)
     fits = (edges[..., 0] < height) & (edges[..., 1] < width)
     first = fits.long().argmax(-1)[..., None, None].expand(-1, -1, -1, 2)
-    edges = edges.gather(2, first).squeeze(2).clamp(min=1)
+    edges = edges.gather(2, first).squeeze(2)
     has = fits.any(-1) & (torch.arange(max_count, device=device)[:, None] < count.view(1, -1))
     # Where no try fitted, any size inside the image does: the region is not used.
     edges = torch.where(has[..., None], edges, 1)

@@ -9,7 +9,6 @@ from keepaug.engine.data import (
     build_train_loader,
     check_data_folder,
     set_epoch,
-    stop_mixing,
 )
 from keepaug.engine.device import (
     import_device_modules,
@@ -23,5 +22,5 @@ from keepaug.engine.model import build_model, place_model
 from keepaug.engine.run import open_output_dir, print_results
 from keepaug.engine.schedule import build_optimizer, build_scheduler, resolve_learning_rate
 from keepaug.engine.sentence import explain_errors
-from keepaug.engine.task import build_task, compile_task, distribute_task, wrap_task
+from keepaug.engine.task import build_task, compile_task, distribute_task, stop_mixing, wrap_task
 from keepaug.engine.tracking import check_eval_metric, evaluate, is_decreasing, open_wandb, tracked_metric

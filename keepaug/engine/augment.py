@@ -1,6 +1,7 @@
 """From options to the augmentations a batch passes through."""
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from timm.data import resolve_input_data_config
@@ -21,7 +22,7 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     Raises:
         ValueError: A value does not fit.
     """
-    builders = (_keep_cut, _cutout)
+    builders = (_keep_cut, _cutout, _label_mixer)
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
     if not augments:
         return None
@@ -40,25 +41,46 @@ def _image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _keep_cut(args, model: nn.Module) -> BatchAugment | None:
-    mode = getattr(args, 'keep_cut', None)
-    if not mode:
+    if not getattr(args, 'keep_cut', None):
         return None
-    stood_down = getattr(args, 'stood_down', None)
-    reprob = getattr(stood_down, 'reprob', 0.)
-    prob = reprob or (1. if args.keep_prob is None else args.keep_prob)
-    erase = dict(fill=args.remode, max_count=args.recount) if mode == 'erase' else {}
+    stock = getattr(args, 'stood_down', None)
+    settings = {'cutout': lambda: dict(size=args.keep_size), 'erase': lambda: dict(
+        fill=args.remode, max_count=args.recount, prob=stock.reprob or 1.,
+    ), 'cutmix': lambda: _mixing(args, cutmix_alpha=stock.cutmix or 1.)}[args.keep_cut]()
+    if args.keep_prob is not None:
+        settings['prob'] = args.keep_prob
     return create_augment(
         'keep-cut',
         model=model,
         num_classes=args.num_classes,
-        mode=mode,
-        size=args.keep_size,
+        mode=args.keep_cut,
         tau=args.keep_tau,
-        prob=prob,
         saliency=args.keep_saliency,
         low_scale=args.keep_low_scale,
-        **erase,
+        **settings,
     )
+
+
+def _mixing(args, cutmix_alpha: float) -> dict[str, Any]:
+    """Hyper-parameters of stock's label mixers, which stood down for ours."""
+    stock = args.stood_down
+    return dict(
+        mixup_alpha=stock.mixup,
+        cutmix_alpha=cutmix_alpha,
+        cutmix_minmax=stock.cutmix_minmax,
+        prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob,
+        mixing=args.mixup_mode,
+        smoothing=args.smoothing,
+    )
+
+
+def _label_mixer(args, model: nn.Module) -> BatchAugment | None:
+    """Stock's mixup and cutmix, where an augmentation of ours sent them here; keep-cut's own mode has them already."""
+    stock = getattr(args, 'stood_down', None)
+    if getattr(args, 'keep_cut', None) == 'cutmix' or not hasattr(stock, 'cutmix'):
+        return None
+    return create_augment('cutmix', num_classes=args.num_classes, **_mixing(args, cutmix_alpha=stock.cutmix))
 
 
 def _cutout(args, model: nn.Module) -> BatchAugment | None:

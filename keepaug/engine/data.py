@@ -330,11 +330,3 @@ def set_epoch(loader, epoch: int) -> None:
         loader.batch_sampler.set_epoch(epoch)
     elif hasattr(loader.sampler, 'set_epoch'):
         loader.sampler.set_epoch(epoch)
-
-
-def stop_mixing(loader, mixup_fn: Mixup | None) -> None:
-    """Switches stock's mixing off, in the collate function or on the device; targets stay soft."""
-    if mixup_fn is not None:
-        mixup_fn.mixup_enabled = False
-    elif hasattr(loader, 'mixup_enabled'):
-        loader.mixup_enabled = False

@@ -3,6 +3,7 @@ import logging
 from typing import Any
 
 import torch
+from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.task import (
     ClassificationTask,
@@ -55,20 +56,30 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
         task_loss_weight=args.task_loss_weight,
         **common,
     )
-    tasks = {
-        'logit': lambda: LogitDistillationTask(
-            loss_type=args.kd_loss_type, temperature=args.kd_temperature, **distill),
-        'feature': lambda: FeatureDistillationTask(
-            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim, **distill),
-        'token': lambda: TokenDistillationTask(
-            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **distill),
+    kinds = {
+        'logit': (LogitDistillationTask, dict(loss_type=args.kd_loss_type, temperature=args.kd_temperature)),
+        'feature': (FeatureDistillationTask, dict(
+            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim)),
+        'token': (TokenDistillationTask, dict(
+            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature)),
     }
+    task_class, settings = kinds[args.kd_distill_type]
     try:
-        return tasks[args.kd_distill_type]()
+        return task_class(**settings, **distill)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
             f'--kd-model-name {args.kd_model_name} cannot teach by --kd-distill-type {args.kd_distill_type}: '
             f'{error}') from error
+
+
+def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
+    """Switches label mixing off wherever it happens: in the collate function, on the device, or in the task."""
+    if mixup_fn is not None:
+        mixup_fn.mixup_enabled = False
+    if hasattr(loader, 'mixup_enabled'):
+        loader.mixup_enabled = False
+    if isinstance(task, AugmentedTask):
+        task.stop_mixing()
 
 
 def soft_target_form(criterion):
@@ -124,7 +135,8 @@ def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
 class AugmentedTask(TrainingTask):
     """A task whose training batches are augmented on device before the inner task sees them.
 
-    Augmenting happens outside DDP and compile, in training mode only. Everything else is the inner task's.
+    Augmenting happens outside DDP and compile, in training mode only. Where labels come out mixed, the soft-target form
+    of the inner criterion is applied. Everything else is the inner task's.
 
     Attributes:
         task: The inner task.
@@ -148,6 +160,11 @@ class AugmentedTask(TrainingTask):
             return self.task(input, mixed)
         finally:
             self.task.criterion = criterion
+
+    def stop_mixing(self) -> None:
+        """Switches off what mixes labels."""
+        for augment in self.augment.augments:
+            augment.enabled = augment.enabled and not augment.mixes_labels
 
     # The rest is delegation: the inner task stays the owner of model, EMA, DDP and checkpoint state.
 

@@ -164,7 +164,8 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
     if args.naflex_loader:
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
         return create_naflex_loader(
-            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False, **common), real_labels
+            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False, **common
+        ), real_labels
     return create_loader(
         dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common), real_labels
 
@@ -261,7 +262,8 @@ def _averaged_scores(target: torch.Tensor, predicted: torch.Tensor, average: str
     """Precision, recall and F1 over classes, in percent (`--metrics-avg`)."""
     from sklearn.metrics import precision_recall_fscore_support
     scores = precision_recall_fscore_support(target.numpy(), predicted.numpy(), average=average, zero_division=0)
-    return {f'{average}_{name}': 100. * float(score) for name, score in zip(('precision', 'recall', 'f1_score'), scores)}
+    names = ('precision', 'recall', 'f1_score')
+    return {f'{average}_{name}': 100. * float(score) for name, score in zip(names, scores)}
 
 
 def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str, retry: bool) -> OrderedDict:

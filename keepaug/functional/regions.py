@@ -66,7 +66,9 @@ def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
     # Sums of height * width integers below 2^bits stay below 2^53, where float64 counts exactly. All factors are
     # powers of two, so that scaling itself rounds nothing.
     bits = 52 - math.ceil(math.log2(height * width))
-    exponent = torch.frexp(torch.where(finite, peak, 0.)).exponent
+    # The largest power of two there is scales what is smaller than it can bring up to 2^bits.
+    largest = math.frexp(torch.finfo(work).max)[1] - 1
+    exponent = torch.frexp(torch.where(finite, peak, 0.)).exponent.clamp(min=bits - largest)
     to_levels, unit = torch.exp2((bits - exponent).to(work)), torch.exp2((exponent - bits).to(work))
     levels = torch.where(finite, saliency * to_levels, 0.).round().to(dtype)
     table = torch.zeros(batch, height + 1, width + 1, dtype=dtype, device=saliency.device)
@@ -134,7 +136,8 @@ def _beyond_quantile(scores: Tensor, valid: Tensor | None, tau: float, side: str
     if valid is not None:
         # One selection serves samples of different n: enough of a sample's invalid places are put below all valid
         # ones that its order statistic floor(tau (n - 1)) becomes number floor(tau (N - 1)) of all N places.
-        shift = rank - (tau * (valid.sum(1, keepdim=True) - 1)).long()
+        # In the type of the scores: float32 would miss whole numbers tau (n - 1) that Python's float meets.
+        shift = rank - (tau * (valid.sum(1, keepdim=True) - 1).to(scores.dtype)).long()
         below = (~valid).cumsum(1) <= shift
         filled = torch.where(valid, scores, torch.where(below, -math.inf, math.inf))
     quantile = filled.kthvalue(rank + 1, dim=1, keepdim=True).values
@@ -146,7 +149,7 @@ def _beyond_quantile(scores: Tensor, valid: Tensor | None, tau: float, side: str
 
 
 def _draw_place(admitted: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Index (B,) of one admitted place (B, N) per sample, each with the same probability; 0 where there is none."""
+    """Index (B,) of one admitted place (B, N) per sample, each with the same probability; the last where none is."""
     running = admitted.cumsum(1)
     u = torch.rand(
         len(admitted), 1, dtype=torch.float64, generator=generator,

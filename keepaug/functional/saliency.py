@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Float16 gradients below 6e-8 vanish; a logit's gradient is scaled up by this before it flows back through such
-# layers. 2^10 leaves a factor of 64 below the largest float16 for gradients of 1.
-HALF_SCALE = 1024.
+# Float16 gradients below 6e-8 vanish, in whichever layers of a model are of that type; a logit's gradient is scaled up
+# by this before it flows back. 2^10 leaves a factor of 64 below the largest float16 for gradients of 1, and as a power
+# of two it changes nothing in other types.
+GRADIENT_SCALE = 1024.
 
 
 def input_saliency(
@@ -34,10 +35,11 @@ def input_saliency(
     """
     x = x.detach()
     if size is not None and tuple(size) != tuple(x.shape[-2:]):
-        x = F.interpolate(x, size=tuple(size), mode='bicubic', antialias=True, align_corners=False)
+        # In float32: the kernel knows no half precision on CPU.
+        x = F.interpolate(x.float(), size=tuple(size), mode='bicubic', antialias=True, align_corners=False).to(x.dtype)
     with torch.enable_grad(), in_eval_mode(model):
-        gradient = _run_detached(_LogitGradient(model), x.detach().requires_grad_(), target)
-    return gradient.detach().abs().amax(1, keepdim=True).float()
+        gradient = run_detached(_LogitGradient(model), x.detach().requires_grad_(), target)
+    return gradient.detach().abs().amax(1, keepdim=True)
 
 
 @contextmanager
@@ -66,9 +68,9 @@ class _LogitGradient(nn.Module):
     def forward(self, x: Tensor, target: Tensor | None) -> Tensor:
         output = self.model(x)
         logits = output[0] if isinstance(output, (tuple, list)) else output
-        scale = HALF_SCALE if logits.dtype == torch.float16 else 1.
         logit = select_logits(logits, target).sum()
-        return torch.autograd.grad(logit * scale, x)[0] / scale
+        # Scaled back in float32, or what was saved from vanishing would vanish here.
+        return torch.autograd.grad(logit * GRADIENT_SCALE, x)[0].float() / GRADIENT_SCALE
 
 
 def select_logits(logits: Tensor, target: Tensor | None) -> Tensor:
@@ -89,7 +91,7 @@ def select_logits(logits: Tensor, target: Tensor | None) -> Tensor:
     return (logits * target).sum(1)
 
 
-def _run_detached(module: nn.Module, *inputs) -> Tensor:
+def run_detached(module: nn.Module, *inputs) -> Tensor:
     """Calls a module with its parameters detached: no graph is kept for them and no gradient reaches them."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return module(*inputs)  # scripted modules take no replaced parameters; grad() with respect to x is pure too

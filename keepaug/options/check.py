@@ -100,10 +100,20 @@ def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
     off = {}
     if args.keep_cut == 'erase':
         off['reprob'] = 0.
+    # Mixing moves behind our cuts, onto the device: saliency must see whole images.
+    if args.keep_cut == 'cutmix' or (_mixers(args) and (args.keep_cut is not None or args.cutout is not None)):
+        off.update(mixup=0., cutmix=0., cutmix_minmax=None)
     # Without augmentation the loader does not look at the crop mode, and neither do we.
     if args.train_crop_mode == 'pad4' and not args.no_aug:
         off['train_crop_mode'] = None
     return off
+
+
+def _mixers(args: argparse.Namespace) -> list[str]:
+    """Stock's label mixers that are on."""
+    return [name for name, active in (
+        ('mixup', args.mixup > 0), ('cutmix', args.cutmix > 0), ('cutmix_minmax', args.cutmix_minmax is not None),
+    ) if active]
 
 
 def _flag(name: str, value: Any = None) -> str:
@@ -173,6 +183,11 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
         (args.keep_cut == 'erase' and args.reprob > 0 and args.keep_prob is not None,
          f'--keep-cut erase has two probabilities, --reprob {args.reprob} and --keep-prob {args.keep_prob}: '
          'drop one of them.'),
+        (args.keep_cut == 'cutmix' and args.mixup_prob != 1 and args.keep_prob is not None,
+         f'--keep-cut cutmix has two probabilities, --mixup-prob {args.mixup_prob} and --keep-prob {args.keep_prob}: '
+         'drop one of them.'),
+        (args.keep_cut == 'cutmix' and args.keep_size is not None,
+         f'--keep-size {args.keep_size} has no effect with --keep-cut cutmix, whose size is drawn: drop it.'),
     ]
 
 
@@ -273,9 +288,7 @@ def _splits(args: argparse.Namespace) -> Rows:
 
 
 def _mixing(args: argparse.Namespace) -> Rows:
-    on = [name for name, active in (
-        ('mixup', args.mixup > 0), ('cutmix', args.cutmix > 0), ('cutmix_minmax', args.cutmix_minmax is not None),
-    ) if active]
+    on = _mixers(args)
     if not on:
         return
     mixer = _flag(on[0])

@@ -3,7 +3,7 @@ import argparse
 
 from keepaug.options.argv import stock_first
 
-KEEP_CUT_MODES = ('cutout', 'erase')
+KEEP_CUT_MODES = ('cutout', 'erase', 'cutmix')
 SALIENCY = ('full', 'low')
 
 
@@ -29,7 +29,8 @@ def tau(text: str) -> float | None:
 def _keep_cut(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('keep-cut: remove only what carries little saliency').add_argument
     add('--keep-cut', nargs='?', const='cutout', choices=KEEP_CUT_MODES,
-        help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags')
+        help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
+             'cutmix: another image in the place, with the flags of --cutmix')
     add('--keep-tau', type=tau, default=0.6, metavar='SHARE',
         help='share of windows, by saliency, among which the one to remove is drawn; none: draw blindly')
     add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')

@@ -1,0 +1,162 @@
+"""Mixup and CutMix on the device: two images and their labels into one, each sample with its own draw."""
+import torch
+from torch import Tensor, nn
+
+from keepaug.augment.base import BatchAugment, check_probability
+from keepaug.augment.registry import register_augment
+from keepaug.functional import boxes_to_mask
+from keepaug.functional.mixing import (
+    cutmix_sizes,
+    draw_lam,
+    draw_pairs,
+    draw_partners,
+    mix_targets,
+    overlapping_boxes,
+    share_left,
+)
+
+MODES = ('batch', 'pair', 'elem')
+
+
+class LabelMixer(BatchAugment):
+    """Mixup and CutMix with timm's hyper-parameters, vectorised over the batch.
+
+    Every sample has a partner drawn at random, never itself unless the batch is one image. lambda, the choice between
+    the two and the box are drawn per `mixing`. The label's share is the exact share of pixels (CutMix) or lambda (mixup).
+
+    Args:
+        model: Not used.
+        num_classes: Number of classes K.
+        mixup_alpha: Parameter of mixup's Beta distribution; 0 switches mixup off.
+        cutmix_alpha: The same for CutMix.
+        cutmix_minmax: Smallest and largest edge relative to the image, drawn uniformly; turns CutMix on and takes the
+            place of its lambda.
+        prob: Probability that a draw mixes at all.
+        switch_prob: Probability of CutMix where both are on.
+        mixing: 'batch' for one draw per batch, 'pair' for one per pair, 'elem' for one per sample.
+        smoothing: Label smoothing of class indices.
+
+    `last`: `partner` int64 (B,), `lam` float64 (B,) weight of the own label, `boxes` int64 (B, 1, 4) empty where an
+    image is not cut, `mask` bool (B, 1, H, W) True where the partner's pixels are.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            mixup_alpha: float = 0.,
+            cutmix_alpha: float = 0.,
+            cutmix_minmax: tuple[float, float] | None = None,
+            prob: float = 1.,
+            switch_prob: float = 0.5,
+            mixing: str = 'batch',
+            smoothing: float = 0.,
+    ):
+        super().__init__(model, num_classes)
+        if num_classes is None or num_classes < 1:
+            raise ValueError(f'Mixing labels needs the number of classes, got {num_classes = }.')
+        if mixing not in MODES:
+            raise ValueError(f'mixing is one of {", ".join(MODES)}, got {mixing!r}.')
+        if min(mixup_alpha, cutmix_alpha) < 0:
+            raise ValueError(f'alphas are at least 0, got {mixup_alpha = }, {cutmix_alpha = }.')
+        if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
+            raise ValueError(f'cutmix_minmax is two rising fractions in [0, 1], got {cutmix_minmax}.')
+        if not (mixup_alpha or cutmix_alpha or cutmix_minmax):
+            raise ValueError('Nothing mixes: give mixup_alpha, cutmix_alpha or cutmix_minmax.')
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
+        self.cutmix_minmax = cutmix_minmax
+        self.prob = check_probability('prob', prob)
+        self.switch_prob = check_probability('switch_prob', switch_prob)
+        self.mixing = mixing
+        self.smoothing = smoothing
+
+    @property
+    def mixes_labels(self) -> bool:
+        return True
+
+    def augment(
+            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        if target is None:
+            raise ValueError('Mixing labels needs labels, got target = None.')
+        batch, size, device = len(x), x.shape[-2:], x.device
+        partner = (draw_pairs if self.mixing == 'pair' else draw_partners)(batch, generator, device)
+        group = self._groups(partner)
+
+        def draw_one_in(prob: float) -> Tensor:
+            where = generator.device if generator is not None else device
+            return (torch.rand(batch, generator=generator, device=where).to(device) < prob)[group]
+
+        applied = draw_one_in(self.prob)
+        cuts = applied & draw_one_in(self._cutmix_share())
+        lam = torch.ones(batch, dtype=torch.float64, device=device)
+        if self.mixup_alpha:
+            blended = applied & ~cuts
+            lam = torch.where(blended, draw_lam(batch, self.mixup_alpha, generator, device)[group], lam)
+        weight = lam[:, None, None, None]
+        boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
+        if self.cutmix_alpha or self.cutmix_minmax:
+            sizes = self._sizes(batch, size, device, generator)[group]
+            boxes = torch.where(cuts[:, None], self.place(x, target, sizes, group, generator), boxes)
+            lam = torch.where(cuts, share_left(boxes, size), lam)
+        mask = boxes_to_mask(boxes, size)
+        # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside.
+        weight = torch.where(mask, 0., weight).to(x.dtype)
+        mixed = x * weight + x[partner] * (1 - weight)
+        self.last |= {'partner': partner, 'lam': lam, 'boxes': boxes[:, None], 'mask': mask}
+        return mixed, mix_targets(target, target[partner], lam, self.num_classes, self.smoothing)
+
+    def _groups(self, partner: Tensor) -> Tensor:
+        """Which draw (B,) each sample takes: one for all, one for both of a pair, or its own."""
+        own = torch.arange(len(partner), device=partner.device)
+        return {'batch': torch.zeros_like(own), 'pair': torch.minimum(own, partner), 'elem': own}[self.mixing]
+
+    def _cutmix_share(self) -> float:
+        """Share of the mixed draws that cut."""
+        if not self.mixup_alpha:
+            return 1.
+        return self.switch_prob if self.cutmix_alpha or self.cutmix_minmax else 0.
+
+    def _sizes(self, batch: int, size: tuple[int, int], device, generator: torch.Generator | None) -> Tensor:
+        """Height and width (B, 2) of each draw's region."""
+        if self.cutmix_minmax is None:
+            return cutmix_sizes(draw_lam(batch, self.cutmix_alpha, generator, device), size)
+        limits = torch.tensor(size, device=device)
+        least, most = ((limits * share).long() for share in self.cutmix_minmax)
+        return least + (_uniform(batch, device, generator) * (most - least + 1)).long()
+
+    def place(
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`."""
+        size = x.shape[-2:]
+        if self.cutmix_minmax is None:
+            return overlapping_boxes(sizes, size, generator)[group]
+        room = torch.tensor(size, device=x.device) - sizes
+        start = (_uniform(len(x), x.device, generator) * (room + 1)).long()
+        return torch.cat([start.flip(1), (start + sizes).flip(1)], dim=1)[group]
+
+
+def _uniform(batch: int, device, generator: torch.Generator | None) -> Tensor:
+    where = generator.device if generator is not None else device
+    return torch.rand(batch, 2, dtype=torch.float64, generator=generator, device=where).to(device)
+
+
+@register_augment('mixup')
+class Mixup(LabelMixer):
+    """Blends two images (Zhang et al., mixup, 2018): `LabelMixer` with mixup on."""
+
+    def __init__(
+            self, model: nn.Module | None = None, num_classes: int | None = None, mixup_alpha: float = 1., **kwargs):
+        super().__init__(model, num_classes, mixup_alpha=mixup_alpha, **kwargs)
+
+
+@register_augment('cutmix')
+class CutMix(LabelMixer):
+    """Puts a region of one image into another (Yun et al., CutMix, 2019): `LabelMixer` with CutMix on."""
+
+    def __init__(
+            self, model: nn.Module | None = None, num_classes: int | None = None, cutmix_alpha: float = 1., **kwargs):
+        super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **kwargs)

@@ -1,0 +1,145 @@
+"""Two images and their labels into one: who mixes with whom, how much, and what the label becomes."""
+import torch
+from torch import Tensor
+
+
+def draw_partners(
+        batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """A random permutation in which nobody is its own partner.
+
+    It is one cycle through all samples in random order, so each sample gives and takes once. A batch of one mixes
+    with itself.
+
+    Args:
+        batch: Number of samples B.
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the result.
+
+    Returns:
+        int64 (B,): the partner of each sample.
+    """
+    order = _random_order(batch, generator, device)
+    return torch.empty_like(order).scatter_(0, order, order.roll(-1))
+
+
+def draw_pairs(
+        batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """Random partners of which each is the other's; in an odd batch one sample takes without giving.
+
+    Args:
+        batch: Number of samples B.
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the result.
+
+    Returns:
+        int64 (B,): the partner of each sample.
+    """
+    order = _random_order(batch, generator, device)
+    neighbour = torch.arange(batch, device=order.device) ^ 1
+    neighbour = torch.where(neighbour < batch, neighbour, 0)
+    return torch.empty_like(order).scatter_(0, order, order[neighbour])
+
+
+def _random_order(batch: int, generator: torch.Generator | None, device) -> Tensor:
+    where = generator.device if generator is not None else device
+    return torch.randperm(batch, generator=generator, device=where).to(device)
+
+
+def draw_lam(
+        count: int,
+        alpha: float,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+) -> Tensor:
+    """Mixing weights from Beta(alpha, alpha) (mixup, section 2; CutMix, section 3.1).
+
+    Args:
+        count: Number of weights N.
+        alpha: Both parameters, above 0; 1 gives the uniform distribution.
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the result.
+
+    Returns:
+        float64 (N,) in [0, 1].
+    """
+    where = generator.device if generator is not None else device
+    both = torch.full((count, 2), float(alpha), dtype=torch.float64, device=where)
+    # Two gamma variables over their sum; torch.distributions takes no generator.
+    return torch._sample_dirichlet(both, generator)[:, 0].to(device)
+
+
+def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
+    """Edges of the region that leaves a share lam of the image (CutMix, Eq. 2), rounded down to whole pixels.
+
+    Args:
+        lam: (B,) in [0, 1].
+        size: Image (H, W).
+
+    Returns:
+        int64 (B, 2): height and width.
+    """
+    edge = (1 - lam).sqrt()
+    return torch.stack([(edge * size[0]).long(), (edge * size[1]).long()], dim=1)
+
+
+def overlapping_boxes(
+        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Boxes whose centres are uniform over the image; what overflows the border is cut off (CutMix, section 3.1).
+
+    Args:
+        sizes: int64 (B, 2): height and width before the border cuts.
+        size: Image (H, W).
+        generator: Source of randomness; torch's default one if None.
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
+    """
+    limits = torch.tensor(size, device=sizes.device)
+    where = generator.device if generator is not None else sizes.device
+    u = torch.rand(len(sizes), 2, dtype=torch.float64, generator=generator, device=where).to(sizes.device)
+    centre = (u * limits).long()
+    start = (centre - sizes // 2).clamp(min=0)
+    stop = torch.minimum(centre + (sizes + 1) // 2, limits)
+    return torch.cat([start.flip(1), stop.flip(1)], dim=1)
+
+
+def share_left(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Exact share of an image outside a box.
+
+    Args:
+        boxes: int64 (B, 4) XYXY within the image.
+        size: Image (H, W).
+
+    Returns:
+        float64 (B,).
+    """
+    x0, y0, x1, y1 = boxes.unbind(1)
+    return 1 - ((x1 - x0) * (y1 - y0)).double() / (size[0] * size[1])
+
+
+def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:
+    """Labels of mixed images: lam x target + (1 - lam) x other.
+
+    Args:
+        target: Class indices (B,) or soft targets (B, K).
+        other: The partners' targets, of the same kind.
+        lam: (B,) weight of `target`.
+        num_classes: Number of classes K.
+        smoothing: Label smoothing of class indices, timm's: `smoothing / K` for every class, and `1 - smoothing` more
+            for the right one. Soft targets are taken as they are.
+
+    Returns:
+        float32 (B, K).
+    """
+    first, second = (soft_labels(labels, num_classes, smoothing) for labels in (target, other))
+    lam = lam.to(first.dtype)[:, None]
+    return first * lam + second * (1 - lam)
+
+
+def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:
+    """Class indices (B,) as smoothed rows float32 (B, K); soft targets as they are."""
+    if target.ndim == 2:
+        return target.float()
+    off = smoothing / num_classes
+    rows = torch.full((len(target), num_classes), off, device=target.device)
+    return rows.scatter_(1, target[:, None], 1. - smoothing + off)

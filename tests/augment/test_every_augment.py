@@ -1,0 +1,153 @@
+"""One table of settings; every registered augmentation goes through all that a training run can put to it."""
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keepaug import create_augment, list_augments
+from keepaug.augment import BatchAugment
+from tests.functional.toys import small_cnn
+
+CLASSES = 5
+# All that is registered, in the forms that take different paths; `model` and `num_classes` are added below.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    'cutmix': [dict(), dict(mixing='elem', cutmix_minmax=(0.2, 0.6))],
+    'cutout': [dict(size=8), dict(size=8, holes=2, prob=0.5)],
+    'keep-cut': [
+        dict(size=8),
+        dict(size=8, saliency='full', fill='pixel', prob=0.5),
+        dict(size=8, tau=None, fill='rand'),
+        dict(mode='erase', max_count=3, saliency='low'),
+        dict(mode='erase', fill='rand', prob=0.5, saliency='full'),
+        dict(mode='cutmix', mixing='elem', smoothing=0.1),
+    ],
+    'mixup': [dict(mixing='pair'), dict(cutmix_alpha=1., mixing='elem', smoothing=0.1)],
+}
+EVERY = [
+    pytest.param(name, settings, id=' '.join([name, *(f'{key}={value}' for key, value in settings.items())]))
+    for name, forms in SETTINGS.items() for settings in forms]
+
+
+def batch(n: int = 4, channels: int = 3, height: int = 32, width: int = 32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, channels, height, width, generator=generator), torch.arange(n) % CLASSES
+
+
+def step(
+        model: nn.Module, augment: BatchAugment, x: Tensor, target: Tensor, forward: nn.Module | None = None) -> Tensor:
+    """One training step of a model; `forward` is the form of it that is run, such as a compiled one."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given, label = x.clone(), target.clone()
+    out, mixed = augment(x, target)
+    assert torch.equal(x, given) and torch.equal(target, label), 'inputs are not modified'
+    assert out.dtype == x.dtype and out.device == x.device and out.shape[1:] == x.shape[1:]
+    assert len(out) == len(mixed) and out.isfinite().all()
+    assert mixed.ndim == 1 + augment.mixes_labels
+    loss = F.cross_entropy((forward or model)(out).float(), mixed)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    optimizer.step()
+    assert loss.isfinite() and all(parameter.isfinite().all() for parameter in model.parameters())
+    return loss.detach()
+
+
+def test_table_is_complete():
+    assert set(list_augments()) == set(SETTINGS)
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+@pytest.mark.parametrize('shape', [
+    pytest.param({}, id='plain'),
+    pytest.param(dict(n=7), id='odd batch'),
+    pytest.param(dict(n=1), id='batch of one'),
+    pytest.param(dict(height=40, width=28), id='non-square'),
+    pytest.param(dict(channels=1), id='one channel'),
+])
+def test_training_step(name, settings, shape):
+    x, target = batch(**shape)
+    model = small_cnn(x.shape[1])
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
+    assert any(not torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(name, settings, dtype):
+    x, target = batch()
+    model = small_cnn().to(dtype)
+    step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x.to(dtype), target)
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_autocast(name, settings):
+    x, target = batch()
+    model = small_cnn()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_channels_last(name, settings):
+    x, target = batch()
+    model = small_cnn()
+    augment = create_augment(name, model=model, num_classes=CLASSES, **settings)
+    drawn = [
+        augment(images, target, torch.Generator().manual_seed(2))
+        for images in (x, x.contiguous(memory_format=torch.channels_last))]
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert drawn[1][0].is_contiguous(memory_format=torch.channels_last), 'the format a model is fast in is kept'
+
+
+@pytest.fixture(scope='module')
+def compiled() -> tuple[nn.Module, nn.Module]:
+    """A model and its compiled form, which share their weights; compiled once for all methods."""
+    torch.compiler.reset()
+    model = small_cnn()
+    return model, torch.compile(model, backend='aot_eager')
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_compiled_model_next_to_an_eager_pass(name, settings, compiled):
+    model, forward = compiled
+    x, target = batch()
+    losses = []
+    for run in (model, forward):
+        model.load_state_dict(small_cnn().state_dict())
+        model.zero_grad()
+        model.train()
+        torch.manual_seed(3)
+        augment = create_augment(name, model=model, num_classes=CLASSES, **settings)
+        losses += [step(model, augment, x, target, run) for _ in range(2)]
+    torch.testing.assert_close(losses[:2], losses[2:])
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_switched_off(name, settings):
+    x, target = batch()
+    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment.enabled = False
+    out, label = augment(x, target)
+    assert out is x and label is target and augment.last == {}
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_generator_makes_it_repeatable(name, settings):
+    x, target = batch(16)
+    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    stream = torch.get_rng_state()
+    first, again, other = (augment(x, target, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_last_is_detached(name, settings):
+    x, target = batch()
+    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment(x, target)
+    drawn = [value for value in augment.last.values() if isinstance(value, Tensor)]
+    assert drawn and not any(value.requires_grad for value in drawn)
