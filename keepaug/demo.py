@@ -30,7 +30,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 COMMON = (
     f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs '
     + ' '.join(f'{name}={value}'.replace(' ', '') for name, value in MODEL_KWARGS.items())
-    + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --device cpu --channels-last -j 1')
+    + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1')
 TRAIN = (
     f'{COMMON} --epochs {EPOCHS} --warmup-epochs 1 -b 64 --opt adamw --lr 2e-3 --weight-decay 0.05 --smoothing 0 '
     f'--no-aug --log-interval 20')
@@ -68,7 +68,7 @@ def _train_and_validate(name: str, flags: str, output: Path) -> dict[str, float]
     _run(f'train.py {TRAIN} {flags} --output {output} --experiment {name}')
     result = output / name / 'validation.json'
     start = time.time()
-    _run(f'validate.py {COMMON} --crop-pct 1.0 --checkpoint {output / name}/last.pth.tar '
+    _run(f'validate.py {COMMON} --checkpoint {output / name}/last.pth.tar '
          f'--results-file {result} --results-format json')
     return dict(accuracy=json.loads(result.read_text())['top1'], seconds=_seconds_per_epoch(output / name))
 

@@ -66,7 +66,7 @@ def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
     # Sums of height * width integers below 2^bits stay below 2^53, where float64 counts exactly. All factors are
     # powers of two, so that scaling itself rounds nothing.
     bits = 52 - math.ceil(math.log2(height * width))
-    # The largest power of two there is scales what is smaller than it can bring up to 2^bits.
+    # A map so small that no power of two brings it up to 2^bits is counted in coarser units.
     largest = math.frexp(torch.finfo(work).max)[1] - 1
     exponent = torch.frexp(torch.where(finite, peak, 0.)).exponent.clamp(min=bits - largest)
     to_levels, unit = torch.exp2((bits - exponent).to(work)), torch.exp2((exponent - bits).to(work))

@@ -180,7 +180,8 @@ def test_default_size(height, width, edge):
 @pytest.mark.parametrize('size, height, width', [(33, 32, 64), (17, 32, 16), (None, 8, 8)])
 def test_refuses_a_window_larger_than_the_image(size, height, width):
     augment = create_augment('keep-cut', size=size, tau=None)
-    with pytest.raises(ValueError, match=f'size {size or 16} does not fit into .* {height} x {width} px.*at most {min(height, width)}'):
+    message = f'size {size or 16} does not fit into .* {height} x {width} px.*at most {min(height, width)}'
+    with pytest.raises(ValueError, match=message):
         augment(*batch(2, 1, height, width))
 
 

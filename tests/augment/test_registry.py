@@ -4,6 +4,7 @@ import torch
 
 import keepaug
 from keepaug.augment import BatchAugment, registry
+from tests.functional.toys import small_cnn
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_unknown_name_tells_the_known():
 @pytest.mark.parametrize('name', keepaug.list_augments())
 def test_unknown_hyper_parameter(name):
     with pytest.raises(TypeError, match='taau'):
-        keepaug.create_augment(name, taau=0.6)
+        keepaug.create_augment(name, model=small_cnn(), num_classes=5, taau=0.6)
 
 
 def test_base_class_augments_nothing():
