@@ -10,6 +10,8 @@ from keepaug.functional.mixing import (
     draw_lam,
     draw_pairs,
     draw_partners,
+    inside_boxes,
+    minmax_sizes,
     mix_targets,
     overlapping_boxes,
     share_left,
@@ -21,7 +23,7 @@ MODES = ('batch', 'pair', 'elem')
 class LabelMixer(BatchAugment):
     """Mixup and CutMix with timm's hyper-parameters, vectorised over the batch.
 
-    Every sample has a partner drawn at random, never itself unless the batch is one image. lambda, the choice between
+    Every sample has a partner drawn at random, never itself unless the batch is one image. Lambda, the choice between
     the two and the box are drawn per `mixing`. The label's share is the exact share of pixels (CutMix) or lambda (mixup).
 
     Args:
@@ -124,24 +126,13 @@ class LabelMixer(BatchAugment):
         """Height and width (B, 2) of each draw's region."""
         if self.cutmix_minmax is None:
             return cutmix_sizes(draw_lam(batch, self.cutmix_alpha, generator, device), size)
-        limits = torch.tensor(size, device=device)
-        least, most = ((limits * share).long() for share in self.cutmix_minmax)
-        return least + (_uniform(batch, device, generator) * (most - least + 1)).long()
+        return minmax_sizes(batch, self.cutmix_minmax, size, generator, device)
 
     def place(
             self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
         """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`."""
-        size = x.shape[-2:]
-        if self.cutmix_minmax is None:
-            return overlapping_boxes(sizes, size, generator)[group]
-        room = torch.tensor(size, device=x.device) - sizes
-        start = (_uniform(len(x), x.device, generator) * (room + 1)).long()
-        return torch.cat([start.flip(1), (start + sizes).flip(1)], dim=1)[group]
-
-
-def _uniform(batch: int, device, generator: torch.Generator | None) -> Tensor:
-    where = generator.device if generator is not None else device
-    return torch.rand(batch, 2, dtype=torch.float64, generator=generator, device=where).to(device)
+        boxes = overlapping_boxes if self.cutmix_minmax is None else inside_boxes
+        return boxes(sizes, x.shape[-2:], generator)[group]
 
 
 @register_augment('mixup')

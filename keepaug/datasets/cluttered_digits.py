@@ -156,6 +156,44 @@ def brighten(colours: np.ndarray, ground: np.ndarray) -> np.ndarray:
     return colours - (colours - 255) * missing // np.maximum(white - luma, 1)
 
 
+def cut_fragment(digit: np.ndarray, draw: Callable[[int, int], int]) -> np.ndarray:
+    """Cut a square piece out of a digit, around a random point of a stroke, so that it is not empty.
+
+    Args:
+        digit: Opacity, uint8 `(size, size)`.
+        draw: Draws a whole number between two, both included.
+
+    Returns:
+        Opacity, fainter than that of the digit, uint8 `(extent, extent)`.
+    """
+    size, extent = len(digit), draw(*FRAGMENT_SIZES)
+    points = np.flatnonzero(digit)
+    centre = divmod(int(points[draw(0, len(points) - 1)]), size)
+    top, left = (min(max(at - extent // 2, 0), size - extent) for at in centre)
+    return digit[top:top + extent, left:left + extent] // 5 * FRAGMENT_FIFTHS
+
+
+def scatter(pieces: list[np.ndarray], draw: Callable[[int, int], int]) -> tuple[np.ndarray, np.ndarray]:
+    """Lay pieces at random places of an image, later ones over earlier ones.
+
+    Args:
+        pieces: Opacities, uint8 `(h, w)` each.
+        draw: Draws a whole number between two, both included.
+
+    Returns:
+        The piece that is seen at each pixel, uint8 `(H, W)`, counted from 1, 0 for the ground, and its opacity there,
+        uint8 `(H, W)`.
+    """
+    seen, opacity = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    for number, piece in enumerate(pieces, start=1):
+        height, width = piece.shape
+        y, x = draw(0, IMAGE_SIZE - height), draw(0, IMAGE_SIZE - width)
+        place = (slice(y, y + height), slice(x, x + width))
+        np.copyto(seen[place], number, where=piece > 0)
+        np.copyto(opacity[place], piece, where=piece > 0)
+    return seen, opacity
+
+
 class ClutteredDigits(Dataset):
     """Handwritten digits among fragments of other digits, 40x40 pixels, RGB, 10 classes.
 
@@ -275,6 +313,11 @@ class ClutteredDigits(Dataset):
         # In turn instead of at random: every source is used, none more than once more than another.
         return index % len(self._targets)
 
+    def _enlarged(self, size: int) -> np.ndarray:
+        if size not in self._opacity:
+            self._opacity[size] = enlarge(self._ink, size)
+        return self._opacity[size]
+
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one image, uint8 `(H, W, 3)`, and the mask of its digit, bool `(H, W)`."""
         generator = torch.Generator().manual_seed(2 * index + (self.split == 'validation'))
@@ -284,34 +327,16 @@ class ClutteredDigits(Dataset):
             return low + next(rolls) % (high + 1 - low)  # of a number so large that the remainder is as good as uniform
 
         # One size for all, so that the strokes of the clutter are as thick as the digit's.
-        size, count = draw(*DIGIT_SIZES), draw(*FRAGMENT_COUNTS)
-        if size not in self._opacity:
-            self._opacity[size] = enlarge(self._ink, size)
-        source = self._source(index)
-
+        sources, source = self._enlarged(draw(*DIGIT_SIZES)), self._source(index)
         pieces = []
-        for _ in range(count):
+        for _ in range(draw(*FRAGMENT_COUNTS)):
             # Any source but the digit's own, of whatever class: what the clutter lacks must not tell the class.
-            other = self._opacity[size][(source + draw(1, len(self._ink) - 1)) % len(self._ink)]
-            extent = draw(*FRAGMENT_SIZES)
-            # Around a point of a stroke, so that no fragment is empty.
-            points = np.flatnonzero(other)
-            centre = divmod(int(points[draw(0, len(points) - 1)]), size)
-            top, left = (min(max(at - extent // 2, 0), size - extent) for at in centre)
-            pieces.append(other[top:top + extent, left:left + extent] // 5 * FRAGMENT_FIFTHS)
-        digit = self._opacity[size][source]
-        left, top, right, bottom = mask_to_box(digit > 0)
-        pieces.append(digit[top:bottom, left:right])
+            other = (source + draw(1, len(sources) - 1)) % len(sources)
+            pieces.append(cut_fragment(sources[other], draw))
+        left, top, right, bottom = mask_to_box(sources[source] > 0)
+        pieces.append(sources[source][top:bottom, left:right])
 
-        # Which piece is seen at a pixel, counted from 1, and how much of it. The digit comes last.
-        seen, opacity = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-        for number, piece in enumerate(pieces, start=1):
-            height, width = piece.shape
-            y, x = draw(0, IMAGE_SIZE - height), draw(0, IMAGE_SIZE - width)
-            place = (slice(y, y + height), slice(x, x + width))
-            np.copyto(seen[place], number, where=piece > 0)
-            np.copyto(opacity[place], piece, where=piece > 0)
-
+        seen, opacity = scatter(pieces, draw)
         ground = np.array([draw(0, BRIGHTEST_GROUND) for _ in 'RGB'])
         colours = brighten(np.array([[draw(0, 255) for _ in 'RGB'] for _ in pieces]), ground)
         shades = np.concatenate([np.zeros((1, 3), dtype=np.int64), colours - ground])

@@ -82,6 +82,31 @@ def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([(edge * size[0]).long(), (edge * size[1]).long()], dim=1)
 
 
+def minmax_sizes(
+        count: int,
+        minmax: tuple[float, float],
+        size: tuple[int, int],
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+) -> Tensor:
+    """Edges drawn uniformly between two shares of the image's, both ends included.
+
+    Args:
+        count: Number of regions N.
+        minmax: Smallest and largest edge relative to the image, in [0, 1].
+        size: Image (H, W).
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the result.
+
+    Returns:
+        int64 (N, 2): height and width.
+    """
+    draw = dict(generator=generator, device=generator.device if generator is not None else device)
+    low, high = minmax
+    edges = [torch.randint(int(edge * low), int(edge * high) + 1, (count,), **draw) for edge in size]
+    return torch.stack(edges, dim=1).to(device)
+
+
 def overlapping_boxes(
         sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose centres are uniform over the image; what overflows the border is cut off (CutMix, section 3.1).
@@ -94,13 +119,33 @@ def overlapping_boxes(
     Returns:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
     """
-    limits = torch.tensor(size, device=sizes.device)
     where = generator.device if generator is not None else sizes.device
-    u = torch.rand(len(sizes), 2, dtype=torch.float64, generator=generator, device=where).to(sizes.device)
-    centre = (u * limits).long()
-    start = (centre - sizes // 2).clamp(min=0)
-    stop = torch.minimum(centre + (sizes + 1) // 2, limits)
-    return torch.cat([start.flip(1), stop.flip(1)], dim=1)
+    u = torch.rand(2, len(sizes), dtype=torch.float64, generator=generator, device=where).to(sizes.device)
+    starts, stops = [], []
+    for edge, place, limit in zip(sizes.unbind(1), u, size):
+        centre = (place * limit).long()
+        starts.append((centre - edge // 2).clamp(min=0))
+        stops.append((centre + (edge + 1) // 2).clamp(max=limit))
+    (y0, x0), (y1, x1) = starts, stops
+    return torch.stack([x0, y0, x1, y1], dim=1)
+
+
+def inside_boxes(
+        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Boxes whose places are uniform among those inside the image.
+
+    Args:
+        sizes: int64 (B, 2): height and width, at most the image's.
+        size: Image (H, W).
+        generator: Source of randomness; torch's default one if None.
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
+    """
+    where = generator.device if generator is not None else sizes.device
+    u = torch.rand(2, len(sizes), dtype=torch.float64, generator=generator, device=where).to(sizes.device)
+    y0, x0 = ((place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), u, size))
+    return torch.stack([x0, y0, x0 + sizes[:, 1], y0 + sizes[:, 0]], dim=1)
 
 
 def share_left(boxes: Tensor, size: tuple[int, int]) -> Tensor:

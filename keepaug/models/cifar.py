@@ -7,10 +7,10 @@ augmentation report on CIFAR, built from timm's own blocks, so that everything t
 |---|---|---|
 | `cifar_resnet18` | Deep Residual Learning, https://arxiv.org/abs/1512.03385 | 11,173,962 |
 | `cifar_preact_resnet18` | Identity Mappings, https://arxiv.org/abs/1603.05027 | 11,172,170 |
-| `cifar_wide_resnet28_10` | Wide Residual Networks, https://arxiv.org/abs/1605.07146 | 36,479,194 |
+| `cifar_wide_resnet28_10` | Wide ResNets, https://arxiv.org/abs/1605.07146 | 36,479,194 |
 
-What makes them CIFAR networks is the stem: one 3x3 convolution of stride 1 and no pooling, so that the first stage works
-at the resolution of the image. Any input of at least 8x8 pixels goes in.
+What makes them CIFAR networks is the stem: one 3x3 convolution of stride 1 and no pooling, so that the first stage
+works at the resolution of the image. Any input of at least 8x8 pixels goes in.
 """
 from collections import OrderedDict
 from typing import Any

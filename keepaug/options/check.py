@@ -186,6 +186,8 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
         (args.keep_cut == 'cutmix' and args.mixup_prob != 1 and args.keep_prob is not None,
          f'--keep-cut cutmix has two probabilities, --mixup-prob {args.mixup_prob} and --keep-prob {args.keep_prob}: '
          'drop one of them.'),
+        (args.mixup_mode == 'half' and 'cutmix' in _taken_over(args),
+         '--mixup-mode half exists in the loader only, and mixing moves to the device here: choose batch, pair or elem.'),
         (args.keep_cut == 'cutmix' and args.keep_size is not None,
          f'--keep-size {args.keep_size} has no effect with --keep-cut cutmix, whose size is drawn: drop it.'),
     ]
@@ -263,10 +265,8 @@ def _counts(args: argparse.Namespace) -> Rows:
 
 def _loaders(args: argparse.Namespace) -> Rows:
     return [
-        (args.naflex_loader and bool(args.train_img_sizes),
-         '--naflex-loader and --train-img-sizes both choose the size of a batch: drop one of the two.'),
-        (args.naflex_loader and args.use_multi_epochs_loader,
-         '--naflex-loader does not work with --use-multi-epochs-loader: drop one of the two.'),
+        (args.naflex_loader,
+         '--naflex-loader is not in this release: train on batches of one size, or with --train-img-sizes.'),
         (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
          '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.'),
     ]

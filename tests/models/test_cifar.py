@@ -247,7 +247,9 @@ def test_block_dropout():
 
 
 @pytest.mark.parametrize('name', SMALL)
-@pytest.mark.parametrize('output_stride, reductions', [(2, [1, 1, 2, 2, 2]), (4, [1, 1, 2, 4, 4]), (16, [1, 1, 2, 4, 8])])
+@pytest.mark.parametrize('output_stride, reductions', [
+    (2, [1, 1, 2, 2, 2]), (4, [1, 1, 2, 4, 4]), (16, [1, 1, 2, 4, 8]),
+])
 def test_output_stride(name, output_stride, reductions, image):
     model = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
     assert model.feature_info.reduction() == reductions

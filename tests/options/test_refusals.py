@@ -25,6 +25,9 @@ OURS = [
     ('--cutout --aug-splits 3', '--cutout', '--aug-splits 3', 'drop --aug-splits'),
     ('--keep-cut --cutout', '--keep-cut', '--cutout'),
     ('--keep-cut erase --reprob 0.3 --keep-prob 0.5', '--reprob 0.3', '--keep-prob 0.5'),
+    ('--keep-cut cutmix --mixup-prob 0.3 --keep-prob 0.5', '--mixup-prob 0.3', '--keep-prob 0.5'),
+    ('--keep-cut cutmix --keep-size 8', '--keep-size 8', 'cutmix'),
+    ('--keep-cut --cutmix 1 --mixup-mode half', '--mixup-mode half', 'elem'),
     ('--keep-tau 0.5', '--keep-tau 0.5', '--keep-cut'),
     ('--keep-tau none', '--keep-tau none', '--keep-cut'),
     ('--keep-size 8', '--keep-size 8', '--keep-cut'),
@@ -58,8 +61,7 @@ STOCK = [
     ('--initial-checkpoint nowhere.pth', '--initial-checkpoint nowhere.pth'),
     ('--batch-size 0', '--batch-size 0'),
     ('--checkpoint-hist 0', '--checkpoint-hist 0'),
-    ('--naflex-loader --train-img-sizes 32', '--naflex-loader', '--train-img-sizes'),
-    ('--naflex-loader --use-multi-epochs-loader', '--naflex-loader', '--use-multi-epochs-loader'),
+    ('--naflex-loader', '--naflex-loader', '--train-img-sizes'),
     ('--train-img-sizes 32 --use-multi-epochs-loader', '--train-img-sizes', '--use-multi-epochs-loader'),
     ('--aug-splits 1', '--aug-splits 1'),
     ('--aug-splits -2', '--aug-splits -2'),
@@ -117,7 +119,7 @@ def test_prepare_accepts(line):
 @pytest.mark.parametrize('line', [
     '', '--model resnet50.a1_in1k', '--model hf-hub:timm/resnet50', '--model hf_hub:timm/resnet50',
     '--model local-dir:/somewhere', '--opt lookahead_adamw', '--opt AdamW', '--sched none', '--remode CONST',
-    '--naflex-loader --mixup 0.2 -b 7', '--aug-splits 3 --jsd-loss --split-bn', '--resplit --split-bn', '-b 7',
+    '--aug-splits 3 --jsd-loss --split-bn', '--resplit --split-bn', '-b 7',
     '--mixup 0.2 --aug-splits 2 --no-prefetcher', '--amp --model-dtype float32', '--model-dtype bfloat16',
     '--amp --amp-dtype bfloat16',
 ])
@@ -191,7 +193,7 @@ def test_arguments_of_another_script():
     loaded = argparse.Namespace(**yaml.safe_load('{keep_cut: true, cutout: false, reprob: 0.2}'))
     assert prepare(loaded) == argparse.Namespace(keep_cut='cutout', cutout=None, reprob=0.2)
     assert prepare(argparse.Namespace(cutout=True)).cutout == 0
-    for values, flag in (({'keep_cut': 'cutmix'}, '--keep-cut cutmix'), ({'keep_saliency': 'lo'}, '--keep-saliency lo'),
+    for values, flag in (({'keep_cut': 'cutmax'}, '--keep-cut cutmax'), ({'keep_saliency': 'lo'}, '--keep-saliency lo'),
                          ({'keep_size': 1.5}, '--keep-size 1.5'), ({'cutout': 1.5}, '--cutout 1.5')):
         with pytest.raises(ValueError, match=flag):
             prepare(argparse.Namespace(**values))
