@@ -25,7 +25,7 @@ SCRIPTS = Path(__file__).parents[1]
 MODEL, MODEL_KWARGS = 'resnet10t', dict(channels=(32, 64, 128, 256), stem_width=16)
 # Half the image's edge and more, so that a blind cut often takes the digit: the regime the method is made for.
 CUT = 20
-EPOCHS = 16
+EPOCHS = 12
 MEAN = STD = (0.5, 0.5, 0.5)
 COMMON = (
     f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs '
@@ -33,7 +33,7 @@ COMMON = (
     + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1')
 TRAIN = (
     f'{COMMON} --epochs {EPOCHS} --warmup-epochs 2 --sched-on-updates -b 64 --opt adamw --lr 3e-3 --weight-decay 0.05 '
-    f'--smoothing 0 --no-aug --log-interval 20')
+    f'--smoothing 0 --no-aug --checkpoint-hist {EPOCHS} --log-interval 20')
 METHODS = {'Cutout': f'--cutout {CUT}', 'keep-cut': f'--keep-cut --keep-size {CUT}'}
 
 
