@@ -4,6 +4,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keepaug.functional import draw
+
 
 class BatchAugment:
     """A batch of images and labels to an augmented batch, on the device it is on.
@@ -96,8 +98,7 @@ def draw_applied(batch: int, prob: float, device: torch.device, generator: torch
     """Which samples (B, 1, 1, 1) an augmentation applies to; None where that is all of them, and nothing is drawn."""
     if prob >= 1.:
         return None
-    where = generator.device if generator is not None else device
-    return (torch.rand(batch, 1, 1, 1, generator=generator, device=where) < prob).to(device)
+    return draw.uniform(batch, 1, 1, 1, device=device, generator=generator) < prob
 
 
 def default_window(height: int, width: int) -> int:

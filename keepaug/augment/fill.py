@@ -4,6 +4,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from keepaug.functional import draw
+
 # Draws values for a batch's shape (B, C, H, W). `pixel` and `rand` are N(0, 1), as in timm's random erasing.
 Fill = Callable[[Tensor, torch.Generator | None], Tensor | float]
 
@@ -14,17 +16,12 @@ def _zero(x: Tensor, generator: torch.Generator | None) -> float:
 
 def _rand(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """One colour per image."""
-    return _normal((len(x), x.shape[1], 1, 1), x, generator)
+    return draw.normal(len(x), x.shape[1], 1, 1, dtype=x.dtype, device=x.device, generator=generator)
 
 
 def _pixel(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """One colour per pixel."""
-    return _normal(x.shape, x, generator)
-
-
-def _normal(shape, x: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else x.device
-    return torch.randn(shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
+    return draw.normal(*x.shape, dtype=x.dtype, device=x.device, generator=generator)
 
 
 # `const` is random erasing's name for zero.

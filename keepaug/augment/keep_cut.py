@@ -9,7 +9,7 @@ from keepaug.augment.fill import FILLS, fill_region
 from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
 from keepaug.augment.saliency import SaliencySource
-from keepaug.functional import boxes_to_mask, region_scores, sample_regions
+from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
 from keepaug.functional.regions import Size
 
 # Random erasing's region: 2% to a third of the image, aspect 0.3 to 1/0.3, both as timm draws them. Ten tries are
@@ -99,7 +99,7 @@ class KeepCut(BatchAugment):
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if self.mixer is not None:
             x, target = self.mixer(x, target, generator)
-            self.last = self.mixer.last
+            self.last = self.mixer.last | {'saliency': self.mixer.saliency}
             return x, target
         saliency, shown = self.maps(x, target)
         applied = draw_applied(len(x), self.prob, x.device, generator)
@@ -137,7 +137,7 @@ class KeepCut(BatchAugment):
         edge = self.size or default_window(height, width)
         if edge > min(height, width):
             raise ValueError(
-                f'--keep-size {edge} does not fit into images of {height} x {width} px; choose at most '
+                f'size {edge} does not fit into images of {height} x {width} px; choose at most '
                 f'{min(height, width)}.')
         return edge
 
@@ -148,11 +148,11 @@ class _KeepCutMix(LabelMixer):
     def __init__(self, cut: KeepCut, **mixing):
         super().__init__(**mixing)
         self.cut = cut
+        self.saliency: Tensor | None = None
 
     def place(
             self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
-        saliency, shown = self.cut.maps(x, target)
-        self.last['saliency'] = saliency
+        self.saliency, shown = self.cut.maps(x, target)
         # A region of no height or width leaves the image as it is, whatever its place.
         drawn = sizes.clamp(min=1)
         boxes = sample_regions(region_scores(shown, drawn), drawn, self.cut.tau, 'low', generator)
@@ -180,9 +180,8 @@ def draw_erasing_sizes(
         no try gave a region smaller than itself has none.
     """
     height, width = size
-    where = generator.device if generator is not None else device
-    u = torch.rand(2, max_count, batch, TRIES, dtype=torch.float64, generator=generator, device=where).to(device)
-    count = torch.randint(1, max_count + 1, (batch, 1), generator=generator, device=where).to(device)
+    u = draw.uniform(2, max_count, batch, TRIES, device=device, generator=generator)
+    count = draw.integers(1, max_count, batch, 1, device=device, generator=generator)
     area = (MIN_AREA + (MAX_AREA - MIN_AREA) * u[0]) * height * width / count
     aspect = torch.exp((2 * u[1] - 1) * -math.log(MIN_ASPECT))
     edges = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], -1).round().long().clamp(min=1)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from keepaug.augment.base import BatchAugment, check_probability
 from keepaug.augment.registry import register_augment
-from keepaug.functional import boxes_to_mask
+from keepaug.functional import boxes_to_mask, draw
 from keepaug.functional.mixing import (
     cutmix_sizes,
     draw_lam,
@@ -24,7 +24,8 @@ class LabelMixer(BatchAugment):
     """Mixup and CutMix with timm's hyper-parameters, vectorised over the batch.
 
     Every sample has a partner drawn at random, never itself unless the batch is one image. Lambda, the choice between
-    the two and the box are drawn per `mixing`. The label's share is the exact share of pixels (CutMix) or lambda (mixup).
+    the two and the box are drawn per `mixing`. The label's share is the
+    exact share of pixels (CutMix) or lambda (mixup).
 
     Args:
         model: Not used.
@@ -89,8 +90,7 @@ class LabelMixer(BatchAugment):
         group = self._groups(partner)
 
         def draw_one_in(prob: float) -> Tensor:
-            where = generator.device if generator is not None else device
-            return (torch.rand(batch, generator=generator, device=where).to(device) < prob)[group]
+            return (draw.uniform(batch, device=device, generator=generator) < prob)[group]
 
         applied = draw_one_in(self.prob)
         cuts = applied & draw_one_in(self._cutmix_share())
@@ -105,10 +105,11 @@ class LabelMixer(BatchAugment):
             boxes = torch.where(cuts[:, None], self.place(x, target, sizes, group, generator), boxes)
             lam = torch.where(cuts, share_left(boxes, size), lam)
         mask = boxes_to_mask(boxes, size)
-        # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside.
-        weight = torch.where(mask, 0., weight).to(x.dtype)
-        mixed = x * weight + x[partner] * (1 - weight)
-        self.last |= {'partner': partner, 'lam': lam, 'boxes': boxes[:, None], 'mask': mask}
+        # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside. Half precision would
+        # round lambda, and the label would not follow the pixels.
+        weight = torch.where(mask, 0., weight).float()
+        mixed = (x * weight + x[partner] * (1 - weight)).to(x.dtype)
+        self.last = {'partner': partner, 'lam': lam, 'boxes': boxes[:, None], 'mask': mask}
         return mixed, mix_targets(target, target[partner], lam, self.num_classes, self.smoothing)
 
     def _groups(self, partner: Tensor) -> Tensor:

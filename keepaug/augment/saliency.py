@@ -70,7 +70,7 @@ class SaliencySource:
         name = type(self.model).__name__
         if self.kind == 'low':
             raise ValueError(
-                f'--keep-saliency low is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose full.')
+                f'saliency low is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose full.')
         _logger.info(
             f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the full pass: '
             f'about 1.7 times the plain step instead of 1.2.')

@@ -1,5 +1,4 @@
 """From options to the augmentations a batch passes through."""
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +7,6 @@ from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug.augment import BatchAugment, Compose, create_augment
-
-_logger = logging.getLogger('train')
 
 
 def build_augment(args, model: nn.Module) -> Compose | None:
@@ -28,7 +25,11 @@ def build_augment(args, model: nn.Module) -> Compose | None:
         return None
     for images in _image_shapes(args, model):
         for augment in augments:
-            augment.check_images(images)
+            try:
+                augment.check_images(images)
+            except ValueError as error:
+                # The message begins with the hyper-parameter's name, which is the flag's without its prefix.
+                raise ValueError(f'--keep-{error}') from error
     return Compose(augments)
 
 
@@ -43,10 +44,7 @@ def _image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
 def _keep_cut(args, model: nn.Module) -> BatchAugment | None:
     if not getattr(args, 'keep_cut', None):
         return None
-    stock = getattr(args, 'stood_down', None)
-    settings = {'cutout': lambda: dict(size=args.keep_size), 'erase': lambda: dict(
-        fill=args.remode, max_count=args.recount, prob=stock.reprob or 1.,
-    ), 'cutmix': lambda: _mixing(args, cutmix_alpha=stock.cutmix or 1.)}[args.keep_cut]()
+    settings = KEEP_CUT_SETTINGS[args.keep_cut](args)
     if args.keep_prob is not None:
         settings['prob'] = args.keep_prob
     return create_augment(
@@ -59,6 +57,22 @@ def _keep_cut(args, model: nn.Module) -> BatchAugment | None:
         low_scale=args.keep_low_scale,
         **settings,
     )
+
+
+def _cutout_settings(args) -> dict[str, Any]:
+    return dict(size=args.keep_size)
+
+
+def _erase_settings(args) -> dict[str, Any]:
+    """Stock's random erasing, which stood down for ours."""
+    return dict(fill=args.remode.lower(), max_count=args.recount, prob=args.stood_down.reprob or 1.)
+
+
+def _cutmix_settings(args) -> dict[str, Any]:
+    return _mixing(args, cutmix_alpha=args.stood_down.cutmix or 1.)
+
+
+KEEP_CUT_SETTINGS = {'cutout': _cutout_settings, 'erase': _erase_settings, 'cutmix': _cutmix_settings}
 
 
 def _mixing(args, cutmix_alpha: float) -> dict[str, Any]:

@@ -4,12 +4,15 @@ import os
 from typing import Any, Callable
 
 import torch
+from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader
+from timm.data import auto_augment
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
-from keepaug.augment.crop import wrap_dataset
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
+from keepaug.engine.crop import wrap_dataset
 from keepaug.engine.sentence import first_line
+from keepaug.engine.wrapped_dataset import WrappedDataset
 
 _logger = logging.getLogger('train')
 
@@ -34,30 +37,11 @@ class SharedSwitchCollate(FastCollateMixup):
         self._enabled.fill_(enabled)
 
 
-class NamedFailures(Dataset):
-    """A map-style dataset that says which image could not be read.
+class NamedFailures(WrappedDataset):
+    """A data set that says which image could not be read.
 
     timm skips up to ten unreadable images in a row with a warning each, then gives up without a name.
     """
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not there yet while a worker unpickles this object
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    @property
-    def transform(self) -> Callable | None:
-        return self.dataset.transform
-
-    @transform.setter
-    def transform(self, transform: Callable | None) -> None:
-        self.dataset.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int):
         try:
@@ -94,8 +78,9 @@ def build_dataset(
         ValueError: The folder is missing, empty, or holds labels beyond the class count.
     """
     name = args.dataset
+    img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
     if name.startswith(EMBEDDED_PREFIX):
-        dataset = create_embedded_dataset(name, split=split, num_samples=num_samples)
+        dataset = create_embedded_dataset(name, split=split, num_samples=num_samples, input_img_mode=img_mode)
         _check_classes(name, dataset, args.num_classes)
         return dataset
     check_data_folder(name, root)
@@ -109,14 +94,14 @@ def build_dataset(
             download=args.dataset_download,
             batch_size=args.batch_size,
             seed=args.seed,
-            input_img_mode=args.input_img_mode or ('RGB' if channels == 3 else 'L'),
+            input_img_mode=img_mode,
             input_key=args.input_key,
             target_key=args.target_key,
             num_samples=num_samples,
             trust_remote_code=args.dataset_trust_remote_code,
             **reader_kwargs,
         )
-    except (RuntimeError, AssertionError, ModuleNotFoundError, TypeError) as error:
+    except (RuntimeError, AssertionError, ModuleNotFoundError, TypeError, KeyError) as error:
         source = f'--dataset {name}' if name else f'the folder {root}'
         raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
     _check_classes(root or name, dataset, args.num_classes)
@@ -226,6 +211,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     """
     if args.aug_splits and not args.prefetcher:
         collate_fn = _collate_splits
+    if args.aa:
+        mend_posterize()
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
@@ -259,12 +246,26 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
             **_scheduled_sizes(args),
             **_loader_settings(args, data_config, device, dtype),
         )
-    except (AssertionError, TypeError, NotImplementedError) as error:
+    except (AssertionError, TypeError, NotImplementedError, KeyError, IndexError) as error:
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
     return loader
+
+
+def mend_posterize() -> None:
+    """Lets timm's policies posterize to 0 bits, which Pillow 13 refuses and earlier releases answer with black."""
+    stock = auto_augment.posterize
+
+    def posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
+        if bits_to_keep < 1:
+            return Image.new(image.mode, image.size)
+        return stock(image, bits_to_keep, **kwargs)
+
+    for name, operation in auto_augment.NAME_TO_OP.items():
+        if operation is stock:
+            auto_augment.NAME_TO_OP[name] = posterize
 
 
 def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype):

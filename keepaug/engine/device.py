@@ -26,9 +26,16 @@ class Precision:
 
 
 def import_device_modules(args) -> None:
-    """Imports what `--device-modules` names: packages that register further device types with torch."""
+    """Imports what `--device-modules` names: packages that register further device types with torch.
+
+    Raises:
+        ValueError: A module is missing.
+    """
     for name in args.device_modules or ():
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f'--device-modules {name} cannot be imported ({error}); install it or drop it.') from error
 
 
 def use_fast_cuda_math() -> None:

@@ -185,8 +185,7 @@ def train_one_epoch(
                         input, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
                         padding=0, normalize=True)
         update_samples = 0
-        if saver is not None and settings.recovery_interval and (
-                last_batch or (update_idx + 1) % settings.recovery_interval == 0):
+        if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:
             saver.save_recovery(epoch, batch_idx=update_idx)
         if scheduler is not None:
             scheduler.step_update(num_updates=num_updates)

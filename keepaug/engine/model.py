@@ -29,10 +29,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     Raises:
         ValueError: The model cannot be built as asked, or has no number of classes.
     """
-    if args.fuser:
-        set_jit_fuser(args.fuser)
-    if args.fast_norm:
-        set_fast_norm()
+    set_kernels(args)
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
     if args.initial_checkpoint:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint')
@@ -62,16 +59,36 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         if args.initial_checkpoint:
             what += f' with --initial-checkpoint {args.initial_checkpoint}'
         raise ValueError(f'{what} cannot be built as asked: {first_line(error)}.') from error
-    _adjust_head(model, args.head_init_scale, args.head_init_bias)
+    try:
+        _adjust_head(model, args.head_init_scale, args.head_init_bias)
+        if args.grad_checkpointing:
+            model.set_grad_checkpointing(enable=True)
+    except (AttributeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f'--model {args.model} takes no --head-init-scale, --head-init-bias or --grad-checkpointing: '
+            f'{first_line(error)}.') from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
             raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
         args.num_classes = model.num_classes
-    if args.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)
     if args.rank == 0:
         _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
     return model, resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+
+
+def set_kernels(args) -> None:
+    """Process-wide choices of kernels: the scripting fuser and fast norm layers (`--fuser`, `--fast-norm`).
+
+    Raises:
+        ValueError: The fuser is unknown.
+    """
+    if args.fuser:
+        try:
+            set_jit_fuser(args.fuser)
+        except AssertionError as error:
+            raise ValueError(f'--fuser {args.fuser} is unknown; choose te, old or nvfuser.') from error
+    if args.fast_norm:
+        set_fast_norm()
 
 
 def place_model(

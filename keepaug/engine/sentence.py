@@ -31,7 +31,7 @@ def _sentence(error: Exception) -> str:
     text = str(error).strip()
     if 'Original Traceback' in text:
         text = text.splitlines()[-1].split(': ', 1)[-1]
-    return text
+    return text or type(error).__name__
 
 
 def _leave(status: int) -> None:

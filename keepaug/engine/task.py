@@ -1,10 +1,9 @@
 """The training task: model, loss, and the augmentations that batches pass through on the way in."""
-import logging
 from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.task import (
     ClassificationTask,
     FeatureDistillationTask,
@@ -17,8 +16,6 @@ from timm.utils import unwrap_model
 from keepaug.augment import Compose
 from keepaug.engine.augment import build_augment
 from keepaug.engine.data import mixing_is_on
-
-_logger = logging.getLogger('train')
 
 
 def loss_kwargs(args) -> dict[str, Any]:
@@ -85,17 +82,20 @@ def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
 def soft_target_form(criterion):
     """The criterion that takes soft targets in place of one that takes class indices.
 
-    Binary cross entropy of timm takes both and is returned as it is.
+    Smoothing is left to the mixer, which makes the targets.
 
     Raises:
         ValueError: The criterion has no soft-target form.
     """
-    if isinstance(criterion, (SoftTargetCrossEntropy, BinaryCrossEntropy)):
+    kind = type(criterion)
+    if kind in (SoftTargetCrossEntropy, BinaryCrossEntropy):  # both take soft targets as they are
         return criterion
-    if isinstance(criterion, torch.nn.CrossEntropyLoss) or 'CrossEntropy' in type(criterion).__name__:
+    if kind is LabelSmoothingCrossEntropy:
         return SoftTargetCrossEntropy()
+    if kind is torch.nn.CrossEntropyLoss:
+        return torch.nn.CrossEntropyLoss(weight=criterion.weight, reduction=criterion.reduction)
     raise ValueError(
-        f'{type(criterion).__name__} takes class indices only; labels that are mixed need cross entropy or BCE.')
+        f'{kind.__name__} takes class indices only; labels that are mixed need cross entropy or binary cross entropy.')
 
 
 def wrap_task(task: TrainingTask, args) -> TrainingTask:
@@ -118,7 +118,14 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
 
 
 def compile_task(args, task: TrainingTask) -> None:
-    """Compiles what trains and what is validated, and the average if there is one (`--torchcompile`)."""
+    """Compiles what trains and what is validated, and the average if there is one (`--torchcompile`).
+
+    Raises:
+        ValueError: The backend is unknown.
+    """
+    known = torch._dynamo.list_backends(None)
+    if args.torchcompile not in known:
+        raise ValueError(f'--torchcompile {args.torchcompile} is no backend; choose one of {", ".join(known)}.')
     task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
     if task.has_ema():
         task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
@@ -147,6 +154,14 @@ class AugmentedTask(TrainingTask):
         super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
         self.task = task
         self.augment = augment
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == 'task':
+                raise
+            return getattr(self.task, name)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.training:

@@ -2,6 +2,7 @@
 import torch
 from torch import Tensor
 
+from keepaug.functional import draw
 from keepaug.functional.regions import boxes_to_mask
 
 
@@ -32,8 +33,7 @@ def cutout_mask(
     if hole < 1 or holes < 1:
         raise ValueError(f'A mask needs at least one hole of at least 1 px, got {hole = }, {holes = }.')
     height, width = size
-    draw = dict(generator=generator, device=generator.device if generator is not None else device)
-    y0 = torch.randint(height, (batch * holes,), **draw) - hole // 2
-    x0 = torch.randint(width, (batch * holes,), **draw) - hole // 2
-    boxes = torch.stack([x0, y0, x0 + hole, y0 + hole], dim=1).to(device)
+    y0, x0 = (
+        draw.integers(0, edge - 1, batch * holes, device=device, generator=generator) - hole // 2 for edge in size)
+    boxes = torch.stack([x0, y0, x0 + hole, y0 + hole], dim=1)
     return boxes_to_mask(boxes, size).view(batch, holes, height, width).any(1, keepdim=True)

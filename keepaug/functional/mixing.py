@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor
 
+from keepaug.functional import draw
+
 
 def draw_partners(
         batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -18,7 +20,7 @@ def draw_partners(
     Returns:
         int64 (B,): the partner of each sample.
     """
-    order = _random_order(batch, generator, device)
+    order = draw.order(batch, device, generator)
     return torch.empty_like(order).scatter_(0, order, order.roll(-1))
 
 
@@ -34,15 +36,10 @@ def draw_pairs(
     Returns:
         int64 (B,): the partner of each sample.
     """
-    order = _random_order(batch, generator, device)
+    order = draw.order(batch, device, generator)
     neighbour = torch.arange(batch, device=order.device) ^ 1
     neighbour = torch.where(neighbour < batch, neighbour, 0)
     return torch.empty_like(order).scatter_(0, order, order[neighbour])
-
-
-def _random_order(batch: int, generator: torch.Generator | None, device) -> Tensor:
-    where = generator.device if generator is not None else device
-    return torch.randperm(batch, generator=generator, device=where).to(device)
 
 
 def draw_lam(
@@ -62,10 +59,7 @@ def draw_lam(
     Returns:
         float64 (N,) in [0, 1].
     """
-    where = generator.device if generator is not None else device
-    both = torch.full((count, 2), float(alpha), dtype=torch.float64, device=where)
-    # Two gamma variables over their sum; torch.distributions takes no generator.
-    return torch._sample_dirichlet(both, generator)[:, 0].to(device)
+    return draw.beta(count, alpha, device, generator)
 
 
 def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
@@ -101,10 +95,10 @@ def minmax_sizes(
     Returns:
         int64 (N, 2): height and width.
     """
-    draw = dict(generator=generator, device=generator.device if generator is not None else device)
     low, high = minmax
-    edges = [torch.randint(int(edge * low), int(edge * high) + 1, (count,), **draw) for edge in size]
-    return torch.stack(edges, dim=1).to(device)
+    edges = [
+        draw.integers(int(edge * low), int(edge * high), count, device=device, generator=generator) for edge in size]
+    return torch.stack(edges, dim=1)
 
 
 def overlapping_boxes(
@@ -119,8 +113,7 @@ def overlapping_boxes(
     Returns:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
     """
-    where = generator.device if generator is not None else sizes.device
-    u = torch.rand(2, len(sizes), dtype=torch.float64, generator=generator, device=where).to(sizes.device)
+    u = draw.uniform(2, len(sizes), device=sizes.device, generator=generator)
     starts, stops = [], []
     for edge, place, limit in zip(sizes.unbind(1), u, size):
         centre = (place * limit).long()
@@ -142,8 +135,7 @@ def inside_boxes(
     Returns:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
     """
-    where = generator.device if generator is not None else sizes.device
-    u = torch.rand(2, len(sizes), dtype=torch.float64, generator=generator, device=where).to(sizes.device)
+    u = draw.uniform(2, len(sizes), device=sizes.device, generator=generator)
     y0, x0 = ((place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), u, size))
     return torch.stack([x0, y0, x0 + sizes[:, 1], y0 + sizes[:, 0]], dim=1)
 
@@ -175,6 +167,9 @@ def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, sm
 
     Returns:
         float32 (B, K).
+
+    Raises:
+        ValueError: Soft targets are not of K classes.
     """
     first, second = (soft_labels(labels, num_classes, smoothing) for labels in (target, other))
     lam = lam.to(first.dtype)[:, None]
@@ -184,6 +179,8 @@ def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, sm
 def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:
     """Class indices (B,) as smoothed rows float32 (B, K); soft targets as they are."""
     if target.ndim == 2:
+        if target.shape[1] != num_classes:
+            raise ValueError(f'Soft targets must be (B, {num_classes}), got shape {tuple(target.shape)}.')
         return target.float()
     off = smoothing / num_classes
     rows = torch.full((len(target), num_classes), off, device=target.device)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from keepaug.functional import draw
+
 # Size of a region: one (h, w) for all samples, or an integer tensor (B, 2) with one row per sample.
 Size = tuple[int, int] | Tensor
 
@@ -151,10 +153,8 @@ def _beyond_quantile(scores: Tensor, valid: Tensor | None, tau: float, side: str
 def _draw_place(admitted: Tensor, generator: torch.Generator | None) -> Tensor:
     """Index (B,) of one admitted place (B, N) per sample, each with the same probability; the last where none is."""
     running = admitted.cumsum(1)
-    u = torch.rand(
-        len(admitted), 1, dtype=torch.float64, generator=generator,
-        device=generator.device if generator is not None else admitted.device).to(admitted.device)
-    # floor(u n) for u in [0, 1) is uniform on 0..n-1; the place sought is where the running count first exceeds it.
+    u = draw.uniform(len(admitted), 1, device=admitted.device, generator=generator)
+    # The place sought is where the running count first exceeds a number drawn below the count.
     wanted = (u * running[:, -1:]).long()
     return torch.searchsorted(running, wanted, right=True).squeeze(1).clamp(max=admitted.shape[1] - 1)
 

@@ -96,4 +96,4 @@ def test_update_count_and_recovery():
         2, _task(weight), _batches(range(7)), Counted([weight]), _settings(grad_accum_steps=2, recovery_interval=3),
         scheduler=notes, saver=notes)
     assert notes.updates == [2 * 4 + n for n in (1, 2, 3, 4)]
-    assert notes.recoveries == [(2, 2), (2, 3)]
+    assert notes.recoveries == [(2, 2)]

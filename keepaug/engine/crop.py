@@ -1,10 +1,11 @@
 """The papers' standard augmentation of CIFAR: pad, random crop, flip; and how it enters timm's loader."""
 from collections.abc import Callable
-from typing import Any
 
 from timm.data.transforms import RandomResizedCropAndInterpolation
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from torchvision import transforms
+
+from keepaug.engine.wrapped_dataset import WrappedDataset
 
 # The papers pad 32 px images by 4 on each side.
 PAD_FRACTION = 8
@@ -22,19 +23,11 @@ def pad_crop(size: tuple[int, int]) -> Callable:
     return transforms.Compose([resize, transforms.RandomCrop(size, padding=padding, pad_if_needed=True)])
 
 
-class PadCropDataset(Dataset):
+class PadCropDataset(WrappedDataset):
     """A map-style dataset whose training transform crops by `pad_crop` instead of random-resized crop.
 
     timm's loader factory builds the transform and assigns it to the dataset; there the crop is exchanged.
     """
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not there yet while a worker unpickles this object
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     @property
     def transform(self) -> Callable | tuple | None:
@@ -47,12 +40,6 @@ class PadCropDataset(Dataset):
         elif transform is not None:
             transform = exchange_crop(transform)
         self.dataset.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int):
-        return self.dataset[index]
 
 
 def exchange_crop(transform: transforms.Compose) -> transforms.Compose:
@@ -71,8 +58,13 @@ def wrap_dataset(dataset: Dataset, args) -> Dataset:
 
     Returns:
         `dataset` itself where nothing of ours applies to it.
+
+    Raises:
+        ValueError: The data set is iterable, and something of ours applies.
     """
     stood_down = getattr(args, 'stood_down', None)
-    if getattr(stood_down, 'train_crop_mode', None) == 'pad4':
-        return PadCropDataset(dataset)
-    return dataset
+    if getattr(stood_down, 'train_crop_mode', None) != 'pad4':
+        return dataset
+    if isinstance(dataset, IterableDataset):
+        raise ValueError('--train-crop-mode pad4 needs a map-style data set, such as an image folder: drop it.')
+    return PadCropDataset(dataset)

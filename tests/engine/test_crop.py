@@ -11,7 +11,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.utils.data import Dataset
 
 from keepaug import prepare, wrap_dataset
-from keepaug.augment.crop import PadCropDataset, exchange_crop, pad_crop
+from keepaug.engine.crop import PadCropDataset, exchange_crop, pad_crop
 
 
 def _numbered(height: int, width: int) -> Image.Image:

@@ -1,0 +1,47 @@
+"""Random numbers from a generator that is handed in, or from torch's stream of the device they are wanted on.
+
+A generator may live on another device than the images; what it draws is moved there.
+"""
+import torch
+from torch import Tensor
+
+Device = torch.device | str | None
+
+
+def uniform(*shape: int, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    """Numbers in [0, 1), float64 where the device has it: u x n, rounded down, is uniform on 0 ... n - 1."""
+    where = _source(device, generator)
+    return torch.rand(shape, dtype=_widest(where), device=where, generator=generator).to(device)
+
+
+def normal(
+        *shape: int, dtype: torch.dtype, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(shape, dtype=dtype, device=_source(device, generator), generator=generator).to(device)
+
+
+def integers(
+        low: int, high: int, *shape: int, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    """int64 in low ... high, both ends included."""
+    return torch.randint(low, high + 1, shape, device=_source(device, generator), generator=generator).to(device)
+
+
+def order(count: int, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    """A random permutation, int64 (count,)."""
+    return torch.randperm(count, device=_source(device, generator), generator=generator).to(device)
+
+
+def beta(count: int, alpha: float, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    """Beta(alpha, alpha), (count,) in [0, 1]."""
+    where = _source(device, generator)
+    both = torch.full((count, 2), float(alpha), dtype=_widest(where), device=where)
+    # One gamma variable over the sum of two; torch.distributions takes no generator.
+    return torch._sample_dirichlet(both, generator)[:, 0].to(device)
+
+
+def _source(device: Device, generator: torch.Generator | None) -> Device:
+    return device if generator is None else generator.device
+
+
+def _widest(device: Device) -> torch.dtype:
+    return torch.float32 if device is not None and torch.device(device).type == 'mps' else torch.float64
