@@ -13,6 +13,10 @@ processes=$1
 shift
 here=$(dirname "$0")
 python=${PYTHON:-python3}
-# One process checks the flags first: a mistake is one sentence, not one per process in a launcher's report.
-"$python" "$here/train.py" "$@" --check
+# One process checks the flags first: a mistake is one sentence, not one per process in a launcher's report. Asked for
+# help, it gives it and nothing is started.
+"$python" "$here/train.py" --check "$@"
+for flag in "$@"; do
+    case $flag in -h | --help) exit 0 ;; esac
+done
 exec "$python" -m torch.distributed.run --nproc_per_node="$processes" "$here/train.py" "$@"

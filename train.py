@@ -88,7 +88,8 @@ def main() -> None:
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
 
-    best_metric, best_epoch, results = None, None, []
+    results = []
+    best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
         for epoch in range(start_epoch, epochs):
             engine.set_epoch(loader_train, epoch)

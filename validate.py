@@ -47,7 +47,7 @@ def validate(args) -> OrderedDict:
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     loader, real_labels = validation.build_loader(args, model, data_config, device, precision.dtype, pooled)
-    valid_labels = validation.read_valid_labels(args.valid_labels)
+    valid_labels = validation.read_valid_labels(args.valid_labels, args.num_classes)
     model = validation.compile_model(args, model)
     if args.num_gpu > 1:
         model = torch.nn.DataParallel(model, device_ids=list(range(args.num_gpu)))
@@ -111,14 +111,15 @@ def main() -> None:
     options.check_validate(args)
     validation.check_averaging(args)
     engine.check_data_folder(args.dataset, args.data or args.data_dir)
+    validation.check_results_file(args.results_file)
     runs = validation.choose_runs(args)
     if runs == [{}]:
         results = validate_with_retry(args, args.retry)
     else:
         results = validate_several(args, runs)
+    print(f'--result\n{json.dumps(results, indent=4)}')
     if args.results_file:
         validation.write_results(args.results_file, results, args.results_format)
-    print(f'--result\n{json.dumps(results, indent=4)}')
 
 
 if __name__ == '__main__':

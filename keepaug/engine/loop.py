@@ -1,4 +1,5 @@
 """One epoch of training, one pass of validation."""
+import copy
 import logging
 import math
 import os
@@ -250,6 +251,7 @@ def validate(
         Metrics by name: `loss`, `top1`, `top5` in percent for single-label tasks.
     """
     model.eval()
+    of_batch = copy.deepcopy(evaluator)  # for the log line's value of one batch beside the average
     batch_time = AverageMeter()
     start = time.time()
     last_idx = len(loader) - 1
@@ -269,9 +271,29 @@ def validate(
         batch_time.update(time.time() - start)
         start = time.time()
         if settings.rank == 0 and (batch_idx == last_idx or batch_idx % settings.log_interval == 0):
-            so_far = evaluator.summary()
-            shown = {'loss': 'Loss', 'top1': 'Acc@1', 'top5': 'Acc@5'}
             _logger.info(
                 f'Test{suffix}: [{batch_idx:>4d}/{last_idx}]  Time: {batch_time.val:.3f} ({batch_time.avg:.3f})  '
-                + '  '.join(f'{shown.get(name, name)}: {value:>7.3f}' for name, value in so_far.items()))
+                + describe_metrics(of_batch, evaluator, output, target))
     return evaluator.compute(distributed=settings.world_size > 1)
+
+
+def describe_metrics(
+        of_batch: ClassificationEvaluator,
+        evaluator: ClassificationEvaluator,
+        output: torch.Tensor,
+        target: torch.Tensor,
+) -> str:
+    """Metrics of a log line, each as `name: value of the batch (average so far)`.
+
+    Args:
+        of_batch: An evaluator to measure the batch with; what it held is dropped.
+        evaluator: The evaluator of the whole pass.
+        output: The batch's logits.
+        target: The batch's targets.
+    """
+    of_batch.reset()
+    of_batch.update(output, target)
+    names = {'loss': 'Loss', 'top1': 'Acc@1', 'top5': 'Acc@5'}
+    now = of_batch.summary()
+    return '  '.join(
+        f'{names.get(name, name)}: {now[name]:>7.3f} ({average:>7.3f})' for name, average in evaluator.summary().items())

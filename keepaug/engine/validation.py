@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader, resolve_input_data_config
-from timm.layers import apply_test_time_pool, set_fast_norm
+from timm.layers import apply_test_time_pool
 from timm.models import (
     is_model,
     list_models,
@@ -22,11 +22,13 @@ from timm.models import (
     resolve_model_input_args,
 )
 from timm.task.evaluator import ClassificationEvaluator
-from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key, set_jit_fuser
+from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key
 
 from keepaug.engine.checkpoint import check_checkpoint
 from keepaug.engine.data import build_dataset
 from keepaug.engine.device import Precision
+from keepaug.engine.loop import describe_metrics
+from keepaug.engine.model import set_kernels
 from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('validate')
@@ -65,10 +67,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     Raises:
         ValueError: The model is unknown, or the checkpoint is unreadable or of another model.
     """
-    if args.fuser:
-        set_jit_fuser(args.fuser)
-    if args.fast_norm:
-        set_fast_norm()
+    set_kernels(args)
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
     if args.checkpoint:
         check_checkpoint(args.checkpoint, '--checkpoint')
@@ -146,7 +145,12 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
     )
     real_labels = None
     if args.real_labels:
-        real_labels = RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
+        try:
+            real_labels = RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
+        except (OSError, AssertionError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet\'s '
+                f'validation images ({first_line(error)}).') from error
     common = dict(
         batch_size=args.batch_size,
         interpolation=data_config['interpolation'],
@@ -170,19 +174,22 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
         dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common), real_labels
 
 
-def read_valid_labels(path: str) -> list[int] | None:
+def read_valid_labels(path: str, num_classes: int) -> list[int] | None:
     """Class numbers of a file with one per line, or None without a file: only these logits are compared.
 
     Raises:
-        ValueError: The file does not hold integers.
+        ValueError: The file does not hold class numbers of the model.
     """
     if not path:
         return None
     try:
         with open(path) as file:
-            return [int(line) for line in file if line.strip()]
+            labels = [int(line) for line in file if line.strip()]
     except (OSError, ValueError) as error:
         raise ValueError(f'--valid-labels {path} must hold one class number per line ({first_line(error)}).') from error
+    if not labels or not 0 <= min(labels) <= max(labels) < num_classes:
+        raise ValueError(f'--valid-labels {path} must hold class numbers from 0 to {num_classes - 1}, one per line.')
+    return labels
 
 
 @torch.inference_mode()
@@ -220,7 +227,7 @@ def measure(
         percent.
     """
     model.eval()
-    evaluator = ClassificationEvaluator(device=device)
+    evaluator, of_batch = (ClassificationEvaluator(device=device) for _ in range(2))
     predicted, wanted = [], []
     batch_time, start = AverageMeter(), time.time()
     for batch_idx, (input, target) in enumerate(loader):
@@ -244,12 +251,10 @@ def measure(
         batch_time.update(time.time() - start, n=len(target))
         start = time.time()
         if batch_idx % log_interval == 0:
-            so_far = evaluator.summary()
             _logger.info(
                 f'Test: [{batch_idx:>4d}/{len(loader)}]  '
                 f'Time: {batch_time.val:.3f}s ({batch_time.avg:.3f}s, {len(target) / batch_time.avg:>7.2f}/s)  '
-                f'Loss: {so_far["loss"]:>7.4f}  '
-                f'Acc@1: {so_far["top1"]:>7.3f}  Acc@5: {so_far["top5"]:>7.3f}')
+                + describe_metrics(of_batch, evaluator, output, target))
     metrics = evaluator.compute()
     if real_labels is not None:
         metrics.update(top1=real_labels.get_accuracy(k=1), top5=real_labels.get_accuracy(k=5))
@@ -291,6 +296,17 @@ def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str
                 _logger.error(f'{model} failed: {first_line(error)}')
                 return OrderedDict(model=model, error=text)
             _logger.warning(f'Reducing batch size to {batch_size} for retry.')
+
+
+def check_results_file(path: str) -> None:
+    """Says before a validation that its results could not be written after it.
+
+    Raises:
+        ValueError: The folder of `--results-file` does not exist, or may not be written.
+    """
+    folder = os.path.dirname(path) or '.'
+    if path and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise ValueError(f'--results-file {path} cannot be written: name a file in a folder that exists.')
 
 
 def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv') -> None:

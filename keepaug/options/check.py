@@ -15,7 +15,8 @@ import timm.optim
 import torch
 from timm.models import parse_model_name
 
-from keepaug.options.keep import KEEP_CUT_MODES, SALIENCY
+from keepaug.augment.keep_cut import KeepCut
+from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.parse import create_parser
 
 Rows = Iterable[tuple[bool, str]]
@@ -30,8 +31,21 @@ STOCK_NAMES = {
     'clip_mode': ('norm', 'value', 'agc'),
     'dist_bn': ('reduce', 'broadcast', 'none', ''),
     'mixup_mode': ('batch', 'pair', 'elem', 'half'),
+    'worker_seeding': ('all', 'part'),
     'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
 }
+
+
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+
+# Smallest value of numbers that have one; where unset, timm or the script chooses.
+LEAST = {
+    1: ('batch_size', 'validation_batch_size', 'checkpoint_hist', 'epochs', 'log_interval', 'val_interval',
+        'lr_base_size', 'recount'),
+    0: ('start_epoch', 'mixup', 'cutmix', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs'),
+}
+PROBABILITIES = ('reprob', 'mixup_prob', 'mixup_switch_prob', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob',
+                 'gaussian_blur_prob')
 
 
 def prepare(args: argparse.Namespace) -> argparse.Namespace:
@@ -65,7 +79,7 @@ def check_stock(args: argparse.Namespace) -> None:
         ValueError: one sentence for the user.
     """
     _refuse(_complete(args), (
-        _model, _stock_names, _optimizer, _device, _dtypes, _files, _counts, _loaders, _splits, _mixing,
+        _model, _stock_names, _optimizer, _device, _dtypes, _files, _ranges, _lengths, _loaders, _splits, _mixing,
     ))
 
 
@@ -75,7 +89,7 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: one sentence for the user.
     """
-    _refuse(_complete(args), (_device, _dtypes))
+    _refuse(_complete(args), (_device, _dtypes, _interpolation))
 
 
 @functools.cache
@@ -138,10 +152,10 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _values(args: argparse.Namespace) -> Rows:
     tau, size, prob, scale, side = args.keep_tau, args.keep_size, args.keep_prob, args.keep_low_scale, args.cutout
     return [
-        (args.keep_cut not in (None, *KEEP_CUT_MODES),
-         f'--keep-cut {args.keep_cut} is unknown: choose {_any_of(KEEP_CUT_MODES)}.'),
-        (args.keep_saliency not in (None, *SALIENCY),
-         f'--keep-saliency {args.keep_saliency} is unknown: choose {_any_of(SALIENCY)}.'),
+        (args.keep_cut not in (None, *KeepCut.modes),
+         f'--keep-cut {args.keep_cut} is unknown: choose {_any_of(KeepCut.modes)}.'),
+        (args.keep_saliency not in (None, *SALIENCIES),
+         f'--keep-saliency {args.keep_saliency} is unknown: choose {_any_of(SALIENCIES)}.'),
         (tau is not None and not 0 <= tau <= 1,
          f'--keep-tau {tau} lies outside [0, 1]: give a share such as 0.6, or none to draw blindly.'),
         (size is not None and not (isinstance(size, int) and size >= 1),
@@ -199,6 +213,17 @@ def _effect(args: argparse.Namespace) -> Rows:
         typed = 'none' if name == 'keep_tau' and value is None else value
         yield args.keep_cut is None and value != _defaults()[name], (
             f'{_flag(name, typed)} has no effect without --keep-cut: add --keep-cut or drop it.')
+    stock = _defaults()
+    silent = [
+        ('keep_size', args.keep_cut == 'erase', 'with --keep-cut erase, whose size is drawn'),
+        ('resplit', args.keep_cut == 'erase', 'with --keep-cut erase, which cuts every image'),
+        ('keep_low_scale', args.keep_saliency == 'full' or args.keep_tau is None, 'where no reduced image is used'),
+        ('scale', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the scale'),
+        ('ratio', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the shape'),
+    ]
+    for name, is_silent, where in silent:
+        value = getattr(args, name)
+        yield is_silent and value != stock[name], f'{_flag(name, value)} has no effect {where}: drop it.'
     yield args.keep_saliency is not None and args.keep_tau is None, (
         f'--keep-saliency {args.keep_saliency} has no effect with --keep-tau none, which draws blindly: '
         'drop one of the two.')
@@ -234,9 +259,13 @@ def _optimizer(args: argparse.Namespace) -> Rows:
 
 
 def _device(args: argparse.Namespace) -> Rows:
-    cuda = args.device.split(':')[0] == 'cuda'
-    return [(cuda and not torch.cuda.is_available(),
-             f'--device {args.device} is not available, torch finds no CUDA here: say --device cpu.')]
+    device = args.device
+    if args.device_modules:
+        return  # the device may exist once they are imported
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        yield True, f'--device {device} is not available to torch here: say --device cpu.'
 
 
 def _dtypes(args: argparse.Namespace) -> Rows:
@@ -251,22 +280,53 @@ def _dtypes(args: argparse.Namespace) -> Rows:
 
 
 def _files(args: argparse.Namespace) -> Rows:
-    for name in ('resume', 'initial_checkpoint'):
+    for name in ('resume', 'initial_checkpoint', 'pretrained_path'):
         path = getattr(args, name)
         yield bool(path) and not os.path.isfile(path), (
             f'{_flag(name, path)} is not there: give the path of a checkpoint file.')
 
 
-def _counts(args: argparse.Namespace) -> Rows:
-    for name in ('batch_size', 'checkpoint_hist'):
+def _ranges(args: argparse.Namespace) -> Rows:
+    for least, names in LEAST.items():
+        for name in names:
+            value = getattr(args, name)
+            yield value is not None and value < least, f'{_flag(name, value)} is too small: give at least {least}.'
+    for name in PROBABILITIES:
         value = getattr(args, name)
-        yield value < 1, f'{_flag(name, value)} is too small: give at least 1.'
+        yield value is not None and not 0 <= value <= 1, (
+            f'{_flag(name, value)} lies outside [0, 1]: give a probability such as 0.5.')
+    yield not 0 <= args.smoothing < 1, (
+        f'--smoothing {args.smoothing} lies outside [0, 1): give a share such as 0.1.')
+    batch = args.validation_batch_size or args.batch_size
+    yield args.tta > 1 and batch % args.tta > 0, (
+        f'--tta {args.tta} averages runs of outputs, which must fit into the validation batch of {batch}: '
+        'give --validation-batch-size a multiple of it.')
+
+
+def _lengths(args: argparse.Namespace) -> Rows:
+    for name in ('scale', 'ratio', 'cutmix_minmax'):
+        value = getattr(args, name)
+        yield value is not None and (len(value) != 2 or value[0] > value[1]), (
+            f'{_flag(name, value)} is no range: give its low and its high end.')
+    yield from _interpolation(args)
+    yield args.train_interpolation not in (None, '', 'random', *INTERPOLATIONS), (
+        f'--train-interpolation {args.train_interpolation} is unknown: choose random, {_any_of(INTERPOLATIONS)}.')
+    channels = args.in_chans or (args.input_size or [3])[0]
+    yield channels not in (1, 3) and not args.input_img_mode, (
+        f'--in-chans {channels} fits neither grey nor colour images: give --input-img-mode, such as RGBA for 4.')
+
+
+def _interpolation(args: argparse.Namespace) -> Rows:
+    yield args.interpolation not in (None, '', *INTERPOLATIONS), (
+        f'--interpolation {args.interpolation} is unknown: choose {_any_of(INTERPOLATIONS)}.')
 
 
 def _loaders(args: argparse.Namespace) -> Rows:
     return [
         (args.naflex_loader,
          '--naflex-loader is not in this release: train on batches of one size, or with --train-img-sizes.'),
+        (args.sync_bn and (args.split_bn or args.torchscript),
+         '--sync-bn combines neither with --split-bn nor with --torchscript: drop one of them.'),
         (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
          '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.'),
     ]
@@ -280,6 +340,8 @@ def _splits(args: argparse.Namespace) -> Rows:
          f'--jsd-loss compares splits, and --aug-splits is {splits}: add --aug-splits 3.'),
         (args.split_bn and splits < 2 and not args.resplit,
          f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.'),
+        (splits > 1 and args.resplit and args.no_prefetcher and args.reprob > 0,
+         '--resplit keeps erasing off the first split in the prefetcher only: drop --no-prefetcher.'),
         (splits > 1 and args.no_aug,
          f'--aug-splits {splits} has nothing to do under --no-aug: drop one of the two.'),
         (splits > 1 and bool(args.train_img_sizes),
@@ -292,8 +354,10 @@ def _mixing(args: argparse.Namespace) -> Rows:
     if not on:
         return
     mixer = _flag(on[0])
-    yield args.aug_splits > 1 and not args.no_prefetcher, (
+    yield args.aug_splits > 1, (
         f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.')
-    # NaFlex mixes batches of any size.
-    yield args.batch_size % 2 == 1 and not args.naflex_loader, (
-        f'--batch-size {args.batch_size} is odd, and {mixer} mixes in pairs: give an even number.')
+    sizes = args.train_batch_sizes if args.train_img_sizes and args.train_batch_sizes else [args.batch_size]
+    name = 'batch_size' if sizes == [args.batch_size] else 'train_batch_sizes'
+    for size in sizes:
+        yield size % 2 == 1, f'{_flag(name, size)} is odd, and {mixer} mixes in pairs: give an even number.'
+

@@ -76,8 +76,12 @@ def replaced_defaults(parser: argparse.ArgumentParser, defaults: Mapping[str, An
             action.default = default
 
 
+# Arguments whose built-in default is a number and that take None beside it, as args.yaml records it.
+NONE_IS_A_VALUE = ('keep_tau',)
+
+
 def convert(action: argparse.Action, value: Any) -> Any:
-    """A YAML value as the argument would have stored it. `None` stands for unset and fits every argument.
+    """A YAML value as the argument would have stored it. `None` stands for unset: the built-in default.
 
     YAML 1.1 takes `1e-3` for text, so text is put through the argument's type, inside lists too.
 
@@ -85,7 +89,7 @@ def convert(action: argparse.Action, value: Any) -> Any:
         ValueError: the value does not fit; the message says what to write.
     """
     if value is None:
-        return None
+        return None if action.dest in NONE_IS_A_VALUE else action.default
     if action.nargs == 0:
         return _expect(isinstance(value, bool), value, 'write true or false')
     if isinstance(action.default, dict):

@@ -1,10 +1,10 @@
 """The flags that keepaug adds to stock's."""
 import argparse
 
+from keepaug.augment.keep_cut import KeepCut
+from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 
-KEEP_CUT_MODES = ('cutout', 'erase', 'cutmix')
-SALIENCY = ('full', 'low')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +28,14 @@ def tau(text: str) -> float | None:
 
 def _keep_cut(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('keep-cut: remove only what carries little saliency').add_argument
-    add('--keep-cut', nargs='?', const='cutout', choices=KEEP_CUT_MODES,
+    add('--keep-cut', nargs='?', const='cutout', choices=KeepCut.modes,
         help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
              'cutmix: another image in the place, with the flags of --cutmix')
     add('--keep-tau', type=tau, default=0.6, metavar='SHARE',
         help='share of windows, by saliency, among which the one to remove is drawn; none: draw blindly')
     add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')
     add('--keep-prob', type=float, metavar='P', help='probability per image; unset: 1')
-    add('--keep-saliency', choices=SALIENCY,
+    add('--keep-saliency', choices=SALIENCIES,
         help='image the saliency is measured on, whole or reduced; unset: low where the model can')
     add('--keep-low-scale', type=float, default=0.5, metavar='SHARE', help='side of the reduced image, as a share')
 

@@ -1,0 +1,129 @@
+"""validate.py on checkpoints of a run: result keys and numbers, folders, averaged weights, files of results."""
+import csv
+import json
+import sys
+from unittest import mock
+
+import pytest
+import timm
+import torch
+
+import validate
+from tests.scripts import TINY, refuse_validate, run_train, write_images
+
+COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 8'
+KEYS = ['model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+    return run_train(f'{data} {TINY} --model-ema --model-ema-decay 0.99', tmp_path_factory.mktemp('run'))
+
+
+def _validate(flags: str, capsys):
+    """Runs validate.py and gives what it prints behind `--result`."""
+    capsys.readouterr()
+    with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
+            mock.patch.object(validate, 'setup_default_logging'):
+        validate.main()
+    head, _, body = capsys.readouterr().out.partition('--result\n')
+    assert head == ''
+    return json.loads(body)
+
+
+def test_one_checkpoint(data, run, capsys):
+    result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar', capsys)
+    assert list(result) == KEYS
+    assert result['top1'] + result['top1_err'] == pytest.approx(100)
+    # The same by hand, on the same loader's images.
+    model = timm.create_model('test_resnet', num_classes=3)
+    model.load_state_dict(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
+    assert result['param_count'] == round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
+    correct = 0
+    from timm.data import create_dataset, create_loader
+    loader = create_loader(
+        create_dataset('', root=str(data), split='validation'), (3, 32, 32), 8, device=torch.device('cpu'),
+        num_workers=0, interpolation=result['interpolation'], crop_pct=result['crop_pct'], use_prefetcher=True,
+        mean=model.pretrained_cfg['mean'], std=model.pretrained_cfg['std'])
+    with torch.no_grad():
+        for x, target in loader:
+            correct += (model.eval()(x).argmax(1) == target).sum().item()
+    assert result['top1'] == round(100 * correct / 24, 4)
+
+
+def test_averaged_weights_on_request(data, run, capsys):
+    """Weights saved as the average and as the plain ones differ after two epochs at decay 0.99."""
+    plain, averaged = (
+        timm.models.load_state_dict(run / 'last.pth.tar', use_ema=use_ema)['fc.weight'] for use_ema in (False, True))
+    assert not torch.equal(plain, averaged)
+    seen = []
+    measure = validate.validation.measure
+
+    def watched(model, *args, **kwargs):
+        seen.append(model.fc.weight.clone())
+        return measure(model, *args, **kwargs)
+
+    with mock.patch.object(validate.validation, 'measure', watched):
+        for flag in ('', '--use-ema'):
+            _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
+    assert torch.equal(seen[0], plain) and torch.equal(seen[1], averaged)
+
+
+@pytest.mark.parametrize('file_format', ['csv', 'json'])
+def test_folder_of_checkpoints(file_format, data, run, tmp_path, capsys):
+    path = tmp_path / f'results.{file_format}'
+    results = _validate(
+        f'{data} {COMMON} --checkpoint {run} --results-file {path} --results-format {file_format}', capsys)
+    assert {result['checkpoint'] for result in results} == {str(file) for file in run.glob('*.pth.tar')}
+    assert [result['top1'] for result in results] == sorted((result['top1'] for result in results), reverse=True)
+    written = json.loads(path.read_text()) if file_format == 'json' else list(csv.DictReader(path.open()))
+    assert [row['checkpoint'] for row in written] == [result['checkpoint'] for result in results]
+
+
+def test_damaged_checkpoint_in_a_folder_is_left_out(data, run, tmp_path, capsys):
+    (tmp_path / 'good.pth.tar').write_bytes((run / 'last.pth.tar').read_bytes())
+    (tmp_path / 'bad.pth.tar').write_bytes(b'damaged')
+    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)
+    assert [result['checkpoint'] for result in results] == [str(tmp_path / 'good.pth.tar')]
+
+
+def test_averaged_scores_and_valid_labels(data, run, tmp_path, capsys):
+    labels = tmp_path / 'labels.txt'
+    labels.write_text('0\n1\n2\n')
+    result = _validate(
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --metrics-avg macro --valid-labels {labels}', capsys)
+    assert list(result) == KEYS[:5] + ['macro_precision', 'macro_recall', 'macro_f1_score'] + KEYS[5:]
+    assert result['macro_recall'] == pytest.approx(result['top1'], abs=1e-3)  # classes of equal size
+
+
+def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
+    measure, sizes = validate.validation.measure, []
+
+    def too_large(model, loader, *args, **kwargs):
+        sizes.append(loader.loader.batch_size)
+        if loader.loader.batch_size > 4:
+            raise RuntimeError('CUDA out of memory.')
+        return measure(model, loader, *args, **kwargs)
+
+    with mock.patch.object(validate.validation, 'measure', too_large):
+        result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --retry', capsys)
+    assert 'top1' in result and sizes == sorted(sizes, reverse=True) and sizes[-1] <= 4
+
+
+@pytest.mark.parametrize('flags, words', [
+    ('--valid-labels {file}', ['--valid-labels', '0 to 2']),
+    ('--results-file /no/such/folder/results.csv', ['--results-file']),
+    ('--real-labels {file}', ['--real-labels']),
+    ('--interpolation cubic', ['--interpolation cubic', 'bicubic']),
+    ('--device banana', ['--device banana']),
+])
+def test_refuses(flags, words, data, run, tmp_path, capsys):
+    (tmp_path / 'file').write_text('7\n')
+    said = refuse_validate(
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar ' + flags.format(file=tmp_path / 'file'), capsys)
+    assert all(word in said for word in words)
