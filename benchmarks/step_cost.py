@@ -11,7 +11,6 @@ as a share of the plain step.
 """
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -20,9 +19,9 @@ import timm
 import torch
 
 import keepaug
+from keepaug.augment.saliency import SALIENCIES
 from keepaug.functional import region_scores, sample_regions
-
-SALIENCIES = ('full', 'low')
+from keepaug.machine import describe_machine
 
 
 def main() -> None:
@@ -41,15 +40,14 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    rows = measure(args)
-    print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {describe(args)}')
+    rows, machine = measure(args), describe_machine(args.device)
+    print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {machine}')
     for name, row in rows.items():
         print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, n = {row["n"]})')
     if args.output:
         record = dict(
             model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
-            channels_last=args.channels_last, machine=describe(args), torch=torch.__version__, timm=timm.__version__,
-            date=time.strftime('%Y-%m-%d'), rows=rows)
+            channels_last=args.channels_last, machine=machine, date=time.strftime('%Y-%m-%d'), rows=rows)
         records = json.loads(args.output.read_text()) if args.output.exists() else []
         args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
 
@@ -102,16 +100,6 @@ def timed(run, device: torch.device) -> float:
 def summary(values: list[float]) -> dict[str, float]:
     low, median, high = statistics.quantiles(values, n=4)
     return dict(median=round(median, 4), low=round(low, 4), high=round(high, 4), n=len(values))
-
-
-def describe(args) -> str:
-    """The processor the numbers were measured on."""
-    if args.device != 'cpu':
-        return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] \
-        if info.exists() else [platform.processor()]
-    return f'{names[0]}, {torch.get_num_threads()} threads'
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import keepaug
 from keepaug.datasets import ClutteredDigits
+from keepaug.machine import describe_machine
 from keepaug.sheet import contact_sheet, heat, to_pixels
 
 SCRIPTS = Path(__file__).parents[1]
@@ -58,6 +59,7 @@ def main() -> None:
     console.print(table)
     with open(args.output / 'table.txt', 'w') as file:
         Console(file=file, width=110).print(table)
+        file.write(f'{describe_machine()}, {args.images} images\n')
     picture = draw_sheet(cuts['blind window'], cuts['keep-cut'])
     picture.save(args.output / 'keep-cut.png')
     console.print(f'Picture: {args.output}/keep-cut.png   took {time.time() - start:.0f} s')
