@@ -8,6 +8,7 @@ import numpy as np
 import timm
 import torch
 from timm.models.mlp_mixer import MlpMixer
+from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 SIZE = 64
@@ -19,6 +20,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'convnext': partial(timm.create_model, 'test_convnext'),
     'efficientnet': partial(timm.create_model, 'test_efficientnet'),
     'densenet': partial(timm.create_model, 'densenet121', growth_rate=8, block_config=(2, 2)),
+    'vgg_bn': partial(VGG, [8, 'M', 16, 'M', 16], norm_layer=nn.BatchNorm2d),
     'repvgg': partial(timm.create_model, 'repvgg_a0'),
     'vit': partial(timm.create_model, 'test_vit', img_size=SIZE, drop_path_rate=0.2),
     'swin': partial(timm.create_model, 'swin_tiny_patch4_window7_224', **SWIN),
