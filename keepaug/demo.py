@@ -26,7 +26,7 @@ SCRIPTS = Path(__file__).parents[1]
 MODEL, MODEL_KWARGS = 'resnet10t', dict(channels=(32, 64, 128, 256), stem_width=16)
 # Half the image's edge and more, so that a blind cut often takes the digit: the regime the method is made for.
 CUT = 20
-EPOCHS = 12
+EPOCHS = 10
 MEAN = STD = (0.5, 0.5, 0.5)
 COMMON = (
     f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs '
@@ -34,7 +34,7 @@ COMMON = (
     + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1')
 TRAIN = (
     f'{COMMON} --epochs {EPOCHS} --warmup-epochs 2 --sched-on-updates -b 64 --opt adamw --lr 3e-3 --weight-decay 0.05 '
-    f'--smoothing 0 --no-aug --checkpoint-hist {EPOCHS} --log-interval 20')
+    f'--smoothing 0 --no-aug --checkpoint-hist 1 --log-interval 20')
 METHODS = {'Cutout': f'--cutout {CUT}', 'keep-cut': f'--keep-cut --keep-size {CUT}'}
 
 
@@ -89,9 +89,9 @@ def _run(command: str) -> None:
 
 
 def _seconds_per_epoch(run: Path) -> float:
-    """Seconds between the first and the last checkpoint, validation included, per epoch."""
-    first, last = ((run / f'checkpoint-{epoch}.pth.tar').stat().st_mtime for epoch in (0, EPOCHS - 1))
-    return (last - first) / (EPOCHS - 1)
+    """Seconds from the start of training, when args.yaml is written, to the last checkpoint, per epoch."""
+    start, end = ((run / name).stat().st_mtime for name in ('args.yaml', 'last.pth.tar'))
+    return (end - start) / EPOCHS
 
 
 def load_batch(indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
