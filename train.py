@@ -34,6 +34,7 @@ def main() -> None:
     options.check_stock(args)
     engine.check_data_folder(args.dataset, args.data_dir or args.data)
     if args.check:
+        _logger.info('The flags fit together.')
         return
 
     args.prefetcher = not args.no_prefetcher
@@ -88,6 +89,8 @@ def main() -> None:
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
 
+    if start_epoch >= epochs:
+        _logger.info(f'Nothing to do: {start_epoch} of {epochs} epochs are done; raise --epochs to go on.')
     results = []
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
@@ -119,7 +122,7 @@ def main() -> None:
                 scheduler.step(epoch + 1, ranking)
             results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
     except KeyboardInterrupt:
-        pass  # what was saved stays; the results so far are still told
+        _logger.info('Interrupted. What was saved stays; continue with --resume and its last.pth.tar.')
 
     if args.distributed:
         torch.distributed.destroy_process_group()

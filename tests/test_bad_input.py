@@ -19,7 +19,7 @@ def data(tmp_path_factory):
     ('{TINY}', ['No data', '--data-dir']),
     ('{empty} {TINY}', ['{empty}', 'empty']),
     ('{data} {TINY} --num-classes 2', ['3 classes', '--num-classes 3']),
-    ('{data} {TINY} --keep-cut --keep-size 33', ['--keep-size 33', '32 x 32']),
+    ('{data} {TINY} --keep-cut --keep-size 33', ['--keep-size 33', 'images of 32']),
     ('{data} {TINY} --keep-cut --keep-tau 1.5', ['--keep-tau 1.5', '[0, 1]']),
     ('{data} {TINY} --keep-cut --aug-splits 2', ['--keep-cut', '--aug-splits 2']),
     ('{data} {TINY} --keep-cut --naflex-loader', ['--keep-cut', '--naflex-loader']),

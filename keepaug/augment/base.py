@@ -25,6 +25,12 @@ class BatchAugment:
         self.enabled = True
         self.last: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        """The augmentation with its hyper-parameters, for the log."""
+        settings = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str, tuple))}
+        settings.pop('enabled')
+        return f'{type(self).__name__}({", ".join(f"{name}={value}" for name, value in settings.items())})'
+
     def __call__(
             self,
             x: Tensor,

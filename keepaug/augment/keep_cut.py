@@ -78,12 +78,13 @@ class KeepCut(BatchAugment):
         self.tau = tau
         self.prob = check_probability('prob', prob)
         self.max_count = max_count
+        self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
         self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
         self.mixer = None
         if mode == 'cutmix':
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
         elif mixing:
-            raise TypeError(f"{', '.join(mixing)} need mode 'cutmix', got {mode!r}.")
+            raise TypeError(f"Unknown, or known in mode 'cutmix' only: {', '.join(mixing)} (mode is {mode!r}).")
 
     @property
     def mixes_labels(self) -> bool:

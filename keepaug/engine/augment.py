@@ -1,4 +1,5 @@
 """From options to the augmentations a batch passes through."""
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,8 @@ from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug.augment import BatchAugment, Compose, create_augment
+
+_logger = logging.getLogger('train')
 
 
 def build_augment(args, model: nn.Module) -> Compose | None:
@@ -30,6 +33,8 @@ def build_augment(args, model: nn.Module) -> Compose | None:
             except ValueError as error:
                 # The message begins with the hyper-parameter's name, which is the flag's without its prefix.
                 raise ValueError(f'--keep-{error}') from error
+    if getattr(args, 'rank', 0) == 0:
+        _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augments)))
     return Compose(augments)
 
 
@@ -65,7 +70,9 @@ def _cutout_settings(args) -> dict[str, Any]:
 
 def _erase_settings(args) -> dict[str, Any]:
     """Stock's random erasing, which stood down for ours."""
-    return dict(fill=args.remode.lower(), max_count=args.recount, prob=args.stood_down.reprob or 1.)
+    return dict(
+        fill=getattr(args, 'remode', 'pixel').lower(), max_count=getattr(args, 'recount', 1),
+        prob=args.stood_down.reprob or 1.)
 
 
 def _cutmix_settings(args) -> dict[str, Any]:
@@ -82,10 +89,11 @@ def _mixing(args, cutmix_alpha: float) -> dict[str, Any]:
         mixup_alpha=stock.mixup,
         cutmix_alpha=cutmix_alpha,
         cutmix_minmax=stock.cutmix_minmax,
-        prob=args.mixup_prob,
-        switch_prob=args.mixup_switch_prob,
-        mixing=args.mixup_mode,
-        smoothing=args.smoothing,
+        # Another person's parser may lack these.
+        prob=getattr(args, 'mixup_prob', 1.),
+        switch_prob=getattr(args, 'mixup_switch_prob', 0.5),
+        mixing=getattr(args, 'mixup_mode', 'batch'),
+        smoothing=getattr(args, 'smoothing', 0.),
     )
 
 

@@ -120,6 +120,8 @@ def check_data_folder(name: str, root: str | None) -> None:
     Raises:
         ValueError: No folder is given, or it does not exist or is empty.
     """
+    if name.startswith(EMBEDDED_PREFIX) and root:
+        raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
     if '/' in name:
         return  # names with a scheme (torch/, hfds/, wds/, keepaug/ ...) know where their data lies
     if not root:

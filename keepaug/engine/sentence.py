@@ -9,6 +9,8 @@ import torch
 def first_line(error: Exception) -> str:
     """What an error of another library says first, fit to stand inside a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].endswith(':') and len(lines) > 1:  # a heading; what it announces comes next
+        lines[0] += ' ' + lines[1].strip()
     return lines[0].rstrip(' :.')
 
 

@@ -1,4 +1,5 @@
 """The training task: model, loss, and the augmentations that batches pass through on the way in."""
+import inspect
 from typing import Any
 
 import torch
@@ -133,10 +134,11 @@ def compile_task(args, task: TrainingTask) -> None:
 
 def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
     """Wraps what trains in DDP; on the CPU, where stock fails, without device ids."""
+    # torch 2.15 renames the argument and warns of the old name.
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
+    sync_buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
     task.prepare_distributed(
-        device_ids=None if device.type == 'cpu' else [device],
-        broadcast_buffers=not args.no_ddp_bb,
-    )
+        device_ids=None if device.type == 'cpu' else [device], **{sync_buffers: not args.no_ddp_bb})
 
 
 class AugmentedTask(TrainingTask):

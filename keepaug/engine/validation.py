@@ -42,9 +42,14 @@ def choose_runs(args) -> list[dict[str, str]]:
 
     A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
     pretrained models. A single entry without changes is one plain run.
+
+    Raises:
+        ValueError: The folder holds no checkpoint.
     """
     if os.path.isdir(args.checkpoint):
         files = [path for end in ('*.pth.tar', '*.pth') for path in glob.glob(os.path.join(args.checkpoint, end))]
+        if not files:
+            raise ValueError(f'--checkpoint {args.checkpoint} holds no *.pth.tar or *.pth; name another folder.')
         return [dict(model=args.model, checkpoint=path) for path in sorted(files, key=natural_key)]
     if args.model == 'all':
         names = list_models(pretrained=True, exclude_filters=OTHER_CLASSES)

@@ -151,6 +151,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def _values(args: argparse.Namespace) -> Rows:
     tau, size, prob, scale, side = args.keep_tau, args.keep_size, args.keep_prob, args.keep_low_scale, args.cutout
+    image = min(args.input_size[1:]) if args.input_size else args.img_size
     return [
         (args.keep_cut not in (None, *KeepCut.modes),
          f'--keep-cut {args.keep_cut} is unknown: choose {_any_of(KeepCut.modes)}.'),
@@ -160,6 +161,8 @@ def _values(args: argparse.Namespace) -> Rows:
          f'--keep-tau {tau} lies outside [0, 1]: give a share such as 0.6, or none to draw blindly.'),
         (size is not None and not (isinstance(size, int) and size >= 1),
          f'--keep-size {size} is no side of a window: give a whole number of pixels, at least 1.'),
+        (bool(size and image) and size > image,
+         f'--keep-size {size} does not fit into images of {image} px: choose at most {image}.'),
         (prob is not None and not 0 <= prob <= 1,
          f'--keep-prob {prob} lies outside [0, 1]: give a probability such as 0.5.'),
         (not 0 < scale <= 1,
@@ -200,6 +203,8 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
         (args.keep_cut == 'cutmix' and args.mixup_prob != 1 and args.keep_prob is not None,
          f'--keep-cut cutmix has two probabilities, --mixup-prob {args.mixup_prob} and --keep-prob {args.keep_prob}: '
          'drop one of them.'),
+        (args.keep_cut is not None and bool(args.data and args.data_dir) and not os.path.exists(args.data),
+         f'{args.data} is neither a folder nor a mode of --keep-cut: choose {_any_of(KeepCut.modes)}.'),
         (args.mixup_mode == 'half' and 'cutmix' in _taken_over(args),
          '--mixup-mode half exists in the loader only, and mixing moves to the device here: choose batch, pair or elem.'),
         (args.keep_cut == 'cutmix' and args.keep_size is not None,

@@ -23,8 +23,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     """Parses `argv` (default: that of the process) with defaults from the YAML file of `-c/--config`, if one is given.
 
     Built-in defaults yield to the file, the file to the command line. The second value is the text of `args.yaml`:
-    every argument as parsed, sorted by name. Arguments stock does not have stay out of it at their defaults, so that a
-    run without them writes what stock writes.
+    every argument as parsed, sorted by name. Arguments stock does not have stay out of it where all stand at their
+    defaults, so that a run without them writes what stock writes.
 
     Raises:
         SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
@@ -41,5 +41,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     newer = {action.dest: action.default for action in stock_first(parser).newer}
     with replaced_defaults(parser, known):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
-    recorded = {name: value for name, value in vars(args).items() if name not in newer or value != newer[name]}
+    ours = {name for name, default in newer.items() if getattr(args, name) != default}
+    stock = {name: value for name, value in vars(args).items() if name not in newer}
+    recorded = {**stock, **{name: getattr(args, name) for name in (newer if ours else ()) if name != 'check'}}
     return args, yaml.safe_dump(recorded, default_flow_style=False)
