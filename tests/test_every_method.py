@@ -29,6 +29,7 @@ MODES = {
     'half-model': '--model-dtype bfloat16',
     'channels-last': '--channels-last',
     'compile': '--torchcompile aot_eager',
+    'inductor': '--torchcompile',
     'bce': '--bce-loss --smoothing 0',
     'odd-batch': '-b 5',
     'non-square': '--input-size 3 32 40',
@@ -51,7 +52,7 @@ def fresh_compiler():
 
 
 # Compiling takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
-SLOW = {(method, 'compile') for method in METHODS if method != 'keep-cut'}
+SLOW = {(method, 'compile') for method in METHODS if method != 'keep-cut'} | {(name, 'inductor') for name in METHODS}
 
 
 @pytest.mark.parametrize('method, mode', [
