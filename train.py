@@ -16,7 +16,7 @@ from timm.utils import distribute_bn, setup_default_logging, update_summary
 
 import keepaug
 from keepaug import engine, options
-from keepaug.engine import LoopSettings, train_one_epoch, validate
+from keepaug.engine import LoopSettings, train_one_epoch
 
 _logger = logging.getLogger('train')
 parser = options.create_parser()

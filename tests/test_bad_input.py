@@ -3,7 +3,6 @@ import os
 
 import pytest
 import torch
-from PIL import Image
 
 from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
 
