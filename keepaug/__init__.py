@@ -3,10 +3,12 @@ from keepaug import models  # registers our networks with timm
 from keepaug.augment import create_augment, list_augments, register_augment
 from keepaug.engine.crop import wrap_dataset
 from keepaug.engine.task import wrap_task
+from keepaug.models import EarlyExit
 from keepaug.options import add_arguments, prepare
 
 __version__ = '0.1.0'
 __all__ = [
+    'EarlyExit',
     'add_arguments',
     'create_augment',
     'list_augments',

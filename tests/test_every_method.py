@@ -18,6 +18,9 @@ METHODS = {
     'keep-cut-blind': '--keep-cut --keep-size 8 --keep-tau none',
     'keep-cut-erase': '--keep-cut erase --reprob 0.7 --remode rand --recount 2',
     'keep-cutmix': '--keep-cut cutmix --mixup 0.2 --mixup-mode elem',
+    'keep-cut-early': '--keep-cut --keep-size 8 --keep-saliency early',
+    'keep-cut-low-early': '--keep-cut --keep-size 8 --keep-saliency low-early',
+    'early-exit': '--early-exit',
     'cutout': '--cutout 8',
     'pad4': '--train-crop-mode pad4',
 }

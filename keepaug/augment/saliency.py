@@ -1,41 +1,70 @@
 """Where an augmentation gets its saliency maps: the full pass, or a cheaper one."""
 import logging
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keepaug.functional import input_saliency
+from keepaug.models.early_exit import EarlyExit
 from keepaug.models.resolution import at_resolution
 
 _logger = logging.getLogger(__name__)
 
-SALIENCIES = ('full', 'low')
+
+class Pass(NamedTuple):
+    """A way to a saliency map.
+
+    Attributes:
+        low: On a reduced copy of the image.
+        early: From the logit of the early head, through the layers before it only.
+        price: Cost of a training step relative to the plain one, as planned for a ResNet-18 on 32 px images.
+    """
+    low: bool
+    early: bool
+    price: float
+
+
+PASSES = {
+    'full': Pass(low=False, early=False, price=1.7),
+    'low': Pass(low=True, early=False, price=1.2),
+    'early': Pass(low=False, early=True, price=1.2),
+    'low-early': Pass(low=True, early=True, price=1.06),
+}
+SALIENCIES = tuple(PASSES)
+# Unless one is asked for, the first of these that a model can run.
+PREFERENCE = ('low', 'low-early', 'full')
 
 
 class SaliencySource:
     """Saliency maps of a model at image size, by one of the passes of KeepAugment, section 3.1.
 
     Args:
-        model: Bare model.
-        kind: 'full'; 'low' for a bicubic copy of `low_scale`; None for 'low' where the model can, else 'full', said
-            in one log line.
+        model: Bare model, or an `EarlyExit` around it.
+        kind: A name in `PASSES`: 'full'; 'low' for a bicubic copy of `low_scale`; 'early' for the logit of the early
+            head; 'low-early' for both. None for 'low' where the model can, else 'low-early' where it has an early
+            head, else 'full', said in one log line.
         low_scale: Edge of the copy relative to the image, in (0, 1].
 
     Raises:
-        ValueError: A value is out of range, or there is no model.
+        ValueError: A value is out of range, or there is no model, or no early head where one is needed.
     """
 
     def __init__(self, model: nn.Module | None, kind: str | None = None, low_scale: float = 0.5):
         if model is None:
             raise ValueError('Saliency needs a model: give model=, or tau=None to draw regions blindly.')
-        if kind is not None and kind not in SALIENCIES:
-            raise ValueError(f'saliency is one of {", ".join(SALIENCIES)}, got {kind!r}.')
+        if kind is not None and kind not in PASSES:
+            raise ValueError(f'saliency is one of {", ".join(PASSES)}, got {kind!r}.')
         if not 0. < low_scale <= 1.:
             raise ValueError(f'low_scale is a fraction of the image in (0, 1], got {low_scale}.')
-        self.model = model
+        self.model, self.early = model, None
+        if isinstance(model, EarlyExit):
+            self.model, self.early = model.backbone, model.early_classifier()
+        if kind is not None and PASSES[kind].early and self.early is None:
+            raise ValueError(f'saliency {kind} needs an early head: give model=keepaug.EarlyExit(model).')
         self.kind = kind
         self.low_scale = low_scale
-        self._runners: dict[tuple[int, int], nn.Module] = {}
+        self._runners: dict[tuple[int, int], tuple[nn.Module, tuple[int, int]]] = {}
 
     def __call__(self, x: Tensor, target: Tensor | None) -> Tensor:
         """The map (B, 1, H, W), float32, of a batch (B, C, H, W)."""
@@ -54,24 +83,38 @@ class SaliencySource:
             like: Any batch of such images, for channels, type and device.
 
         Raises:
-            ValueError: 'low' was asked for and the model cannot run at that size.
+            ValueError: A reduced image was asked for and the model cannot run at that size.
         """
         if size not in self._runners:
             self._runners[size] = self._choose(size, like)
         return self._runners[size]
 
     def _choose(self, size: tuple[int, int], like: Tensor) -> tuple[nn.Module, tuple[int, int]]:
-        if self.kind == 'full':
-            return self.model, size
-        low = tuple(max(1, round(edge * self.low_scale)) for edge in size)
-        runner = at_resolution(self.model, low, like)
-        if runner is not None:
-            return runner, low
         name = type(self.model).__name__
-        if self.kind == 'low':
-            raise ValueError(
-                f'saliency low is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose full.')
-        _logger.info(
-            f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the full pass: '
-            f'about 1.7 times the plain step instead of 1.2.')
-        return self.model, size
+        low = low_size(size, self.low_scale)
+        kinds = PREFERENCE if self.kind is None else (self.kind,)
+        for kind in kinds:
+            way = PASSES[kind]
+            model = self.early if way.early else self.model
+            if model is None:
+                continue
+            if not way.low:
+                runner, pass_size = model, size
+            else:
+                runner, pass_size = at_resolution(model, low, like), low
+            if runner is None:
+                continue
+            if kind != kinds[0]:
+                _logger.info(
+                    f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
+                    f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.')
+            return runner, pass_size
+        raise ValueError(
+            f'saliency {self.kind} is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose '
+            f'{self.kind.removeprefix("low-") if PASSES[self.kind].early else "full"}.')
+
+
+def low_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """The reduced image (h, w) in pixels of an image (H, W)."""
+    height, width = size
+    return max(1, round(height * scale)), max(1, round(width * scale))

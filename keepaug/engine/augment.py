@@ -8,6 +8,7 @@ from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug.augment import BatchAugment, Compose, create_augment
+from keepaug.models.early_exit import EarlyExit
 
 _logger = logging.getLogger('train')
 
@@ -17,7 +18,7 @@ def build_augment(args, model: nn.Module) -> Compose | None:
 
     Args:
         args: Options returned by `keepaug.prepare`.
-        model: The bare model in training.
+        model: The bare model in training, or an `EarlyExit` around it.
 
     Raises:
         ValueError: A value does not fit.
@@ -26,7 +27,7 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
     if not augments:
         return None
-    for images in _image_shapes(args, model):
+    for images in image_shapes(args, model.backbone if isinstance(model, EarlyExit) else model):
         for augment in augments:
             try:
                 augment.check_images(images)
@@ -38,8 +39,8 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     return Compose(augments)
 
 
-def _image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
-    """An empty image of every size the run will train on."""
+def image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
+    """An empty image of every size the run will train on a bare model."""
     channels, *size = resolve_input_data_config(model, args=vars(args))['input_size']
     like = next(model.parameters())
     for shape in [(edge, edge) for edge in getattr(args, 'train_img_sizes', None) or ()] or [size]:

@@ -9,6 +9,7 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 
+from keepaug.engine.early_exit import checkpoint_optimizer
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
@@ -52,7 +53,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
             resumed_epoch = resume_task_checkpoint(
                 task,
                 args.resume,
-                optimizer=None if args.no_resume_opt else optimizer,
+                optimizer=None if args.no_resume_opt else checkpoint_optimizer(task, optimizer),
                 loss_scaler=None if args.no_resume_opt else scaler,
                 log_info=args.rank == 0,
             )
@@ -93,7 +94,7 @@ def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scal
     saver = Saver(
         model=task.get_trainable_module(),
         task=task,
-        optimizer=optimizer,
+        optimizer=checkpoint_optimizer(task, optimizer),
         args=args,
         amp_scaler=scaler,
         checkpoint_dir=output_dir,

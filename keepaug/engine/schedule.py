@@ -8,6 +8,8 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 
+from keepaug.engine.early_exit import add_head, find_early_exit
+
 _logger = logging.getLogger('train')
 
 
@@ -35,15 +37,19 @@ def resolve_learning_rate(args, batch_size: float) -> None:
 
 
 def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
-    """The optimizer over the task's trainable module.
+    """The optimizer over the task's trainable module; an early head's parameters come last.
 
     Raises:
         ValueError: `--opt-kwargs` do not fit the optimizer.
     """
+    early_exit = find_early_exit(task)
+    module = task.get_trainable_module() if early_exit is None else task.get_trainable_module().backbone
     try:
-        optimizer = create_optimizer_v2(task.get_trainable_module(), **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+        optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (TypeError, AssertionError) as error:
         raise ValueError(f'--opt {args.opt} with --opt-kwargs {args.opt_kwargs} cannot be built: {error}.') from error
+    if early_exit is not None:
+        add_head(optimizer, early_exit, args.weight_decay)
     if args.rank == 0:
         settings = ', '.join(f'{k}: {v}' for k, v in {**optimizer.defaults, 'weight_decay': args.weight_decay}.items())
         _logger.info(f'Created {type(optimizer).__name__} ({args.opt}) optimizer: {settings}')

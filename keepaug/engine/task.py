@@ -17,6 +17,8 @@ from timm.utils import unwrap_model
 from keepaug.augment import Compose
 from keepaug.engine.augment import build_augment
 from keepaug.engine.data import mixing_is_on
+from keepaug.engine.early_exit import add_early_exit
+from keepaug.engine.wrapped_task import WrappedTask, innermost_task
 
 
 def loss_kwargs(args) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def soft_target_form(criterion):
 
 
 def wrap_task(task: TrainingTask, args) -> TrainingTask:
-    """Lets every training batch of a task pass through the augmentations that `args` ask for.
+    """Gives a task the early head and its training batches the augmentations that `args` ask for.
 
     Call it right after the task is made, before EMA, compile and DDP: the augmentations look at the bare model.
 
@@ -109,11 +111,12 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
         args: Options returned by `keepaug.prepare`.
 
     Returns:
-        `task` itself where no batch augmentation of ours is on, so that a run without our flags is stock's.
+        `task` itself where nothing of ours is on, so that a run without our flags is stock's.
 
     Raises:
         ValueError: An augmentation does not fit the model.
     """
+    task = add_early_exit(args, task)
     augment = build_augment(args, unwrap_model(task.get_trainable_module()))
     return task if augment is None else AugmentedTask(task, augment)
 
@@ -141,29 +144,19 @@ def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
         device_ids=None if device.type == 'cpu' else [device], **{sync_buffers: not args.no_ddp_bb})
 
 
-class AugmentedTask(TrainingTask):
+class AugmentedTask(WrappedTask):
     """A task whose training batches are augmented on device before the inner task sees them.
 
     Augmenting happens outside DDP and compile, in training mode only. Where labels come out mixed, the soft-target form
     of the inner criterion is applied. Everything else is the inner task's.
 
     Attributes:
-        task: The inner task.
         augment: Callable `(x, target) -> (x, target)`; see `keepaug.augment`.
     """
 
     def __init__(self, task: TrainingTask, augment: Compose):
-        super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
-        self.task = task
+        super().__init__(task)
         self.augment = augment
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == 'task':
-                raise
-            return getattr(self.task, name)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.training:
@@ -171,62 +164,15 @@ class AugmentedTask(TrainingTask):
         input, mixed = self.augment(input, target)
         if mixed.ndim == target.ndim:
             return self.task(input, mixed)
-        criterion = self.task.criterion
-        self.task.criterion = soft_target_form(criterion)
+        owner = innermost_task(self)
+        criterion = owner.criterion
+        owner.criterion = soft_target_form(criterion)
         try:
             return self.task(input, mixed)
         finally:
-            self.task.criterion = criterion
+            owner.criterion = criterion
 
     def stop_mixing(self) -> None:
         """Switches off what mixes labels."""
         for augment in self.augment.augments:
             augment.enabled = augment.enabled and not augment.mixes_labels
-
-    # The rest is delegation: the inner task stays the owner of model, EMA, DDP and checkpoint state.
-
-    def prepare_distributed(self, device_ids=None, **ddp_kwargs) -> TrainingTask:
-        self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
-        return self
-
-    def compile(self, *args, **kwargs):
-        return self.task.compile(*args, **kwargs)
-
-    def get_trainable_module(self, ema: bool = False):
-        return self.task.get_trainable_module(ema=ema)
-
-    def setup_ema(self, *args, **kwargs):
-        return self.task.setup_ema(*args, **kwargs)
-
-    def has_ema(self) -> bool:
-        return self.task.has_ema()
-
-    def compile_ema(self, *args, **kwargs):
-        return self.task.compile_ema(*args, **kwargs)
-
-    def update_ema(self, step: int | None = None) -> None:
-        self.task.update_ema(step=step)
-
-    def get_clip_parameters(self, exclude_head: bool = False):
-        return self.task.get_clip_parameters(exclude_head=exclude_head)
-
-    def get_eval_model(self, module=None, ema: bool = False):
-        return self.task.get_eval_model(module, ema=ema)
-
-    def get_task_state(self, module=None, ema: bool = False) -> dict[str, Any]:
-        return self.task.get_task_state(module, ema=ema)
-
-    def load_task_state(self, state, strict: bool = True, module=None, ema: bool = False) -> None:
-        self.task.load_task_state(state, strict=strict, module=module, ema=ema)
-
-    def get_checkpoint_state(self, ema: bool = False, unwrap_fn=unwrap_model) -> dict[str, Any]:
-        return self.task.get_checkpoint_state(ema=ema, unwrap_fn=unwrap_fn)
-
-    def load_checkpoint_state(self, state_dict, task_state=None, ema: bool = False, strict: bool = True) -> None:
-        self.task.load_checkpoint_state(state_dict, task_state, ema=ema, strict=strict)
-
-    def no_sync(self):
-        return self.task.no_sync()
-
-    def create_evaluator(self, **kwargs):
-        return self.task.create_evaluator(**kwargs)

@@ -81,12 +81,14 @@ class ResizedTwin(nn.Module):
     def _resample(self, name: str, embedding: Tensor) -> Tensor:
         """A position embedding brought to the size of the twin's."""
         shape = self.resampled[name]
+        owner = name.rpartition('.')[0]
         if 'relative_position_bias_table' in name:
-            attention = self.twin.get_submodule(name.rpartition('.')[0])
+            attention = self.twin.get_submodule(owner)
             return resize_rel_pos_bias_table(embedding, new_window_size=attention.window_size, new_bias_shape=shape)
         if embedding.ndim == 4:
             return resample_abs_pos_embed_nhwc(embedding, new_size=list(shape[1:3]))
-        new_grid, old_grid = (m.patch_embed.grid_size for m in (self.twin, self.original))
+        new_grid, old_grid = (
+            model.get_submodule(owner).patch_embed.grid_size for model in (self.twin, self.original))
         return resample_abs_pos_embed(
             embedding, new_size=new_grid, old_size=old_grid,
             num_prefix_tokens=embedding.shape[1] - old_grid[0] * old_grid[1])

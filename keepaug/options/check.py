@@ -17,6 +17,7 @@ from timm.models import parse_model_name
 
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
+from keepaug.options.early_exit import check_early_exit
 from keepaug.options.parse import create_parser
 
 Rows = Iterable[tuple[bool, str]]
@@ -64,7 +65,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
             setattr(prepared, name, const if getattr(prepared, name) else None)
 
     complete = _complete(prepared)
-    _refuse(complete, (_values, _crop, _batches, _one_cutter, _effect))
+    _refuse(complete, (_values, _crop, _batches, _one_cutter, _effect, check_early_exit))
     off = _taken_over(complete)
     if off:
         prepared.stood_down = argparse.Namespace(**{name: getattr(complete, name) for name in off})
@@ -222,7 +223,7 @@ def _effect(args: argparse.Namespace) -> Rows:
     silent = [
         ('keep_size', args.keep_cut == 'erase', 'with --keep-cut erase, whose size is drawn'),
         ('resplit', args.keep_cut == 'erase', 'with --keep-cut erase, which cuts every image'),
-        ('keep_low_scale', args.keep_saliency == 'full' or args.keep_tau is None, 'where no reduced image is used'),
+        ('keep_low_scale', args.keep_saliency in ('full', 'early') or args.keep_tau is None, 'where no reduced image is used'),
         ('scale', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the scale'),
         ('ratio', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the shape'),
     ]

@@ -4,7 +4,7 @@ import argparse
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
-
+from keepaug.options.early_exit import add_early_exit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stock_first(parser)
     _keep_cut(parser)
     _controls(parser)
+    add_early_exit(parser)
 
 
 def tau(text: str) -> float | None:
@@ -36,7 +37,8 @@ def _keep_cut(parser: argparse.ArgumentParser) -> None:
     add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')
     add('--keep-prob', type=float, metavar='P', help='probability per image; unset: 1')
     add('--keep-saliency', choices=SALIENCIES,
-        help='image the saliency is measured on, whole or reduced; unset: low where the model can')
+        help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early (both); '
+             'unset: low where the model can')
     add('--keep-low-scale', type=float, default=0.5, metavar='SHARE', help='side of the reduced image, as a share')
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keepaug import create_augment
-from keepaug.augment.saliency import SaliencySource
+from keepaug import EarlyExit, create_augment
+from keepaug.augment.saliency import PASSES, SaliencySource
 from keepaug.functional import input_saliency
 from keepaug.models.resolution import ResizedTwin
 from tests.functional.backbones import (
@@ -52,6 +52,41 @@ def test_size_of_the_pass(kind, scale, expected):
     out, _ = augment(x, target)
     assert sizes == [expected], 'one pass per batch'
     assert out.shape == x.shape and augment.last['saliency'].shape == (3, 1, 64, 48)
+
+
+@pytest.mark.parametrize('kind, expected', [('early', (64, 48)), ('low-early', (32, 24))])
+def test_early_passes_stop_at_the_head(kind, expected):
+    model = EarlyExit(create_backbone('resnet'))
+    x, target = batch(64, 48)
+    source = SaliencySource(model, kind)
+    source(x, target)
+    sizes, late = record_sizes(model.backbone.conv1), record_sizes(model.backbone.layer2)
+    saliency = source(x, target)
+    assert sizes == [expected] and not late
+    low = input_saliency(model.early_classifier(), x, target, size=expected)
+    assert torch.equal(saliency, F.interpolate(low, size=(64, 48), mode='bilinear', align_corners=False)
+                       if kind == 'low-early' else low)
+
+
+def test_early_needs_a_head():
+    with pytest.raises(ValueError, match='saliency early needs an early head: give model=keepaug.EarlyExit'):
+        SaliencySource(create_backbone('resnet'), 'early')
+
+
+@pytest.mark.parametrize('kind', PASSES)
+@pytest.mark.parametrize('name', BACKBONES)
+def test_every_pass_is_pure_beside_an_early_head(name, kind):
+    model = EarlyExit(create_backbone(name))
+    leave_marks(model)
+    x, target = batch()
+    before = everything(model)
+    if name in FIXED and PASSES[kind].low:
+        with pytest.raises(ValueError, match='choose'):
+            SaliencySource(model, kind)(x, target)
+    else:
+        saliency = SaliencySource(model, kind)(x, target)
+        assert saliency.shape == (3, 1, SIZE, SIZE) and (saliency.amax((1, 2, 3)) > 0.).all()
+    assert_untouched(before, model)
 
 
 def test_low_map_is_brought_back_to_full_size():
