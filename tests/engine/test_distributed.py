@@ -56,7 +56,11 @@ def _whole_script(rank: int, folder: Path) -> dict:
     """train.py as torchrun starts it, with a validation set that two processes cannot share evenly."""
     run = run_train(
         f'{folder / "images"} {TINY} -b 4 -vb 4 --epochs 1 --keep-cut --keep-size 8 --model-ema', folder)
-    return dict(run=str(run))
+    early = run_train(
+        f'{folder / "images"} {TINY} -b 4 --epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early', folder, 'early')
+    run_train(
+        f'{folder / "images"} {TINY} -b 4 --epochs 2 --early-exit --resume {early}/last.pth.tar', folder, 'early')
+    return dict(run=str(run), early=str(early))
 
 
 CASES = {'train': _train_with_keep_cut, 'saliency': _saliency_on_one_rank}
@@ -110,3 +114,9 @@ def test_whole_script(ranks):
     # 15 validation images: padding for the second process must not count.
     top1 = float((run / 'summary.csv').read_text().splitlines()[1].split(',')[3])
     assert top1 * 15 / 100 == pytest.approx(round(top1 * 15 / 100), abs=1e-6)
+
+
+def test_early_head_is_trained_by_both_and_resumes(ranks):
+    state = torch.load(Path(ranks[0]['script']['early']) / 'last.pth.tar', weights_only=False)
+    assert state['epoch'] == 1 and set(state['task_state']) == {'early_exit', 'early_exit_optimizer'}
+    assert not any(name.startswith(('module.', 'backbone.', 'head.')) for name in state['state_dict'])
