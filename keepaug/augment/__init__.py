@@ -2,6 +2,7 @@
 from keepaug.augment.base import BatchAugment, Compose
 from keepaug.augment.cutout import Cutout
 from keepaug.augment.keep_cut import KeepCut
+from keepaug.augment.keep_paste import KeepPaste
 from keepaug.augment.label_mixing import CutMix, LabelMixer, Mixup
 from keepaug.augment.registry import create_augment, list_augments, register_augment
 
@@ -11,6 +12,7 @@ __all__ = [
     'CutMix',
     'Cutout',
     'KeepCut',
+    'KeepPaste',
     'LabelMixer',
     'Mixup',
     'create_augment',

@@ -1,4 +1,5 @@
 """What every batch augmentation is."""
+import math
 from typing import Any
 
 import torch
@@ -15,9 +16,13 @@ class BatchAugment:
     Attributes:
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
-        enabled: False lets batches through untouched.
+        enabled: False lets batches through, see `bypass`.
+        rows_per_sample: Rows of an incoming batch that are one sample. Rows of a kind stand together (all clean ones,
+            then all augmented ones), each time in the same order.
         last: What was drawn for the last batch, detached: `boxes`, `mask`, `saliency` ... by name, as each class says.
     """
+
+    rows_per_sample = 1
 
     def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
         self.model = model
@@ -45,11 +50,11 @@ class BatchAugment:
             generator: Source of randomness; torch's default one if None.
 
         Returns:
-            The new images and targets; the very tensors that came in where the augmentation is off.
+            The new images and targets; what `bypass` gives where the augmentation is off.
         """
         self.last = {}
         if not self.enabled:
-            return x, target
+            return self.bypass(x, target)
         return self.augment(x, target, generator)
 
     @property
@@ -67,6 +72,10 @@ class BatchAugment:
             ValueError: They cannot, with the reason and the way out.
         """
 
+    def bypass(self, x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A batch without the augmentation: the very tensors that came in, one row per sample."""
+        return x, target
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
@@ -81,6 +90,11 @@ class Compose:
 
     def __init__(self, augments: list[BatchAugment]):
         self.augments = augments
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of an incoming batch that are one sample."""
+        return math.prod(augment.rows_per_sample for augment in self.augments)
 
     def __call__(
             self, x: Tensor, target: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

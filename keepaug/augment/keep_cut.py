@@ -4,11 +4,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment, check_probability, default_window, draw_applied
+from keepaug.augment.base import draw_applied
 from keepaug.augment.fill import FILLS, fill_region
+from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
-from keepaug.augment.saliency import SaliencySource
 from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
 from keepaug.functional.regions import Size
 
@@ -20,7 +20,7 @@ TRIES = 10
 
 
 @register_augment('keep-cut')
-class KeepCut(BatchAugment):
+class KeepCut(KeepRegion):
     """Removes a region drawn among those whose summed saliency is below a quantile.
 
     Args:
@@ -61,25 +61,16 @@ class KeepCut(BatchAugment):
             max_count: int = 1,
             **mixing,
     ):
-        super().__init__(model, num_classes)
+        super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
         if mode not in self.modes:
             raise ValueError(f'mode is one of {", ".join(self.modes)}, got {mode!r}.')
         if fill not in FILLS:
             raise ValueError(f'fill is one of {", ".join(FILLS)}, got {fill!r}.')
-        if size is not None and size < 1:
-            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
-        if tau is not None and not 0. <= tau <= 1.:
-            raise ValueError(f'tau is a quantile in [0, 1] or None, got {tau}.')
         if max_count < 1:
             raise ValueError(f'max_count is at least 1, got {max_count}.')
         self.mode = mode
         self.fill = fill
-        self.size = size
-        self.tau = tau
-        self.prob = check_probability('prob', prob)
         self.max_count = max_count
-        self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
-        self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
         self.mixer = None
         if mode == 'cutmix':
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
@@ -92,9 +83,8 @@ class KeepCut(BatchAugment):
 
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'cutout':
-            self._edge(x)
-        if self.source is not None:
-            self.source.resolve(tuple(x.shape[-2:]), x)
+            self.edge(x)
+        super().check_images(x)
 
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
@@ -118,29 +108,12 @@ class KeepCut(BatchAugment):
         self.last = {'boxes': torch.stack(boxes, 1), 'mask': removed, 'saliency': saliency}
         return out, target
 
-    def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""
-        if self.source is None:
-            return None, x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
-        saliency = self.source(x, target)
-        return saliency, saliency
-
     def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
         """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
         if self.mode == 'cutout':
-            edge = self._edge(x)
+            edge = self.edge(x)
             return [((edge, edge), None)]
         return draw_erasing_sizes(len(x), x.shape[-2:], self.max_count, x.device, generator)
-
-    def _edge(self, x: Tensor) -> int:
-        """Edge of the window for images of this size."""
-        height, width = x.shape[-2:]
-        edge = self.size or default_window(height, width)
-        if edge > min(height, width):
-            raise ValueError(
-                f'size {edge} does not fit into images of {height} x {width} px; choose at most '
-                f'{min(height, width)}.')
-        return edge
 
 
 class _KeepCutMix(LabelMixer):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keepaug import create_augment, list_augments
-from keepaug.augment import BatchAugment
+from keepaug.augment import BatchAugment, registry
 from tests.functional.toys import small_cnn
 
 CLASSES = 5
@@ -23,6 +23,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         dict(mode='erase', fill='rand', prob=0.5, saliency='full'),
         dict(mode='cutmix', mixing='elem', smoothing=0.1),
     ],
+    'keep-paste': [
+        dict(size=8),
+        dict(size=8, saliency='full', prob=0.5),
+        dict(size=8, tau=None, reprob=0.7, remode='rand', recount=2),
+    ],
     'mixup': [dict(mixing='pair'), dict(cutmix_alpha=1., mixing='elem', smoothing=0.1)],
 }
 EVERY = [
@@ -30,9 +35,13 @@ EVERY = [
     for name, forms in SETTINGS.items() for settings in forms]
 
 
-def batch(n: int = 4, channels: int = 3, height: int = 32, width: int = 32) -> tuple[Tensor, Tensor]:
+def batch(
+        name: str, n: int = 4, channels: int = 3, height: int = 32, width: int = 32) -> tuple[Tensor, Tensor]:
+    """A batch of n samples, in as many rows each as the augmentation takes."""
+    rows = registry._AUGMENTS[name].rows_per_sample
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(n, channels, height, width, generator=generator), torch.arange(n) % CLASSES
+    x = torch.randn(n * rows, channels, height, width, generator=generator)
+    return x, (torch.arange(n) % CLASSES).repeat(rows)
 
 
 def step(
@@ -43,7 +52,7 @@ def step(
     out, mixed = augment(x, target)
     assert torch.equal(x, given) and torch.equal(target, label), 'inputs are not modified'
     assert out.dtype == x.dtype and out.device == x.device and out.shape[1:] == x.shape[1:]
-    assert len(out) == len(mixed) and out.isfinite().all()
+    assert len(out) == len(mixed) == len(x) // augment.rows_per_sample and out.isfinite().all()
     assert mixed.ndim == 1 + augment.mixes_labels
     loss = F.cross_entropy((forward or model)(out).float(), mixed)
     loss.backward()
@@ -66,7 +75,7 @@ def test_table_is_complete():
     pytest.param(dict(channels=1), id='one channel'),
 ])
 def test_training_step(name, settings, shape):
-    x, target = batch(**shape)
+    x, target = batch(name, **shape)
     model = small_cnn(x.shape[1])
     before = [parameter.detach().clone() for parameter in model.parameters()]
     step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
@@ -76,14 +85,14 @@ def test_training_step(name, settings, shape):
 @pytest.mark.parametrize('name, settings', EVERY)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision(name, settings, dtype):
-    x, target = batch()
+    x, target = batch(name)
     model = small_cnn().to(dtype)
     step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x.to(dtype), target)
 
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_autocast(name, settings):
-    x, target = batch()
+    x, target = batch(name)
     model = small_cnn()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
@@ -91,7 +100,7 @@ def test_autocast(name, settings):
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_channels_last(name, settings):
-    x, target = batch()
+    x, target = batch(name)
     model = small_cnn()
     augment = create_augment(name, model=model, num_classes=CLASSES, **settings)
     drawn = [
@@ -112,7 +121,7 @@ def compiled() -> tuple[nn.Module, nn.Module]:
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_compiled_model_next_to_an_eager_pass(name, settings, compiled):
     model, forward = compiled
-    x, target = batch()
+    x, target = batch(name)
     losses = []
     for run in (model, forward):
         model.load_state_dict(small_cnn().state_dict())
@@ -126,16 +135,19 @@ def test_compiled_model_next_to_an_eager_pass(name, settings, compiled):
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_switched_off(name, settings):
-    x, target = batch()
+    x, target = batch(name)
     augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
     augment.enabled = False
     out, label = augment(x, target)
-    assert out is x and label is target and augment.last == {}
+    if augment.rows_per_sample == 1:
+        assert out is x and label is target
+    assert len(out) == len(label) == len(x) // augment.rows_per_sample and out.data_ptr() == x.data_ptr()
+    assert augment.last == {}
 
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_generator_makes_it_repeatable(name, settings):
-    x, target = batch(16)
+    x, target = batch(name, 16)
     augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
     stream = torch.get_rng_state()
     first, again, other = (augment(x, target, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
@@ -146,7 +158,7 @@ def test_generator_makes_it_repeatable(name, settings):
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_last_is_detached(name, settings):
-    x, target = batch()
+    x, target = batch(name)
     augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
     augment(x, target)
     drawn = [value for value in augment.last.values() if isinstance(value, Tensor)]

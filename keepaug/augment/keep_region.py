@@ -1,0 +1,70 @@
+"""What selective cut and selective paste share: a region per image, drawn by the quantile of its saliency."""
+import torch
+from torch import Tensor, nn
+
+from keepaug.augment.base import BatchAugment, check_probability, default_window
+from keepaug.augment.saliency import SaliencySource
+
+
+class KeepRegion(BatchAugment):
+    """An augmentation that asks where an image is salient before it touches a region (KeepAugment, section 3).
+
+    Args:
+        model: Bare model, for saliency; may be None with `tau=None`.
+        num_classes: Number of classes.
+        size: Edge of a square region in pixels; None for 16 below 96 px and 40 from there (the paper's).
+        tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
+            windows, which is the control for what saliency adds.
+        prob: Probability that an image is augmented.
+        saliency: A kind of `SaliencySource`; None for the cheapest that the model allows.
+        low_scale: Size of the low-resolution copy, relative to the image.
+
+    Raises:
+        ValueError: A value is out of range, or a model is needed and missing.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            size: int | None = None,
+            tau: float | None = 0.6,
+            prob: float = 1.,
+            saliency: str | None = None,
+            low_scale: float = 0.5,
+    ):
+        super().__init__(model, num_classes)
+        if size is not None and size < 1:
+            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
+        if tau is not None and not 0. <= tau <= 1.:
+            raise ValueError(f'tau is a quantile in [0, 1] or None, got {tau}.')
+        self.size = size
+        self.tau = tau
+        self.prob = check_probability('prob', prob)
+        self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
+        self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
+
+    def check_images(self, x: Tensor) -> None:
+        if self.source is not None:
+            self.source.resolve(tuple(x.shape[-2:]), x)
+
+    def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""
+        if self.source is None:
+            return None, x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
+        saliency = self.source(x, target)
+        return saliency, saliency
+
+    def edge(self, x: Tensor) -> int:
+        """Edge of the square region for images of this size.
+
+        Raises:
+            ValueError: It does not fit into them.
+        """
+        height, width = x.shape[-2:]
+        edge = self.size or default_window(height, width)
+        if edge > min(height, width):
+            raise ValueError(
+                f'size {edge} does not fit into images of {height} x {width} px; choose at most '
+                f'{min(height, width)}.')
+        return edge
