@@ -10,9 +10,8 @@ from timm.data import auto_augment
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
-from keepaug.engine.crop import wrap_dataset
 from keepaug.engine.sentence import first_line
-from keepaug.engine.wrapped_dataset import WrappedDataset
+from keepaug.engine.wrapped_dataset import WrappedDataset, wrap_dataset
 
 _logger = logging.getLogger('train')
 
@@ -258,16 +257,16 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
 
 def mend_posterize() -> None:
     """Lets timm's policies posterize to 0 bits, which Pillow 13 refuses and earlier releases answer with black."""
-    stock = auto_augment.posterize
-
-    def posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
-        if bits_to_keep < 1:
-            return Image.new(image.mode, image.size)
-        return stock(image, bits_to_keep, **kwargs)
-
     for name, operation in auto_augment.NAME_TO_OP.items():
-        if operation is stock:
-            auto_augment.NAME_TO_OP[name] = posterize
+        if operation is auto_augment.posterize:
+            auto_augment.NAME_TO_OP[name] = _posterize
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
+    """Known by its name, so that spawned workers, which get the policy pickled, can have it."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    return auto_augment.posterize(image, bits_to_keep, **kwargs)
 
 
 def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype):

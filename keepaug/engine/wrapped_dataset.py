@@ -1,8 +1,12 @@
-"""A data set around another."""
-from collections.abc import Callable
+"""A data set around another, and the transforms of ours that enter timm's loader that way."""
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.utils.data import Dataset
+from timm.data import IterableImageDataset
+from torch.utils.data import Dataset, IterableDataset
+
+from keepaug.engine.crop import exchange_crop
+from keepaug.engine.pair import pair_up
 
 
 class WrappedDataset(Dataset):
@@ -32,3 +36,61 @@ class WrappedDataset(Dataset):
 
     def __getitem__(self, index: int):
         return self.dataset[index]
+
+
+class ExchangedTransform(WrappedDataset):
+    """A data set with another transform than the one it is given.
+
+    timm's loader factory builds the transform and assigns it to the dataset; there it is exchanged.
+
+    Args:
+        dataset: Map-style data set.
+        exchanges: Functions from transform to transform, applied one after the other.
+    """
+
+    def __init__(self, dataset: Dataset, exchanges: Sequence[Callable]):
+        super().__init__(dataset)
+        self.exchanges = exchanges
+
+    @WrappedDataset.transform.setter
+    def transform(self, transform: Callable | tuple | None) -> None:
+        if transform is not None:
+            for exchange in self.exchanges:
+                transform = exchange(transform)
+        self.dataset.transform = transform
+
+
+class ExchangedStreamTransform(ExchangedTransform, IterableImageDataset):
+    """The same for an iterable data set, of a class that timm's loader tells epoch and workers to."""
+
+    def __iter__(self):
+        return iter(self.dataset)
+
+    def set_epoch(self, count: int) -> None:
+        if hasattr(self.dataset, 'set_epoch'):
+            self.dataset.set_epoch(count)
+
+    def set_loader_cfg(self, **settings) -> None:
+        if hasattr(self.dataset, 'set_loader_cfg'):
+            self.dataset.set_loader_cfg(**settings)
+
+
+def wrap_dataset(dataset: Dataset, args) -> Dataset:
+    """Gives a training dataset the transforms of ours that `args` ask for.
+
+    Args:
+        dataset: Dataset, map-style or iterable, before it goes to `timm.data.create_loader`.
+        args: Options returned by `keepaug.prepare`.
+
+    Returns:
+        `dataset` itself where nothing of ours applies to it.
+    """
+    exchanges = []
+    if getattr(getattr(args, 'stood_down', None), 'train_crop_mode', None) == 'pad4':
+        exchanges.append(exchange_crop)
+    if getattr(args, 'keep_paste', False):
+        exchanges.append(pair_up)
+    if not exchanges:
+        return dataset
+    wrapper = ExchangedStreamTransform if isinstance(dataset, IterableDataset) else ExchangedTransform
+    return wrapper(dataset, exchanges)

@@ -11,7 +11,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.utils.data import Dataset
 
 from keepaug import prepare, wrap_dataset
-from keepaug.engine.crop import PadCropDataset, exchange_crop, pad_crop
+from keepaug.engine.crop import exchange_crop, pad_crop
 
 
 def _numbered(height: int, width: int) -> Image.Image:
@@ -73,7 +73,7 @@ def test_only_the_crop_is_exchanged():
 
 
 def test_three_stages_of_splits():
-    dataset = PadCropDataset(OneImage(_numbered(32, 32)))
+    dataset = wrap_dataset(OneImage(_numbered(32, 32)), prepare(Namespace(train_crop_mode='pad4')))
     stages = create_transform((3, 32, 32), is_training=True, separate=True)
     dataset.transform = stages
     assert dataset.transform[1:] == stages[1:]
