@@ -22,6 +22,9 @@ METHODS = {
     'keep-cut-low-early': '--keep-cut --keep-size 8 --keep-saliency low-early',
     'early-exit': '--early-exit',
     'cutout': '--cutout 8',
+    'keep-paste': '--keep-paste --keep-size 8 --aa rand-m9-mstd0.5 --reprob 0.3',
+    'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
+                          '--keep-tau none --train-crop-mode pad4 --mixup 0.2',
     'pad4': '--train-crop-mode pad4',
 }
 MODES = {
@@ -76,8 +79,9 @@ def test_resumes(method, data, tmp_path):
     assert len((run / 'summary.csv').read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize('prefetcher', [True, False])
 @pytest.mark.parametrize('method', METHODS)
-def test_works_in_anothers_script(method, data):
+def test_works_in_anothers_script(method, prefetcher, data):
     """The four lines of the README around a script of another person, with stock's parser and timm's parts."""
     parser = options.create_train_parser()
     keepaug.add_arguments(parser)
@@ -87,7 +91,8 @@ def test_works_in_anothers_script(method, data):
     dataset = keepaug.wrap_dataset(dataset, args)
     loader = create_loader(
         dataset, input_size=(3, 32, 32), batch_size=4, is_training=True, train_crop_mode=args.train_crop_mode,
-        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, num_workers=0, device=torch.device('cpu'))
+        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, auto_augment=args.aa, num_workers=0,
+        device=torch.device('cpu'), use_prefetcher=prefetcher)
     model = timm.create_model(args.model, num_classes=3)
     task = ClassificationTask(model, criterion=LabelSmoothingCrossEntropy(0.1), verbose=False)
     task = keepaug.wrap_task(task, args)

@@ -7,7 +7,7 @@ import torch
 from timm.data import resolve_input_data_config
 from torch import nn
 
-from keepaug.augment import BatchAugment, Compose, create_augment
+from keepaug.augment import BatchAugment, Compose, KeepPaste, create_augment
 from keepaug.models.early_exit import EarlyExit
 
 _logger = logging.getLogger('train')
@@ -23,7 +23,7 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     Raises:
         ValueError: A value does not fit.
     """
-    builders = (_keep_cut, _cutout, _label_mixer)
+    builders = (_keep_paste, _keep_cut, _cutout, _label_mixer)
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
     if not augments:
         return None
@@ -32,11 +32,16 @@ def build_augment(args, model: nn.Module) -> Compose | None:
             try:
                 augment.check_images(images)
             except ValueError as error:
-                # The message begins with the hyper-parameter's name, which is the flag's without its prefix.
-                raise ValueError(f'--keep-{error}') from error
+                raise ValueError(_named_by_flag(str(error), augment, args)) from error
     if getattr(args, 'rank', 0) == 0:
         _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augments)))
     return Compose(augments)
+
+
+def _named_by_flag(message: str, augment: BatchAugment, args) -> str:
+    """A message that begins with a hyper-parameter's name, which is its flag's without the prefix, with the flag."""
+    own = message.startswith('size ') and isinstance(augment, KeepPaste) and args.keep_paste_size is not None
+    return f'--keep-paste-{message}' if own else f'--keep-{message}'
 
 
 def image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
@@ -45,6 +50,24 @@ def image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
     like = next(model.parameters())
     for shape in [(edge, edge) for edge in getattr(args, 'train_img_sizes', None) or ()] or [size]:
         yield like.new_zeros(1, channels, *shape)
+
+
+def _keep_paste(args, model: nn.Module) -> BatchAugment | None:
+    if not getattr(args, 'keep_paste', False):
+        return None
+    return create_augment(
+        'keep-paste',
+        model=model,
+        size=args.keep_size if args.keep_paste_size is None else args.keep_paste_size,
+        tau=args.keep_tau,
+        prob=1. if args.keep_prob is None else args.keep_prob,
+        saliency=args.keep_saliency,
+        low_scale=args.keep_low_scale,
+        # Keep-cut erases in a place of its own, after the paste.
+        reprob=0. if args.keep_cut == 'erase' else args.stood_down.reprob,
+        remode=_remode(args),
+        recount=getattr(args, 'recount', 1),
+    )
 
 
 def _keep_cut(args, model: nn.Module) -> BatchAugment | None:
@@ -71,9 +94,12 @@ def _cutout_settings(args) -> dict[str, Any]:
 
 def _erase_settings(args) -> dict[str, Any]:
     """Stock's random erasing, which stood down for ours."""
-    return dict(
-        fill=getattr(args, 'remode', 'pixel').lower(), max_count=getattr(args, 'recount', 1),
-        prob=args.stood_down.reprob or 1.)
+    return dict(fill=_remode(args), max_count=getattr(args, 'recount', 1), prob=args.stood_down.reprob or 1.)
+
+
+def _remode(args) -> str:
+    """What erasing fills in; stock takes the empty name for const. Another person's parser may lack the flag."""
+    return (getattr(args, 'remode', 'pixel') or 'const').lower()
 
 
 def _cutmix_settings(args) -> dict[str, Any]:

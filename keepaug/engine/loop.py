@@ -120,6 +120,8 @@ def train_one_epoch(
     batches = len(loader)
     updates = math.ceil(batches / settings.grad_accum_steps)
     trailing = batches % settings.grad_accum_steps or settings.grad_accum_steps
+    # Where the task takes pairs, a sample has several rows and counts once.
+    rows_per_sample = getattr(task, 'rows_per_sample', 1)
     loss_power = BATCH_LOSS_POWER[settings.batch_loss_scale]
     create_graph = getattr(optimizer, 'is_second_order', False)
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
@@ -139,7 +141,7 @@ def train_one_epoch(
         if mixup_fn is not None:
             input, target = mixup_fn(input, target)
         input = settings.in_layout(input)
-        batch_size = len(input)
+        batch_size = len(input) // rows_per_sample
         data_wait += time.time() - data_start
 
         with nullcontext() if need_update else task.no_sync():
@@ -182,8 +184,9 @@ def train_one_epoch(
                     f'LR: {lr:.3e}  '
                     f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
                 if settings.image_dir:
+                    # Of pairs the augmented rows, which are what a loader without pairs would give.
                     torchvision.utils.save_image(
-                        input, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                        input[-batch_size:], os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
                         padding=0, normalize=True)
         update_samples = 0
         if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:

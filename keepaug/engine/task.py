@@ -158,6 +158,11 @@ class AugmentedTask(WrappedTask):
         super().__init__(task)
         self.augment = augment
 
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of an incoming batch that are one sample; 2 where the augmentations take pairs."""
+        return self.augment.rows_per_sample
+
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.training:
             return self.task(input, target)

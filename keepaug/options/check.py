@@ -18,6 +18,7 @@ from timm.models import parse_model_name
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit
+from keepaug.options.keep_paste import keep_paste_rows
 from keepaug.options.parse import create_parser
 
 Rows = Iterable[tuple[bool, str]]
@@ -25,7 +26,8 @@ Rows = Iterable[tuple[bool, str]]
 CROP_MODES = (None, '', 'rrc', 'rkrc', 'rkrr', 'pad4')
 # What a bare flag stands for: another person's script may hand us the YAML value `true` as it is.
 BARE = {'keep_cut': 'cutout', 'cutout': 0}
-KEEP_CUT_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
+# What keep-cut and keep-paste share.
+KEEP_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
 
 # Closed sets of names that stock's script or timm reads; `None` (from YAML) leaves timm's own default.
 STOCK_NAMES = {
@@ -65,7 +67,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
             setattr(prepared, name, const if getattr(prepared, name) else None)
 
     complete = _complete(prepared)
-    _refuse(complete, (_values, _crop, _batches, _one_cutter, _effect, check_early_exit))
+    _refuse(complete, (_values, _crop, _batches, _one_cutter, keep_paste_rows, _effect, check_early_exit))
     off = _taken_over(complete)
     if off:
         prepared.stood_down = argparse.Namespace(**{name: getattr(complete, name) for name in off})
@@ -113,10 +115,12 @@ def _refuse(args: argparse.Namespace, checks: Sequence[Callable[[argparse.Namesp
 def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
     """What keepaug does in stock's place: name of the argument and the value that switches stock off."""
     off = {}
-    if args.keep_cut == 'erase':
+    # Keep-cut has a place of its own for it; keep-paste keeps it off the clean image and off what it pastes.
+    if args.keep_cut == 'erase' or args.keep_paste:
         off['reprob'] = 0.
-    # Mixing moves behind our cuts, onto the device: saliency must see whole images.
-    if args.keep_cut == 'cutmix' or (_mixers(args) and (args.keep_cut is not None or args.cutout is not None)):
+    # Mixing moves behind our cuts and pastes, onto the device: saliency must see whole images.
+    ours = args.keep_cut is not None or args.cutout is not None or args.keep_paste
+    if args.keep_cut == 'cutmix' or (_mixers(args) and ours):
         off.update(mixup=0., cutmix=0., cutmix_minmax=None)
     # Without augmentation the loader does not look at the crop mode, and neither do we.
     if args.train_crop_mode == 'pad4' and not args.no_aug:
@@ -208,20 +212,21 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
          f'{args.data} is neither a folder nor a mode of --keep-cut: choose {_any_of(KeepCut.modes)}.'),
         (args.mixup_mode == 'half' and 'cutmix' in _taken_over(args),
          '--mixup-mode half exists in the loader only, and mixing moves to the device here: choose batch, pair or elem.'),
-        (args.keep_cut == 'cutmix' and args.keep_size is not None,
-         f'--keep-size {args.keep_size} has no effect with --keep-cut cutmix, whose size is drawn: drop it.'),
     ]
 
 
 def _effect(args: argparse.Namespace) -> Rows:
-    for name in KEEP_CUT_ONLY:
+    for name in KEEP_ONLY:
         value = getattr(args, name)
         typed = 'none' if name == 'keep_tau' and value is None else value
-        yield args.keep_cut is None and value != _defaults()[name], (
-            f'{_flag(name, typed)} has no effect without --keep-cut: add --keep-cut or drop it.')
+        yield args.keep_cut is None and not args.keep_paste and value != _defaults()[name], (
+            f'{_flag(name, typed)} has no effect without --keep-cut or --keep-paste: add one of them or drop it.')
     stock = _defaults()
+    pasted_at_keep_size = args.keep_paste and args.keep_paste_size is None
     silent = [
-        ('keep_size', args.keep_cut == 'erase', 'with --keep-cut erase, whose size is drawn'),
+        ('keep_size', args.keep_cut in ('erase', 'cutmix') and not pasted_at_keep_size,
+         f'with --keep-cut {args.keep_cut}, whose size is drawn'),
+        ('keep_size', args.keep_cut is None and args.keep_paste_size is not None, 'beside --keep-paste-size'),
         ('resplit', args.keep_cut == 'erase', 'with --keep-cut erase, which cuts every image'),
         ('keep_low_scale', args.keep_saliency in ('full', 'early') or args.keep_tau is None, 'where no reduced image is used'),
         ('scale', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the scale'),

@@ -5,6 +5,7 @@ from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
+from keepaug.options.keep_paste import add_keep_paste
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     stock_first(parser)
     _keep_cut(parser)
+    add_keep_paste(parser)
     _controls(parser)
     add_early_exit(parser)
 
@@ -33,7 +35,8 @@ def _keep_cut(parser: argparse.ArgumentParser) -> None:
         help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
              'cutmix: another image in the place, with the flags of --cutmix')
     add('--keep-tau', type=tau, default=0.6, metavar='SHARE',
-        help='share of windows, by saliency, among which the one to remove is drawn; none: draw blindly')
+        help='share of windows, by saliency, among which the one to remove is drawn (the one to paste: among the '
+             'others); none: draw blindly')
     add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')
     add('--keep-prob', type=float, metavar='P', help='probability per image; unset: 1')
     add('--keep-saliency', choices=SALIENCIES,

@@ -1,10 +1,15 @@
 """The training loop on models of a few numbers, against what can be worked out by hand."""
+import itertools
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import Image
 from timm.task import ClassificationTask
 from torch import nn
 
-from keepaug.engine import LoopSettings, train_one_epoch
+from keepaug.engine import LoopSettings, loop, train_one_epoch
 from keepaug.engine.device import Precision
 
 
@@ -57,6 +62,44 @@ def test_loss_is_weighted_by_batch_size():
     batches = _batches([1.], size=3) + _batches([5.], size=1)
     loss = train_one_epoch(0, _task(weight), batches, Counted([weight]), _settings())['loss']
     assert loss == pytest.approx((3 * 1 + 1 * 5) / 4)
+
+
+class Halves(nn.Module):
+    """A task that takes two rows per sample, as those around keep-paste do, and uses the last ones."""
+    rows_per_sample = 2
+
+    def __init__(self, task: ClassificationTask):
+        super().__init__()
+        self.task = task
+
+    def forward(self, x, target):
+        rows = len(x) // 2
+        return self.task(x[rows:], target[:rows])
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == 'task' else getattr(self.task, name)
+
+
+@pytest.mark.parametrize('target_rows', [1, 2])
+def test_pairs_count_once(target_rows, tmp_path, caplog, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(loop, 'time', SimpleNamespace(time=lambda: float(next(clock))))
+    weight = nn.Parameter(torch.ones(()))
+    batches = [
+        (torch.cat([torch.zeros(size, 1, 4, 4), torch.full((size, 1, 4, 4), value)]),
+         torch.zeros(size * target_rows, dtype=torch.long)) for size, value in ((3, 1.), (1, 5.))]
+    optimizer = Counted([weight])
+    with caplog.at_level('INFO', 'train'):
+        settings = _settings(
+            average_batch_size=2., batch_loss_scale='linear', log_interval=1, image_dir=str(tmp_path))
+        loss = train_one_epoch(0, Halves(_task(weight)), batches, optimizer, settings)['loss']
+    # Weighted by size in the mean and by size / 2 in the loss itself; pairs taken for two samples would double that.
+    assert loss == pytest.approx((3 * 1.5 * 1 + 1 * 0.5 * 5) / 4)
+    assert [gradient.item() for gradient in optimizer.gradients] == pytest.approx([1.5, 2.5])
+    for record, size in zip(caplog.records, (3, 1), strict=True):
+        seconds, rate = re.search(r'Time: ([\d.]+)s, +([\d.]+)/s', record.message).groups()
+        assert float(rate) * float(seconds) == pytest.approx(size, rel=0.02)  # the line rounds
+    assert Image.open(tmp_path / 'train-batch-0.jpg').size == (3 * 4, 4)
 
 
 @pytest.mark.parametrize('scale, power', [('none', 0.), ('sqrt', .5), ('linear', 1.)])

@@ -40,6 +40,18 @@ OURS = [
     ('--keep-low-scale 0.25', '--keep-low-scale 0.25', '--keep-cut'),
     ('--cutout --keep-size 8', '--keep-size 8', '--keep-cut'),
     ('--keep-cut --keep-tau none --keep-saliency full', '--keep-saliency full', '--keep-tau none'),
+    ('--keep-paste', '--keep-paste', '--aa'),
+    ('--keep-paste --aa rand-m9 --no-aug', '--keep-paste', '--no-aug'),
+    ('--keep-paste --aa rand-m9 --naflex-loader', '--keep-paste', '--naflex-loader'),
+    ('--keep-paste --aa rand-m9 --aug-splits 3', '--keep-paste', '--aug-splits 3'),
+    ('--keep-paste --aa rand-m9 --train-img-sizes 32 64', '--keep-paste', '--train-img-sizes'),
+    ('--keep-paste --aa rand-m9 --resplit', '--keep-paste', '--resplit'),
+    ('--keep-paste --aa rand-m9 --keep-paste-size 0', '--keep-paste-size 0'),
+    ('--keep-paste --aa rand-m9 --keep-paste-size 33 --img-size 32', '--keep-paste-size 33', 'at most 32'),
+    ('--keep-paste --aa rand-m9 --keep-paste-size 8 --keep-size 6', '--keep-size 6', '--keep-paste-size'),
+    ('--keep-paste --aa rand-m9 --cutmix 1 --mixup-mode half', '--mixup-mode half', 'elem'),
+    ('--keep-paste --aa rand-m9 --keep-paste-size 8 --keep-cut erase --keep-size 6', '--keep-size 6', 'erase'),
+    ('--keep-paste-size 8', '--keep-paste-size 8', '--keep-paste'),
     ('--train-crop-mode pad5', '--train-crop-mode pad5', 'pad4'),
     ('--train-crop-mode pad4 --naflex-loader', '--train-crop-mode pad4', '--naflex-loader'),
     ('--train-crop-mode pad4 --train-img-sizes 32 64', '--train-crop-mode pad4', '--train-img-sizes'),
@@ -133,6 +145,10 @@ def test_refusal_is_one_sentence(no_cuda, check, line, named):
     '--keep-cut erase --reprob 0.3', '--keep-cut erase --keep-prob 0.3', '--keep-cut --reprob 0.3 --keep-prob 0.3',
     '--keep-cut --mixup 0.2 --cutmix 1', '--train-crop-mode rkrc', '--train-crop-mode pad4 --keep-cut',
     '--train-crop-mode pad4 --no-aug --train-img-sizes 32',
+    '--keep-paste --aa v0', '--keep-paste --aa rand-m9 --keep-paste-size 6 --keep-cut --keep-size 8 --keep-tau 0.8',
+    '--keep-paste --aa rand-m9 --keep-size 8 --keep-cut erase --reprob 0.3',
+    '--keep-paste --aa 3a --cutout --mixup 0.2 --no-prefetcher',
+    '--keep-paste --aa augmix-m5-w2 --keep-saliency low --keep-low-scale 0.25 --keep-prob 0.5 --reprob 0.3',
 ])
 def test_prepare_accepts(line):
     args = on_cpu(line)
@@ -187,6 +203,12 @@ def test_erase_stands_the_eraser_down():
     assert prepared.reprob == 0 and prepared.stood_down == argparse.Namespace(reprob=0.3)
     assert prepare(parse('--keep-cut --reprob 0.3')).reprob == 0.3
     assert prepare(parse('--keep-cut erase')).stood_down.reprob == 0
+
+
+def test_paste_stands_eraser_and_mixers_down():
+    prepared = prepare(parse('--keep-paste --aa rand-m9 --reprob 0.3 --mixup 0.2'))
+    assert (prepared.reprob, prepared.mixup, prepared.cutmix) == (0, 0, 0)
+    assert (prepared.stood_down.reprob, prepared.stood_down.mixup) == (0.3, 0.2)
 
 
 def test_pad4_stands_the_crop_down():

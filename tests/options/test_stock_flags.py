@@ -57,7 +57,8 @@ def test_stock_values_are_untouched_by_our_flags():
     ours = vars(create_parser().parse_args(['data']))
     assert stock.items() <= ours.items()
     assert ours.keys() - stock.keys() == {
-        'keep_cut', 'keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale', 'cutout', 'check'}
+        'keep_cut', 'keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale', 'keep_paste',
+        'keep_paste_size', 'cutout', 'check'}
 
 
 def test_the_file_of_defaults_is_mentioned():
