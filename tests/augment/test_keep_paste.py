@@ -75,10 +75,8 @@ def test_region_lies_above_the_quantile_of_the_clean_rows(tau):
     saliency = input_saliency(model, x[:24], target[:24])
     assert torch.equal(augment.last['saliency'], saliency)
     for shown, (x0, y0, x1, y1) in zip(saliency[:, 0], augment.last['boxes'][:, 0].tolist()):
-        sums = window_sums(shown, (5, 5))
-        # Sums of windows are exact to rounding here and to the bit there.
-        quantile = np.quantile(sums.numpy(), tau, method='lower')
-        assert sums[y0, x0] >= quantile * (1 - 1e-9)
+        assert (x1 - x0, y1 - y0) == (5, 5)
+        assert admitted_places(window_sums(shown, (5, 5)), tau, 'high')[y0, x0]
 
 
 def test_every_window_above_the_quantile_is_drawn_alike():
@@ -97,8 +95,7 @@ def test_every_window_above_the_quantile_is_drawn_alike():
     assert independent_p(index, len(places)) > SIGNIFICANT
 
 
-def test_saliency_is_that_of_the_label_on_the_clean_side():
-    """The model sees evidence in whatever is not 0, and only the clean side has any; class 0 reads the left half."""
+def test_saliency_is_that_of_the_label():
     weights = torch.zeros(2, 1, 8, 8)
     weights[0, :, :, :4] = 1.
     weights[1, :, :, 4:] = 1.
@@ -107,6 +104,7 @@ def test_saliency_is_that_of_the_label_on_the_clean_side():
     target = torch.arange(200) % 2
     augment(torch.ones(400, 1, 8, 8), target.repeat(2), seeded())
     x0 = augment.last['boxes'][:, 0, 0]
+    # Class 0 is told by the left half, so that is kept, although class 1 is predicted for all.
     assert (x0[target == 0] <= 2).all() and (x0[target == 1] >= 4).all()
 
 

@@ -55,7 +55,8 @@ def _saliency_on_one_rank(rank: int) -> dict:
 def _whole_script(rank: int, folder: Path) -> dict:
     """train.py as torchrun starts it, with a validation set that two processes cannot share evenly."""
     run = run_train(
-        f'{folder / "images"} {TINY} -b 4 -vb 4 --epochs 1 --keep-cut --keep-size 8 --model-ema', folder)
+        f'{folder / "images"} {TINY} -b 4 -vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema',
+        folder)
     early = run_train(
         f'{folder / "images"} {TINY} -b 4 --epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early', folder, 'early')
     run_train(
