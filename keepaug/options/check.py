@@ -18,7 +18,7 @@ from timm.models import parse_model_name
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit
-from keepaug.options.keep_paste import keep_paste_rows
+from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.parse import create_parser
 
 Rows = Iterable[tuple[bool, str]]
@@ -67,7 +67,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
             setattr(prepared, name, const if getattr(prepared, name) else None)
 
     complete = _complete(prepared)
-    _refuse(complete, (_values, _crop, _batches, _one_cutter, keep_paste_rows, _effect, check_early_exit))
+    _refuse(complete, (_values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit))
     off = _taken_over(complete)
     if off:
         prepared.stood_down = argparse.Namespace(**{name: getattr(complete, name) for name in off})

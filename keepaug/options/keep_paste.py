@@ -1,19 +1,19 @@
 """The flags of keep-paste, and what is refused beside it."""
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 
 def add_keep_paste(parser: argparse.ArgumentParser) -> None:
     """Adds the flags; those of the region are keep-cut's."""
-    add = parser.add_argument_group('keep-paste: put back what the policy of --aa did to a salient region').add_argument
+    add = parser.add_argument_group('keep-paste: put back a salient region that the policy of --aa changed').add_argument
     add('--keep-paste', action='store_true',
         help='turn it on: paste a window of the image before the policy, one whose saliency lies above the share '
              '--keep-tau of all windows, at its place over the image after it')
     add('--keep-paste-size', type=int, metavar='PX', help='side of the pasted window in pixels; unset: --keep-size')
 
 
-def keep_paste_rows(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
-    """Rows (refused, sentence) over complete arguments."""
+def check_keep_paste(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    """Refusals, as rows of (refused, sentence)."""
     size, image = args.keep_paste_size, min(args.input_size[1:]) if args.input_size else args.img_size
     yield size is not None and not args.keep_paste, (
         f'--keep-paste-size {size} has no effect without --keep-paste: add --keep-paste or drop it.')
