@@ -1,6 +1,7 @@
 """Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
@@ -52,44 +53,49 @@ def _saliency_on_one_rank(rank: int) -> dict:
     return dict(gradients=[parameter.grad for parameter in model.parameters()])
 
 
-def _whole_script(rank: int, folder: Path) -> dict:
-    """train.py as torchrun starts it, with a validation set that two processes cannot share evenly."""
-    run = run_train(
-        f'{folder / "images"} {TINY} -b 4 -vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema',
-        folder)
-    early = run_train(
-        f'{folder / "images"} {TINY} -b 4 --epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early', folder, 'early')
-    run_train(
-        f'{folder / "images"} {TINY} -b 4 --epochs 2 --early-exit --resume {early}/last.pth.tar', folder, 'early')
-    return dict(run=str(run), early=str(early))
+# Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share evenly.
+SCRIPTS = [
+    ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema'),
+    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early'),
+    ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
+]
 
 
 CASES = {'train': _train_with_keep_cut, 'saliency': _saliency_on_one_rank}
 
 
-def _process(rank: int, folder: Path, port: int) -> None:
+def _process(rank: int, folder: Path, ports: list[int]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(ports[0]), RANK=str(rank), LOCAL_RANK=str(rank),
         WORLD_SIZE=str(WORLD_SIZE))
     dist.init_process_group('gloo')
     results = {name: case(rank) for name, case in CASES.items()}
     dist.destroy_process_group()
-    results['script'] = _whole_script(rank, folder)
+    for port, (name, flags) in zip(ports[1:], SCRIPTS, strict=True):
+        os.environ['MASTER_PORT'] = str(port)  # on the same one, a process may still meet the run before
+        run_train(f'{folder / "images"} {TINY} -b 4 {flags.format(folder=folder)}', folder, name)
     torch.save(results, folder / f'rank{rank}.pt')
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
-    """Results of both processes, by case."""
+def processes(tmp_path_factory):
+    """The folder of the runs, and the results of both processes by case."""
     folder = tmp_path_factory.mktemp('ranks')
     write_images(folder / 'images', per_class=5)
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(1 + len(SCRIPTS))]
+        for probe in sockets:
+            probe.bind(('127.0.0.1', 0))
+        ports = [probe.getsockname()[1] for probe in sockets]
     with mock.patch.dict(os.environ):
-        mp.spawn(_process, args=(folder, port), nprocs=WORLD_SIZE)
-    return [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
+        mp.spawn(_process, args=(folder, ports), nprocs=WORLD_SIZE)
+    return folder, [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
+
+
+@pytest.fixture(scope='module')
+def ranks(processes):
+    return processes[1]
 
 
 def test_processes_agree_on_weights_and_loss(ranks):
@@ -109,15 +115,15 @@ def test_saliency_calls_no_collective(ranks):
     assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_whole_script(ranks):
-    run = Path(ranks[0]['script']['run'])
+def test_whole_script(processes):
+    run = processes[0] / 'run'
     assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= {path.name for path in run.iterdir()}
     # 15 validation images: padding for the second process must not count.
     top1 = float((run / 'summary.csv').read_text().splitlines()[1].split(',')[3])
     assert top1 * 15 / 100 == pytest.approx(round(top1 * 15 / 100), abs=1e-6)
 
 
-def test_early_head_is_trained_by_both_and_resumes(ranks):
-    state = torch.load(Path(ranks[0]['script']['early']) / 'last.pth.tar', weights_only=False)
+def test_early_head_is_trained_by_both_and_resumes(processes):
+    state = torch.load(processes[0] / 'early' / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 1 and set(state['task_state']) == {'early_exit', 'early_exit_optimizer'}
     assert not any(name.startswith(('module.', 'backbone.', 'head.')) for name in state['state_dict'])
