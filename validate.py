@@ -3,7 +3,7 @@
 
     python validate.py /data/imagenet --model resnet50 --checkpoint output/train/run/model_best.pth.tar
 
-Every flag of timm's script keeps its meaning; `python validate.py --help` lists them.
+Every flag of timm's script keeps its meaning; `python validate.py --help` lists them and ours, --analysis-dir.
 """
 import argparse
 import copy
@@ -18,9 +18,11 @@ from timm.utils import random_seed, setup_default_logging
 import keepaug  # noqa: F401  registers our networks with timm
 from keepaug import engine, options
 from keepaug.engine import validation
+from keepaug.engine.analysis import Analysis, check_analysis, class_names, run_folder
 
 _logger = logging.getLogger('validate')
 parser = options.create_validate_parser()
+options.add_analysis(parser)
 
 
 def validate(args) -> OrderedDict:
@@ -54,6 +56,10 @@ def validate(args) -> OrderedDict:
     if not args.naflex_loader:
         validation.warm_up(model, args, data_config, device, precision)
 
+    analysis, analysis_dir = None, getattr(args, 'analysis_dir', '')  # stock's parser does not have it
+    if analysis_dir:
+        num_classes = len(valid_labels or range(args.num_classes))
+        analysis = Analysis(num_classes, class_names(loader, num_classes), device)
     metrics = validation.measure(
         model, loader, device, precision.dtype, precision.autocast,
         prefetched=not args.no_prefetcher,
@@ -62,13 +68,14 @@ def validate(args) -> OrderedDict:
         real_labels=real_labels,
         average=args.metrics_avg,
         log_interval=args.log_freq,
+        observe=analysis and analysis.update,
     )
     top1, top5 = metrics.pop('top1'), metrics.pop('top5')
     metrics.pop('loss')
     _logger.info(' * ' + ' '.join([
         f'Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})',
         *(f'{name} {value:.3f}' for name, value in metrics.items())]))
-    return OrderedDict(
+    results = OrderedDict(
         model=args.model,
         top1=round(top1, 4), top1_err=round(100 - top1, 4),
         top5=round(top5, 4), top5_err=round(100 - top5, 4),
@@ -78,6 +85,9 @@ def validate(args) -> OrderedDict:
         crop_pct=1. if pooled else data_config['crop_pct'],
         interpolation=data_config['interpolation'],
     )
+    if analysis is not None:
+        analysis.write(analysis_dir, results)
+    return results
 
 
 def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
@@ -86,6 +96,8 @@ def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
     try:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
+            if args.analysis_dir:
+                run['analysis_dir'] = run_folder(args.analysis_dir, run['checkpoint'] or run['model'])
             try:
                 result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=True)
             except ValueError as error:
@@ -112,6 +124,8 @@ def main() -> None:
     validation.check_averaging(args)
     engine.check_data_folder(args.dataset, args.data or args.data_dir)
     validation.check_results_file(args.results_file)
+    check_analysis(args.analysis_dir, args.real_labels)
+    validation.open_exported_folder(args)
     runs = validation.choose_runs(args)
     if runs == [{}]:
         results = validate_with_retry(args, args.retry)

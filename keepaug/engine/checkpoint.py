@@ -14,12 +14,15 @@ from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
 
-def check_checkpoint(path: str, flag: str) -> None:
+def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
     """Says in a sentence why a file is no checkpoint, without running anything in it.
 
     Args:
         path: File to read.
         flag: The flag that named it, for the sentence.
+
+    Returns:
+        What it holds; nothing for formats that cannot hold code, which are left unread.
 
     Raises:
         ValueError: The file is missing, truncated, not a checkpoint, or would execute code.
@@ -27,7 +30,7 @@ def check_checkpoint(path: str, flag: str) -> None:
     if not os.path.isfile(path):
         raise ValueError(f'{flag} {path} does not exist; name a checkpoint file.')
     if path.endswith(('.safetensors', '.npz', '.npy')):
-        return  # no format that can hold code
+        return {}
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -38,6 +41,7 @@ def check_checkpoint(path: str, flag: str) -> None:
         raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint.') from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
+    return checkpoint
 
 
 def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -> int:

@@ -9,9 +9,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from json import JSONDecodeError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader, resolve_input_data_config
 from timm.layers import apply_test_time_pool
 from timm.models import (
@@ -36,6 +38,17 @@ _logger = logging.getLogger('validate')
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
 
+# Where timm's scripts keep the running average.
+AVERAGED = ('state_dict_ema', 'model_ema')
+# What counts as a checkpoint in a folder; safetensors only where there is none of these.
+CHECKPOINTS = ('*.pth.tar', '*.pth')
+
+
+def open_exported_folder(args) -> None:
+    """Takes a folder that `keepaug.export timm` wrote as the model it is, where it is given as checkpoint."""
+    if os.path.isfile(os.path.join(args.checkpoint, 'config.json')) and not _find(args.checkpoint, *CHECKPOINTS):
+        args.model, args.checkpoint = f'local-dir:{args.checkpoint}', ''
+
 
 def choose_runs(args) -> list[dict[str, str]]:
     """What to validate: changes of `model` and `checkpoint` to the options, one entry per run.
@@ -47,7 +60,7 @@ def choose_runs(args) -> list[dict[str, str]]:
         ValueError: The folder holds no checkpoint.
     """
     if os.path.isdir(args.checkpoint):
-        files = [path for end in ('*.pth.tar', '*.pth') for path in glob.glob(os.path.join(args.checkpoint, end))]
+        files = _find(args.checkpoint, *CHECKPOINTS) or _find(args.checkpoint, '*.safetensors')
         if not files:
             raise ValueError(f'--checkpoint {args.checkpoint} holds no *.pth.tar or *.pth; name another folder.')
         return [dict(model=args.model, checkpoint=path) for path in sorted(files, key=natural_key)]
@@ -63,6 +76,10 @@ def choose_runs(args) -> list[dict[str, str]]:
     return [dict(model=name, checkpoint='') for name in names] or [{}]
 
 
+def _find(folder: str, *patterns: str) -> list[str]:
+    return [path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(folder), pattern))]
+
+
 def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any], bool]:
     """The model to judge, with the checkpoint's weights, on the CPU.
 
@@ -73,21 +90,23 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         ValueError: The model is unknown, or the checkpoint is unreadable or of another model.
     """
     set_kernels(args)
-    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
+    if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
+        in_chans = 3
     if args.checkpoint:
-        check_checkpoint(args.checkpoint, '--checkpoint')
+        held = check_checkpoint(args.checkpoint, '--checkpoint')
+        if args.use_ema and all(held.get(key) is None for key in AVERAGED):
+            # timm would take the plain weights without a word.
+            raise ValueError(
+                f'--use-ema finds no average in --checkpoint {args.checkpoint}: drop it, or train with --model-ema.')
     try:
-        model_args = resolve_model_input_args(args.model, vars(args), in_chans=in_chans, **args.model_kwargs)
-        model = create_model(
-            pretrained=args.pretrained,
-            num_classes=args.num_classes,
-            global_pool=args.gp,
-            scriptable=args.torchscript,
-            **model_args,
-        )
+        model_args = resolve_model_input_args(
+            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
+            **args.model_kwargs)
+        model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
-    except (RuntimeError, TypeError, AssertionError, KeyError) as error:
+    except (RuntimeError, TypeError, AssertionError, KeyError, SafetensorError, JSONDecodeError) as error:
         what = f'--checkpoint {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
         raise ValueError(f'{what} cannot be loaded: {first_line(error)}.') from error
     if args.num_classes is None:
@@ -211,6 +230,7 @@ def measure(
         real_labels: RealLabelsImagenet | None = None,
         average: str | None = None,
         log_interval: int = 10,
+        observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> OrderedDict[str, float]:
     """One pass over the data.
 
@@ -226,6 +246,7 @@ def measure(
         real_labels: Judge whose top-1 and top-5 replace the plain ones.
         average: 'micro', 'macro' or 'weighted' for precision, recall and F1; None for none.
         log_interval: Batches between log lines.
+        observe: Is given the logits and targets of each batch.
 
     Returns:
         `loss`, `top1`, `top5` and, with `average`, `<average>_precision`, `_recall`, `_f1_score`; all but the loss in
@@ -250,6 +271,8 @@ def measure(
         if real_labels is not None:
             real_labels.add_result(output)
         evaluator.update(output, target)
+        if observe is not None:
+            observe(output, target)
         if average:
             predicted.append(output.argmax(1).cpu())
             wanted.append(target.cpu())

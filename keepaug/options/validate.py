@@ -16,6 +16,13 @@ def create_validate_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_analysis(parser: argparse.ArgumentParser) -> None:
+    """The one flag that stock does not have."""
+    parser.add_argument_group('this script').add_argument(
+        '--analysis-dir', default='', metavar='DIR',
+        help='folder to write calibration error, accuracy per class and confusion matrix to')
+
+
 def _dataset(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('dataset')
     shared.add_data_source(group)

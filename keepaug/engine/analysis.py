@@ -1,0 +1,153 @@
+"""What a validation says beyond top-1: calibration, accuracy per class, which classes are taken for which."""
+import csv
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEEDED = ('torchmetrics', 'matplotlib')
+# Bins of confidence of the calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+BINS = 15
+# Beyond so many classes their names cannot be read in the picture.
+NAMED_CLASSES = 50
+
+
+def check_analysis(folder: str, real_labels: str) -> None:
+    """Says before a validation that its analysis is impossible.
+
+    Args:
+        folder: Value of `--analysis-dir`; empty for no analysis.
+        real_labels: Value of `--real-labels`.
+
+    Raises:
+        ValueError: A package is missing, the folder cannot be made, or the labels are of another kind.
+    """
+    if not folder:
+        return
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f'--analysis-dir needs {" and ".join(missing)}: pip install keepaug[eval].')
+    if real_labels:
+        raise ValueError('--analysis-dir counts one label per image, --real-labels has several: drop one of the two.')
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--analysis-dir {folder} cannot be made ({error.strerror}); choose another.') from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f'--analysis-dir {folder} may not be written; choose another.')
+
+
+class Analysis:
+    """Gathers outputs of a validation.
+
+    Args:
+        num_classes: Classes the model chooses from.
+        names: Names of the classes by index, or None.
+        device: Device of the outputs.
+    """
+
+    def __init__(self, num_classes: int, names: Sequence[str] | None = None, device: torch.device | None = None):
+        from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+        self.names = list(names) if names else [str(index) for index in range(num_classes)]
+        self.calibration = MulticlassCalibrationError(num_classes, n_bins=BINS, norm='l1').to(device)
+        self.confusion = MulticlassConfusionMatrix(num_classes).to(device)
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            output: Logits (B, K).
+            target: Class indices (B,).
+        """
+        self.calibration.update(output.float().softmax(1), target)
+        self.confusion.update(output.argmax(1), target)
+
+    def compute(self) -> dict[str, Any]:
+        """Results so far.
+
+        Returns:
+            `ece`: expected calibration error in percent. `classes`: per class its `name`, `images` and `accuracy` in
+            percent (None without images). `confusion`: images by true class (rows) and predicted class (columns).
+        """
+        confusion = self.confusion.compute().cpu()
+        images, correct = confusion.sum(1).tolist(), confusion.diag().tolist()
+        return dict(
+            ece=round(100 * self.calibration.compute().item(), 4),
+            classes=[
+                dict(name=name, images=count, accuracy=round(100 * right / count, 4) if count else None)
+                for name, count, right in zip(self.names, images, correct)],
+            confusion=confusion.tolist(),
+        )
+
+    def write(self, folder: str, results: Mapping[str, Any]) -> None:
+        """Writes `analysis.json` with everything, and for spreadsheets and eyes `summary.csv`, `classes.csv`,
+        `confusion.csv` and `confusion.png`.
+
+        Args:
+            folder: Folder to write to; it is made.
+            results: Results of the validation, to stand beside.
+
+        Raises:
+            ValueError: The folder cannot be written.
+        """
+        found = self.compute()
+        summary = {**results, 'ece': found['ece']}
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(os.path.join(folder, 'analysis.json'), 'w') as file:
+                json.dump({**results, **found}, file, indent=4)
+            _write_rows(os.path.join(folder, 'summary.csv'), [summary.keys(), summary.values()])
+            _write_rows(os.path.join(folder, 'classes.csv'), [
+                ('class', 'name', 'images', 'accuracy'),
+                *((index, *row.values()) for index, row in enumerate(found['classes']))])
+            _write_rows(os.path.join(folder, 'confusion.csv'), [
+                ('true \\ predicted', *self.names),
+                *((name, *row) for name, row in zip(self.names, found['confusion']))])
+            draw_confusion(os.path.join(folder, 'confusion.png'), found['confusion'], self.names, summary)
+        except OSError as error:
+            raise ValueError(f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
+
+
+def run_folder(folder: str, run: str) -> str:
+    """The folder of one among several runs, by its checkpoint or model."""
+    name = os.path.basename(run)
+    return os.path.join(folder, name.removesuffix('.tar').removesuffix('.pth').removesuffix('.safetensors'))
+
+
+def class_names(loader: Any, num_classes: int) -> list[str] | None:
+    """Names of the classes of an image folder by index, or None where the data set does not tell."""
+    indices = getattr(getattr(getattr(loader, 'dataset', None), 'reader', None), 'class_to_idx', None)
+    if not isinstance(indices, Mapping) or sorted(indices.values()) != list(range(num_classes)):
+        return None
+    return sorted(indices, key=indices.get)
+
+
+def draw_confusion(
+        path: str, confusion: Sequence[Sequence[int]], names: Sequence[str], results: Mapping[str, Any]) -> None:
+    """Draws the share of each true class (row) that was taken for each class (column), as a PNG."""
+    from matplotlib.figure import Figure
+    counts = torch.tensor(confusion, dtype=torch.float)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    few = len(names) <= NAMED_CLASSES
+    side = min(4 + 0.25 * len(names), 16)
+    figure = Figure(figsize=(side + 1, side), layout='constrained')
+    axes = figure.subplots()
+    picture = axes.imshow(shares.numpy(), cmap='Blues', vmin=0, vmax=1)
+    figure.colorbar(picture, label='share of the true class', shrink=0.8)
+    axes.set(
+        xlabel='predicted', ylabel='true',
+        title=f'{results["model"]}: top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %, '
+              f'calibration error {results["ece"]:.2f} %')
+    if few:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    figure.savefig(path, dpi=120)
+
+
+def _write_rows(path: str, rows) -> None:
+    with open(path, 'w', newline='') as file:
+        csv.writer(file).writerows(rows)

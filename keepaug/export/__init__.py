@@ -1,0 +1,1 @@
+"""Trained models for other libraries: `python -m keepaug.export FORMAT CHECKPOINT --output PATH`."""

@@ -1,0 +1,4 @@
+"""python -m keepaug.export FORMAT CHECKPOINT --output PATH"""
+from keepaug.export.command import main
+
+main()

@@ -1,0 +1,117 @@
+"""The command line of the exports."""
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keepaug  # noqa: F401  registers our networks with timm
+from keepaug.export import detectron2, detectron2_timm, onnx, safetensors, timm_folder, torchvision
+from keepaug.export.output import check_output
+from keepaug.export.source import Source, load_source, read_labels
+from keepaug.options import shared
+
+DESCRIBED = ('model', 'num_classes', 'gp', 'model_kwargs', 'in_chans', 'img_size', 'input_size', 'mean', 'std',
+             'crop_pct', 'interpolation')
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        export: Writes a `Source` to a path and tells what it did.
+        help: What it is.
+        folder: Whether it writes a folder.
+        suffix: How the name of its file must end.
+        labels: Whether it holds names of classes.
+        base: Whether it takes a Detectron2 configuration to build upon.
+        check: Raises `ValueError` where the export is impossible on this machine.
+    """
+    export: Callable[..., str]
+    help: str
+    folder: bool = False
+    suffix: str = ''
+    labels: bool = False
+    base: bool = False
+    check: Callable[[], None] = lambda: None
+
+
+FORMATS = {
+    'detectron2': Format(
+        detectron2.export, "a plain ResNet as Detectron2's own backbone: backbone.pkl and config.yaml",
+        folder=True, base=True),
+    'detectron2-timm': Format(
+        detectron2_timm.export, 'any network with stages for Detectron2: config.yaml, weights and a module to import',
+        folder=True, base=True),
+    'torchvision': Format(torchvision.export, "a plain ResNet as the backbone of torchvision's detectors"),
+    'timm': Format(
+        timm_folder.export, 'a folder that timm loads as local-dir:FOLDER and that may go to the Hub',
+        folder=True, labels=True),
+    'safetensors': Format(
+        safetensors.export, 'one file of weights that describes itself and holds no code',
+        suffix=safetensors.SUFFIX, labels=True),
+    'onnx': Format(
+        onnx.export, 'a graph from normalised images to logits', suffix=onnx.SUFFIX, labels=True,
+        check=onnx.check_installed),
+}
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """One subcommand per format."""
+    parser = argparse.ArgumentParser(
+        prog='python -m keepaug.export', description='Write a trained model for other libraries.')
+    commands = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)
+    for name, form in FORMATS.items():
+        command = commands.add_parser(
+            name, help=form.help, description=f'Write {form.help}.', formatter_class=shared.HelpFormatter)
+        add = command.add_argument
+        add('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training run, or a file of weights')
+        add('-o', '--output', required=True, metavar='PATH', help='folder to make' if form.folder else 'file to write')
+        add('--no-ema', action='store_true', help='take the plain weights where the checkpoint also has an average')
+        if form.labels:
+            add('--labels', default='', metavar='PATH',
+                help='file with a class name per line, or the image folder of the run')
+        if form.base:
+            add('--base', default='', metavar='FILE', help='configuration of a detector to build upon (_BASE_)')
+        group = command.add_argument_group('model, where the checkpoint does not describe it')
+        group.add_argument('--model', default='', metavar='NAME', help='architecture')
+        shared.add_head(group)
+        shared.add_model_kwargs(group)
+        shared.add_input_shape(group)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Exports as the arguments say.
+
+    Raises:
+        ValueError: One sentence for the user; nothing was written.
+    """
+    form = FORMATS[args.format]
+    form.check()
+    source = load_source(args.checkpoint, {name: getattr(args, name) for name in DESCRIBED}, use_ema=not args.no_ema)
+    check_output(args.output, args.checkpoint, form.folder, form.suffix)
+    _describe(source)
+    options = {}
+    if form.labels and args.labels:
+        options['labels'] = read_labels(args.labels, source.model.num_classes)
+    if form.base and args.base:
+        options['base'] = args.base
+    print(form.export(source, args.output, **options))
+
+
+def _describe(source: Source) -> None:
+    size = ' x '.join(map(str, source.data_config['input_size']))
+    weights = 'the running average (EMA); --no-ema takes the plain ones' if source.averaged else 'the plain ones'
+    print(f'{source.architecture}, {source.model.num_classes} classes, images of {size}. Weights: {weights}.')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; what its user can mend is one sentence and exit status 2."""
+    parser = create_parser()
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+    except KeyboardInterrupt:
+        parser.exit(130, f'{parser.prog}: interrupted, {args.output} was not written.\n')

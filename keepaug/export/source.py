@@ -1,0 +1,203 @@
+"""What is exported: a checkpoint, and the model that it describes itself."""
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+from safetensors import SafetensorError, safe_open
+from timm.data import resolve_input_data_config
+from timm.models import clean_state_dict, is_model, parse_model_name, resolve_model_input_args
+from timm.utils import natural_key
+from torch import Tensor, nn
+
+from keepaug.engine.checkpoint import check_checkpoint
+from keepaug.engine.sentence import first_line
+
+# Where timm's scripts keep weights, in the order in which timm looks for them.
+AVERAGED, PLAIN = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
+# What a run may say about its images; the rest is the architecture's own.
+PREPROCESSING = ('in_chans', 'img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+# The key under which our safetensors files hold what timm writes to config.json.
+CONFIG_KEY = 'timm_config'
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model with all that its users must know.
+
+    Attributes:
+        path: The checkpoint.
+        model: The model with its weights, in float32, on the CPU and in eval mode.
+        preprocessing: What the run said about its images, as named arguments of timm's scripts.
+        data_config: How images enter the model: `input_size` (C, H, W) in pixels, `mean` and `std` for pixels in
+            [0, 1], `crop_pct`, `crop_mode`, `interpolation`.
+        averaged: Whether the weights are the running average (EMA).
+    """
+    path: str
+    model: nn.Module
+    preprocessing: dict[str, Any]
+    data_config: dict[str, Any]
+    averaged: bool
+
+    @property
+    def architecture(self) -> str:
+        return self.model.pretrained_cfg['architecture']
+
+
+def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: bool = True) -> Source:
+    """Builds the model a checkpoint describes and loads its weights, without running anything in the file.
+
+    Args:
+        path: Checkpoint of a training run, file of weights, or a safetensors file of ours.
+        overrides: Arguments of timm's scripts (`model`, `num_classes`, `model_kwargs`, `mean` ...) that go before those
+            the checkpoint holds; unset ones (None, empty) are ignored.
+        use_ema: Take the running average where there is one.
+
+    Raises:
+        ValueError: The file is missing, damaged, would execute code, or is not of the model.
+    """
+    recorded, weights, averaged = _read(path, use_ema)
+    args = {**recorded, **{name: value for name, value in (overrides or {}).items() if value not in (None, '', {})}}
+    if not args.get('model'):
+        raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
+    try:
+        model = _build(args)
+        data_config = resolve_input_data_config(model, args=args)
+    except (RuntimeError, TypeError, AssertionError, AttributeError, KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
+            'give --model, --num-classes and --model-kwargs of the run that wrote it.') from error
+    _load(model, weights, path, args['model'])
+    return Source(
+        path=path,
+        model=model.eval(),
+        preprocessing={name: args[name] for name in PREPROCESSING if args.get(name)},
+        data_config=data_config,
+        averaged=averaged,
+    )
+
+
+def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
+    """What a file holds: the arguments of its run, the weights, and whether these are averaged."""
+    checkpoint = check_checkpoint(path, 'CHECKPOINT')
+    if path.endswith('.safetensors'):
+        return _read_safetensors(path)
+    if path.endswith(('.npz', '.npy')):
+        raise ValueError(f'CHECKPOINT {path} holds NumPy arrays; give a checkpoint of PyTorch or a safetensors file.')
+    keys = [key for key in (AVERAGED if use_ema else ()) + PLAIN if checkpoint.get(key) is not None]
+    weights = checkpoint[keys[0]] if keys else checkpoint
+    if not isinstance(weights, dict) or not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f'CHECKPOINT {path} holds no named weights; give one that a training run wrote.')
+    recorded = checkpoint.get('args')
+    recorded = dict(vars(recorded)) if isinstance(recorded, argparse.Namespace) else {}
+    # Without arguments, timm's saver stores the name of the class here, which may be no model's name.
+    name = checkpoint.get('arch')
+    if isinstance(name, str) and _is_known(name):
+        recorded.setdefault('model', name)
+    return recorded, clean_state_dict(weights), bool(keys) and keys[0] in AVERAGED
+
+
+def _read_safetensors(path: str) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+        config = json.loads(metadata.get(CONFIG_KEY, '{}'))
+        recorded = _arguments(config) if config else {}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'CHECKPOINT {path} cannot be read: it is truncated or no safetensors file.') from error
+    return recorded, weights, metadata.get('averaged') == 'true'
+
+
+def _arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """What timm's config.json says, as arguments of timm's scripts."""
+    model_kwargs = dict(config.get('model_args', {}))
+    of_images = config['pretrained_cfg']
+    return dict(
+        model=config['architecture'],
+        num_classes=config['num_classes'],
+        gp=model_kwargs.pop('global_pool', None),
+        in_chans=model_kwargs.pop('in_chans', None),
+        model_kwargs={name: value for name, value in model_kwargs.items() if name != 'num_classes'},
+        **{name: of_images[name] for name in PREPROCESSING if name in of_images and name not in ('in_chans', 'img_size')},
+    )
+
+
+def _is_known(name: str) -> bool:
+    try:
+        source, name = parse_model_name(name)
+    except ValueError:
+        return False
+    return source is not None or is_model(name)
+
+
+def _build(args: Mapping[str, Any]) -> nn.Module:
+    """The model as the training script builds it, without what matters in training only."""
+    in_chans = args.get('in_chans')
+    if in_chans is None and args.get('input_size'):
+        in_chans = args['input_size'][0]
+    model_args = resolve_model_input_args(
+        args['model'], args, in_chans=in_chans, num_classes=args.get('num_classes'), global_pool=args.get('gp'),
+        bn_eps=args.get('bn_eps'), **(args.get('model_kwargs') or {}))
+    return timm.create_model(pretrained=False, **model_args)
+
+
+def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) -> None:
+    """Loads every tensor of the model, and leaves none of the file over.
+
+    Raises:
+        ValueError: The weights are of another model, or not finite.
+    """
+    wanted = model.state_dict()
+    # Batch norm that was split over views (--split-bn) evaluates with its main statistics.
+    weights = {key: tensor for key, tensor in weights.items() if key in wanted or '.aux_bn.' not in key}
+    faults = {
+        'it lacks': [key for key in wanted if key not in weights],
+        'it has besides': [key for key in weights if key not in wanted],
+        'it has in another shape': [
+            key for key, tensor in wanted.items() if key in weights and weights[key].shape != tensor.shape],
+    }
+    told = ', '.join(f'{what} {_count(keys)}' for what, keys in faults.items() if keys)
+    if told:
+        raise ValueError(
+            f'CHECKPOINT {path} does not fit {name} with {getattr(model, "num_classes", "?")} classes: {told}; '
+            'give --model, --num-classes and --model-kwargs of the run that wrote it.')
+    broken = [key for key, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f'CHECKPOINT {path} holds values that are not finite, in {broken[0]}; its run diverged.')
+    model.load_state_dict(weights)
+
+
+def _count(keys: list[str]) -> str:
+    return keys[0] + (f' and {len(keys) - 1} more' if len(keys) > 1 else '')
+
+
+def read_labels(path: str, num_classes: int) -> list[str]:
+    """Names of the classes, by index.
+
+    Args:
+        path: Text file with a name per line, or image folder (or its root, with a split `train` in it) with a folder
+            per class, in timm's order.
+        num_classes: How many there must be.
+
+    Raises:
+        ValueError: There is no such path, or it names another number of classes.
+    """
+    try:
+        if os.path.isdir(path):
+            split = os.path.join(path, 'train')
+            folder = split if os.path.isdir(split) else path
+            names = sorted((entry.name for entry in os.scandir(folder) if entry.is_dir()), key=natural_key)
+        else:
+            with open(path, encoding='utf-8') as file:
+                names = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'--labels {path} cannot be read ({first_line(error)}); give a file with a class name per line, or the '
+            'image folder of the run.') from error
+    if len(names) != num_classes:
+        raise ValueError(f'--labels {path} names {len(names)} classes, and the model has {num_classes}.')
+    return names
