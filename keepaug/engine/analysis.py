@@ -140,7 +140,7 @@ def draw_confusion(
     figure.colorbar(picture, label='share of the true class', shrink=0.8)
     axes.set(
         xlabel='predicted', ylabel='true',
-        title=f'{results["model"]}: top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %, '
+        title=f'top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %\n'
               f'calibration error {results["ece"]:.2f} %')
     if few:
         axes.set_xticks(range(len(names)), names, rotation=90)

@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from keepaug.engine.sentence import first_line
+from keepaug.export.compare import check_same
 from keepaug.export.detectron2_resnet import Detectron2ResNet
 from keepaug.export.output import whole_folder
 from keepaug.export.resnet_layout import ResNetLayout, backbone_weights, read_layout
@@ -32,9 +33,6 @@ RENAMES = (
 # By channels of the model.
 FORMATS = {1: 'L', 3: 'RGB'}
 NORMS = {'BN': 'FrozenBN', 'GN': 'GN'}
-
-# Largest difference of a feature, relative to the largest feature: float32 gives about 1e-6.
-TOLERANCE = 1e-4
 
 HEADER = f"""\
 # {{architecture}} from {{path}}, written by python -m keepaug.export.
@@ -177,17 +175,10 @@ def compare(
     try:
         restated = Detectron2ResNet(config, arrays)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f'Nothing is written: the exported weights do not fit the configuration ({first_line(error)}).') \
-            from error
+        raise ValueError(
+            f'Nothing is written: the exported weights do not fit the configuration ({first_line(error)}).') from error
     channels = data_config['input_size'][0]
     images = torch.rand(2, channels, 96, 128, generator=torch.Generator().manual_seed(0)) * 255
     mean, std = (torch.tensor(data_config[name]).view(-1, 1, 1) for name in ('mean', 'std'))
     wanted = model.forward_intermediates((images / 255 - mean) / std, indices=(1, 2, 3, 4), intermediates_only=True)
-    differences = {
-        name: ((feature - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
-        for (name, feature), other in zip(restated(images).items(), wanted)}
-    name = max(differences, key=differences.get)
-    if not differences[name] <= TOLERANCE:  # a difference that is no number is refused too
-        raise ValueError(
-            f'Nothing is written: {name} as Detectron2 would compute it is off by {differences[name]:.1%} of timm\'s.')
-    return differences[name]
+    return check_same(restated(images), wanted, 'Detectron2')

@@ -11,8 +11,10 @@ The export prints these lines with the names and numbers of the checkpoint.
 """
 import torch
 import torchvision
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from keepaug.export.compare import check_same
 from keepaug.export.output import whole_file
 from keepaug.export.resnet_layout import ResNetLayout, backbone_weights, read_layout
 from keepaug.export.source import Source
@@ -30,9 +32,6 @@ BUILDERS = {
     (50, 1, 128): 'wide_resnet50_2',
     (101, 1, 128): 'wide_resnet101_2',
 }
-# Largest difference of a feature, relative to the largest feature: float32 gives about 1e-6.
-TOLERANCE = 1e-4
-
 
 def export(source: Source, output: str) -> str:
     """Writes the weights without classifier and counters under torchvision's names.
@@ -89,13 +88,9 @@ def _check(source: Source, name: str, weights: dict[str, torch.Tensor]) -> None:
         ValueError: They differ.
     """
     model = getattr(torchvision.models, name)(weights=None, norm_layer=FrozenBatchNorm2d)
-    body = torchvision.models._utils.IntermediateLayerGetter(
-        model, {f'layer{stage}': f'{stage}' for stage in (1, 2, 3, 4)}).eval()
+    body = IntermediateLayerGetter(
+        model, {f'layer{stage}': f'layer{stage}' for stage in (1, 2, 3, 4)}).eval()
     body.load_state_dict(weights)
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     wanted = source.model.forward_intermediates(images, indices=(1, 2, 3, 4), intermediates_only=True)
-    for (stage, feature), other in zip(body(images).items(), wanted):
-        difference = ((feature - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
-        if not difference <= TOLERANCE:  # a difference that is no number is refused too
-            raise ValueError(
-                f'Nothing is written: layer{stage} as torchvision computes it is off by {difference:.1%} of timm\'s.')
+    check_same(body(images), wanted, 'torchvision')
