@@ -9,6 +9,8 @@
 
 The export prints these lines with the names and numbers of the checkpoint.
 """
+import io
+
 import torch
 import torchvision
 from torchvision.models._utils import IntermediateLayerGetter
@@ -45,8 +47,10 @@ def export(source: Source, output: str) -> str:
     name = _builder(source)
     weights = backbone_weights(source.model)
     _check(source, name, weights)
-    with whole_file(output) as path:
-        torch.save(weights, path)
+    data = io.BytesIO()
+    torch.save(weights, data)
+    with whole_file(output) as path, open(path, 'wb') as file:
+        file.write(data.getbuffer())
     mean, std = (list(source.data_config[key]) for key in ('mean', 'std'))
     return (
         f'{output}: {name} without its classifier. In torchvision:\n'

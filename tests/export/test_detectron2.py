@@ -110,12 +110,12 @@ def test_normalisation_of_the_architecture_where_the_run_has_none():
 
 
 def test_grey_images(tmp_path):
-    model = create('resnet18', in_chans=1)
-    path = save(tmp_path / 'last.pth.tar', model, 'resnet18', in_chans=1)
+    model = create('resnet50', in_chans=1, **NARROW)
+    path = save(tmp_path / 'last.pth.tar', model, 'resnet50', in_chans=1, model_kwargs=NARROW)
     detectron2.export(load_source(str(path)), str(tmp_path / 'out'))
     config = read(tmp_path / 'out')[1]
     assert config['INPUT']['FORMAT'] == 'L' and len(config['MODEL']['PIXEL_MEAN']) == 1
-    path = save(path, create('resnet18', in_chans=4), 'resnet18', in_chans=4)
+    save(path, create('resnet50', in_chans=4, **NARROW), 'resnet50', in_chans=4, model_kwargs=NARROW)
     with pytest.raises(ValueError, match='4 channels'):
         detectron2.export(load_source(str(path)), str(tmp_path / 'four'))
 
@@ -146,7 +146,7 @@ def test_every_numpy_reads_the_file(narrow, tmp_path):
 ])
 def test_one_file_serves_every_meta_architecture(prefix, stages):
     """Each tensor of the detector takes the entry that is its longest suffix, as `matching_heuristics` chooses."""
-    arrays = detectron2.rename(backbone_weights(timm.create_model('resnet18')))
+    arrays = detectron2.rename(backbone_weights(timm.create_model('resnet50', **NARROW)))
     for name in arrays:
         if name.startswith(stages):
             wanted = prefix + name

@@ -50,7 +50,7 @@ def test_folder_appears_with_common_permissions(tmp_path):
 
 @pytest.mark.parametrize('write_whole', [whole_file, whole_folder])
 def test_no_room_is_one_sentence(write_whole, tmp_path):
-    with pytest.raises(ValueError, match='--output .* No space left on device'):
+    with pytest.raises(ValueError, match='--output .*No space left on device'):
         with write_whole(str(tmp_path / 'out')) as partial:
             raise OSError(28, 'No space left on device', partial)
     (tmp_path / 'file').write_text('in the way')

@@ -3,11 +3,12 @@ import os
 import pickle
 
 import pytest
-import timm
 import torch
+from safetensors.torch import save_file
+from timm.data import create_dataset
 from timm.layers import convert_splitbn_model
 
-from keepaug.export import safetensors
+from keepaug.export import safetensors as our_safetensors
 from keepaug.export.source import load_source, read_labels
 from tests.export.checkpoints import create, save, shift
 from tests.scripts import TINY, run_train, write_images
@@ -101,7 +102,7 @@ def test_our_safetensors_describe_themselves(tmp_path):
     model = create('test_vit', num_classes=3, img_size=96, in_chans=1)
     path = save(tmp_path / 'last.pth.tar', model, 'test_vit', averaged=True, img_size=96, in_chans=1, mean=(0.4,))
     first = load_source(str(path))
-    safetensors.export(first, str(tmp_path / 'vit.safetensors'))
+    our_safetensors.export(first, str(tmp_path / 'vit.safetensors'))
     second = load_source(str(tmp_path / 'vit.safetensors'))
     assert_same(second.model.state_dict(), first.model.state_dict())
     assert second.data_config == first.data_config and second.averaged
@@ -182,10 +183,9 @@ def test_damaged_safetensors(content, tmp_path):
 
 
 def test_safetensors_header_that_lies(tmp_path):
-    import safetensors.torch
     path = tmp_path / 'bad.safetensors'
     for header in ('{', '[]', '{"architecture": "test_resnet"}', '3'):
-        safetensors.torch.save_file({'weight': torch.zeros(1)}, path, metadata={'timm_config': header})
+        save_file({'weight': torch.zeros(1)}, path, metadata={'timm_config': header})
         with pytest.raises(ValueError, match='bad.safetensors'):
             load_source(str(path))
 
@@ -199,11 +199,9 @@ def test_labels(tmp_path):
     data = write_images(tmp_path / 'images', per_class=1, classes=11)
     names = [f'class{index}' for index in range(11)]  # class10 last, as timm's reader orders them
     assert read_labels(str(data), 11) == read_labels(str(data / 'train'), 11) == names
-    from timm.data import create_dataset
     assert list(create_dataset('', root=str(data), split='train').reader.class_to_idx) == names
     (tmp_path / 'names.txt').write_text('cat\ndog\n\n')
     assert read_labels(str(tmp_path / 'names.txt'), 2) == ['cat', 'dog']
     for path, count in [(tmp_path / 'names.txt', 3), (tmp_path / 'none', 3), (data, 3)]:
         with pytest.raises(ValueError, match='--labels'):
             read_labels(str(path), count)
-    assert timm.list_models('test_resnet')

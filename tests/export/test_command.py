@@ -1,0 +1,101 @@
+"""python -m keepaug.export: what it writes, says and refuses."""
+import os
+import runpy
+import sys
+
+import pytest
+import timm
+import torch
+
+from keepaug.export import command
+from tests.export.checkpoints import create, save, shift
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """A ResNet-18 of three classes with an average."""
+    folder = tmp_path_factory.mktemp('run')
+    return save(folder / 'last.pth.tar', create('resnet18', num_classes=3), 'resnet18', averaged=True, img_size=32)
+
+
+def refuse(argv, capsys):
+    """What a command line that must be refused says."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as leave:
+        command.main([str(word) for word in argv])
+    assert leave.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and said.startswith('python -m keepaug.export: error: ')
+    return said
+
+
+@pytest.mark.parametrize('form, files', [
+    ('detectron2', ['backbone.pkl', 'config.yaml']),
+    ('detectron2-timm', ['config.yaml', 'detectron2_backbone.py', 'model.safetensors']),
+    ('torchvision', None),
+    ('timm', ['config.json', 'model.safetensors']),
+    ('safetensors', None),
+])
+def test_every_format_is_written_and_explained(form, files, checkpoint, tmp_path, capsys):
+    output = tmp_path / 'deep' / f'out{command.FORMATS[form].suffix}'
+    command.main([form, str(checkpoint), '--output', str(output)])
+    said = capsys.readouterr().out
+    assert 'resnet18, 3 classes' in said and 'running average' in said and '--no-ema' in said and str(output) in said
+    assert (sorted(os.listdir(output)) if files else None) == files
+    assert os.listdir(tmp_path / 'deep') == [output.name]
+
+
+def test_plain_weights_on_request(tmp_path, capsys):
+    model = create('test_resnet', num_classes=3)
+    checkpoint = save(tmp_path / 'last.pth.tar', model, 'test_resnet', averaged=True)
+    for flags, wanted, words in [((), shift(model), 'running average'), (('--no-ema',), model.state_dict(), 'plain')]:
+        command.main(['safetensors', str(checkpoint), '-o', str(tmp_path / 'model.safetensors'), *flags])
+        assert words in capsys.readouterr().out
+        loaded = timm.models.load_state_dict(tmp_path / 'model.safetensors')
+        assert loaded['fc.weight'].equal(wanted['fc.weight'])
+
+
+def test_flags_describe_a_bare_file(tmp_path):
+    torch.save(create('resnet50', num_classes=3, channels=(16, 32, 64, 128)).state_dict(), tmp_path / 'weights.pth')
+    command.main([
+        'detectron2', str(tmp_path / 'weights.pth'), '--output', str(tmp_path / 'out'), '--model', 'resnet50',
+        '--num-classes', '3', '--model-kwargs', 'channels=(16,32,64,128)', '--mean', '0.5', '--std', '0.2',
+        '--base', str(tmp_path / 'base.yaml')])
+    assert '- 127.5' in (tmp_path / 'out' / 'config.yaml').read_text()
+
+
+def test_refusals(checkpoint, tmp_path, capsys):
+    (tmp_path / 'text.pth.tar').write_text('no checkpoint')
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'file').write_text('in the way')
+    for argv, words in [
+        (['timm', tmp_path / 'text.pth.tar', '-o', tmp_path / 'out'], ['text.pth.tar', 'no checkpoint']),
+        (['timm', tmp_path / 'none', '-o', tmp_path / 'out'], ['none', 'does not exist']),
+        (['timm', checkpoint, '-o', tmp_path / 'full'], ['--output', 'full', 'exists']),
+        (['torchvision', checkpoint, '-o', checkpoint], ['--output', 'itself']),
+        (['safetensors', checkpoint, '-o', tmp_path / 'out.bin'], ['--output', '.safetensors']),
+        (['timm', checkpoint, '-o', tmp_path / 'out', '--labels', tmp_path / 'none'], ['--labels']),
+        (['timm', checkpoint, '-o', tmp_path / 'out', '--num-classes', 5], ['5 classes', 'fc.weight', '--num-classes']),
+        (['timm', checkpoint, '-o', tmp_path / 'out', '--model', 'resnet5O'], ['resnet5O', '--model']),
+        (['detectron2', checkpoint, '-o', tmp_path / 'out', '--model-kwargs', 'act_layer=silu'], ['SiLU', 'detectron2-timm']),
+        (['detectron2', checkpoint, '-o', '/dev/null/out'], ['--output /dev/null/out']),
+    ]:
+        said = refuse(argv, capsys)
+        assert all(word in said for word in words), said
+    assert sorted(os.listdir(tmp_path)) == ['full', 'text.pth.tar']
+
+
+def test_interrupt_is_quiet(checkpoint, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+    monkeypatch.setattr('keepaug.export.timm_folder.save_weights', interrupted)
+    with pytest.raises(SystemExit) as leave:
+        command.main(['timm', str(checkpoint), '--output', str(tmp_path / 'out')])
+    assert leave.value.code == 130 and 'was not written' in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['export', '--help'])
+    with pytest.raises(SystemExit) as leave:
+        runpy.run_module('keepaug.export', run_name='__main__')
+    assert leave.value.code == 0 and 'python -m keepaug.export' in capsys.readouterr().out
