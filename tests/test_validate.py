@@ -9,6 +9,7 @@ import timm
 import torch
 
 import validate
+from keepaug.export import command
 from tests.scripts import TINY, refuse_validate, run_train, write_images
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 8'
@@ -121,9 +122,93 @@ def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
     ('--real-labels {file}', ['--real-labels']),
     ('--interpolation cubic', ['--interpolation cubic', 'bicubic']),
     ('--device banana', ['--device banana']),
+    ('--analysis-dir /dev/null/out', ['--analysis-dir /dev/null/out']),
+    ('--analysis-dir out --real-labels {file}', ['--analysis-dir', '--real-labels']),
 ])
 def test_refuses(flags, words, data, run, tmp_path, capsys):
     (tmp_path / 'file').write_text('7\n')
     said = refuse_validate(
         f'{data} {COMMON} --checkpoint {run}/last.pth.tar ' + flags.format(file=tmp_path / 'file'), capsys)
     assert all(word in said for word in words)
+
+
+def test_average_where_there_is_none_is_refused(data, run, tmp_path, capsys):
+    """Stock judges the plain weights then, without a word."""
+    plain = torch.load(run / 'last.pth.tar', weights_only=False)
+    del plain['state_dict_ema']
+    torch.save(plain, tmp_path / 'plain.pth.tar')
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/plain.pth.tar --use-ema', capsys)
+    assert '--use-ema' in said and 'plain.pth.tar' in said and '--model-ema' in said
+    (tmp_path / 'last.pth.tar').write_bytes((run / 'last.pth.tar').read_bytes())
+    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path} --use-ema', capsys)  # in a folder it is left out
+    assert [result['checkpoint'] for result in results] == [str(tmp_path / 'last.pth.tar')]
+
+
+@pytest.mark.parametrize('flag, export_flag', [('--use-ema', ()), ('', ('--no-ema',))])
+def test_exported_files_are_judged_alike(flag, export_flag, data, run, tmp_path, capsys):
+    wanted = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
+    command.main(['timm', f'{run}/last.pth.tar', '--output', f'{tmp_path}/folder', *export_flag])
+    command.main(['safetensors', f'{run}/last.pth.tar', '--output', f'{tmp_path}/test.safetensors', *export_flag])
+    common = f'{data} --device cpu -j 0 -b 8'
+    for flags in (
+        f'{common} --model local-dir:{tmp_path}/folder',  # nothing else to say: classes and size are in the folder
+        f'{common} --checkpoint {tmp_path}/folder',
+        f'{data} {COMMON} --checkpoint {tmp_path}/test.safetensors',
+    ):
+        result = _validate(flags, capsys)
+        assert {**result, 'model': ''} == {**wanted, 'model': ''}
+    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)  # a folder of safetensors files
+    assert [result['top1'] for result in results] == [wanted['top1']]
+
+
+@pytest.mark.parametrize('damage', ['model.safetensors', 'config.json'])
+def test_damaged_export_is_one_sentence(damage, data, run, tmp_path, capsys):
+    command.main(['timm', f'{run}/last.pth.tar', '--output', f'{tmp_path}/folder'])
+    (tmp_path / 'folder' / damage).write_text('damaged')
+    assert f'{tmp_path}/folder' in refuse_validate(f'{data} --device cpu -j 0 --checkpoint {tmp_path}/folder', capsys)
+    (tmp_path / 'bad.safetensors').write_text('damaged')
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/bad.safetensors', capsys)
+    assert 'bad.safetensors' in said
+
+
+def test_stock_checkpoint(data, tmp_path, capsys):
+    """What timm's saver writes without arguments of a run."""
+    torch.manual_seed(0)
+    torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict(), 'arch': 'resnet'},
+               tmp_path / 'stock.pth.tar')
+    assert list(_validate(f'{data} {COMMON} --checkpoint {tmp_path}/stock.pth.tar', capsys)) == KEYS
+
+
+def test_analysis_changes_nothing_else(data, run, tmp_path, capsys):
+    flags = f'{data} {COMMON} --checkpoint {run}/last.pth.tar'
+    plain = _validate(flags, capsys)
+    assert _validate(f'{flags} --analysis-dir {tmp_path}/out', capsys) == plain
+    found = json.loads((tmp_path / 'out' / 'analysis.json').read_text())
+    assert {name: found[name] for name in KEYS} == plain
+    assert [row['name'] for row in found['classes']] == ['class0', 'class1', 'class2']
+    assert sum(row['accuracy'] for row in found['classes']) / 3 == pytest.approx(plain['top1'], abs=1e-3)
+    assert [sum(row) for row in found['confusion']] == [8, 8, 8]
+
+
+def test_analysis_of_a_folder_of_checkpoints(data, run, tmp_path, capsys):
+    results = _validate(f'{data} {COMMON} --checkpoint {run} --analysis-dir {tmp_path}/out', capsys)
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
+        path.name.removesuffix('.pth.tar') for path in run.glob('*.pth.tar'))
+    for result in results:
+        name = result['checkpoint'].rsplit('/', 1)[1].removesuffix('.pth.tar')
+        assert json.loads((tmp_path / 'out' / name / 'analysis.json').read_text())['top1'] == result['top1']
+
+
+def test_analysis_of_chosen_classes(data, run, tmp_path, capsys):
+    labels = tmp_path / 'labels.txt'
+    labels.write_text('2\n1\n0\n')
+    _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
+              capsys)
+    assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['confusion']) == 3
+
+
+def test_a_stock_namespace_is_enough(data, run):
+    """Another script may hand over arguments of stock's parser."""
+    args = validate.parser.parse_args(f'{data} {COMMON} --checkpoint {run}/last.pth.tar'.split())
+    del args.analysis_dir
+    assert list(validate.validate(args)) == KEYS
