@@ -171,6 +171,16 @@ def test_damaged_export_is_one_sentence(damage, data, run, tmp_path, capsys):
     assert 'bad.safetensors' in said
 
 
+def test_exported_folder_knows_its_channels(data, tmp_path, capsys):
+    grey = run_train(f'{data} {TINY} --epochs 1 --in-chans 1', tmp_path)
+    command.main(['timm', f'{grey}/last.pth.tar', '--output', f'{tmp_path}/folder'])
+    wanted = _validate(f'{data} {COMMON} --in-chans 1 --checkpoint {grey}/last.pth.tar', capsys)
+    result = _validate(f'{data} --device cpu -j 0 -b 8 --checkpoint {tmp_path}/folder', capsys)
+    assert {**result, 'model': ''} == {**wanted, 'model': ''}
+    said = refuse_validate(f'{data} --device cpu -j 0 --checkpoint {tmp_path}/folder --use-ema', capsys)
+    assert '--use-ema' in said and 'exported' in said
+
+
 def test_stock_checkpoint(data, tmp_path, capsys):
     """What timm's saver writes without arguments of a run."""
     torch.manual_seed(0)

@@ -109,7 +109,8 @@ class Analysis:
                 *((name, *row) for name, row in zip(self.names, found['confusion']))])
             draw_confusion(os.path.join(folder, 'confusion.png'), found['confusion'], self.names, summary)
         except OSError as error:
-            raise ValueError(f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
+            raise ValueError(
+                f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
 
 
 def run_folder(folder: str, run: str) -> str:

@@ -45,8 +45,14 @@ CHECKPOINTS = ('*.pth.tar', '*.pth')
 
 
 def open_exported_folder(args) -> None:
-    """Takes a folder that `keepaug.export timm` wrote as the model it is, where it is given as checkpoint."""
+    """Takes a folder that `keepaug.export timm` wrote as the model it is, where it is given as checkpoint.
+
+    Raises:
+        ValueError: Averaged weights are asked of it.
+    """
     if os.path.isfile(os.path.join(args.checkpoint, 'config.json')) and not _find(args.checkpoint, *CHECKPOINTS):
+        if args.use_ema:
+            raise ValueError(f'--use-ema has no choice in --checkpoint {args.checkpoint}, which was exported: drop it.')
         args.model, args.checkpoint = f'local-dir:{args.checkpoint}', ''
 
 

@@ -35,7 +35,7 @@ FORMATS = {1: 'L', 3: 'RGB'}
 NORMS = {'BN': 'FrozenBN', 'GN': 'GN'}
 
 HEADER = f"""\
-# {{architecture}} from {{path}}, written by python -m keepaug.export.
+# {{architecture}} from {{path!r}}, written by python -m keepaug.export.
 # Every key that must change together with the weights. Merge it over the configuration of a detector, or name that
 # one in a line _BASE_: PATH at the top. The weights belong to every meta-architecture, so none is set here.
 # MODEL.BACKBONE.FREEZE_AT stays at Detectron2's 2 (stem and res2 frozen): right for weights from ImageNet; for
@@ -63,18 +63,18 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         config = {'_BASE_': os.path.abspath(base), **config}
     data = pack(rename(backbone_weights(source.model)))
     text = yaml.safe_dump(config, sort_keys=False)
-    deviation = compare(source.model, source.data_config, yaml.safe_load(text), pickle.loads(data)['model'])
+    difference = compare(source.model, source.data_config, yaml.safe_load(text), pickle.loads(data)['model'])
     with whole_folder(output) as folder:
         with open(os.path.join(folder, WEIGHTS), 'wb') as file:
             file.write(data)
         with open(os.path.join(folder, CONFIG), 'w') as file:
             file.write(HEADER.format(architecture=source.architecture, path=source.path) + text)
-    command = f'python tools/train_net.py --config-file {shlex.quote(os.path.join(output, CONFIG))}'
-    return (
-        f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (largest relative difference {deviation:.0e}).\n'
-        + (f'In Detectron2: {command} --num-gpus 8' if base else
-           f'In Detectron2: cfg.merge_from_file(BASE); cfg.merge_from_file({os.path.join(output, CONFIG)!r}). '
-           'With --base BASE the file is complete by itself.'))
+    path = os.path.join(output, CONFIG)
+    return '\n'.join([
+        f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (relative difference {difference:.0e}).',
+        f'In Detectron2: python tools/train_net.py --config-file {shlex.quote(path)} --num-gpus 8' if base else
+        f'In Detectron2: cfg.merge_from_file({path!r}), after the detector\'s own file; --base names it inside.',
+    ])
 
 
 def _read_layout(source: Source) -> ResNetLayout:
@@ -82,11 +82,11 @@ def _read_layout(source: Source) -> ResNetLayout:
     try:
         layout = read_layout(source.model)
         if layout.depth < 50 and layout.out_channels != 64:
-            raise ValueError(f'its first stage has {layout.out_channels} channels, and there ResNet-{layout.depth} has 64')
+            raise ValueError(f'its first stage has {layout.out_channels} channels and not 64')
     except ValueError as error:
         raise ValueError(
-            f'{source.architecture} is not Detectron2\'s ResNet: {error}. Use it there as timm\'s backbone: '
-            'python -m keepaug.export detectron2-timm.') from error
+            f'{source.architecture} is not Detectron2\'s ResNet: {error}. Any network with maps of stride 4 to 32 goes '
+            'there as timm\'s: python -m keepaug.export detectron2-timm.') from error
     check_channels(source)
     return layout
 

@@ -8,11 +8,12 @@
     cfg.MODEL.TIMM.NAME = 'convnext_tiny'
     cfg.MODEL.TIMM.CHECKPOINT = 'output/train/run/model_best.pth.tar'
     cfg.MODEL.WEIGHTS = ''                                       # or Detectron2 loads the base's file over it
-    cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = 'RGB', [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    cfg.INPUT.FORMAT = 'RGB'                                     # and the run's normalisation, times 255
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 `python -m keepaug.export detectron2-timm` writes these settings, the weights and this file into one folder.
 The maps are called `res2` to `res5` by their strides 4 to 32, as Detectron2's own are, so that FPN, anchors and heads
-work unchanged. `MODEL.BACKBONE.FREEZE_AT` means what it means there: 1 freezes the stem, 2 also the stage of `res2`, ...
+work unchanged. `MODEL.BACKBONE.FREEZE_AT` means what it means there: 1 freezes the stem, 2 also the stage of `res2`.
 ConvNeXt, Swin and their kin want AdamW and a small rate, not SGD at 0.02.
 """
 from collections.abc import Mapping
@@ -110,8 +111,8 @@ class TimmBackbone(Backbone):
                 features = self(torch.zeros(1, in_channels, *TRIAL_SIZE))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f'MODEL.TIMM.NAME {name} does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}, and a detector\'s '
-                f'images have any size: {error}') from error
+                f'MODEL.TIMM.NAME {name} does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}, and those of a '
+                f'detector have any size: {error}') from error
         self.body.train(training)
         for feature, map_ in features.items():
             wanted = (self._out_feature_channels[feature],
@@ -230,8 +231,8 @@ def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block) -> FPN:
     if absent:
         raise ValueError(
             f'MODEL.TIMM.NAME {cfg.MODEL.TIMM.NAME} has no {", ".join(absent)} for an FPN, only '
-            f'{", ".join(bottom_up.output_shape())}: take a network whose maps halve from stage to stage, or for a plain '
-            'vision transformer Detectron2\'s SimpleFeaturePyramid (projects/ViTDet).')
+            f'{", ".join(bottom_up.output_shape())}: take a network whose maps halve from stage to stage, or for a '
+            'plain vision transformer Detectron2\'s SimpleFeaturePyramid (projects/ViTDet).')
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,

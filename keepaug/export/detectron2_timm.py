@@ -11,6 +11,8 @@ from keepaug.export.timm_folder import save_weights, timm_config
 
 MODULE = 'detectron2_backbone.py'
 WEIGHTS, CONFIG = 'model.safetensors', 'config.yaml'
+# Strides of the maps that an FPN adds.
+STRIDES = {4, 8, 16, 32}
 # What Detectron2 decides itself, by the images and by the head it puts on top.
 LEFT_OUT = ('num_classes', 'global_pool', 'in_chans')
 
@@ -27,8 +29,9 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         What was written and how to use it.
 
     Raises:
-        ValueError: Detectron2 reads no images of the model's channels.
+        ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
     """
+    check_strides(source)
     detectron2.check_channels(source)
     pixels = detectron2.pixel_config(source.data_config)
     arguments = timm_config(source)['model_args']
@@ -51,10 +54,22 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         save_weights(source, os.path.join(folder, WEIGHTS))
         shutil.copy(os.path.join(os.path.dirname(__file__), MODULE), folder)
         with open(os.path.join(folder, CONFIG), 'w') as file:
-            file.write(f'# {source.architecture} from {source.path}, written by python -m keepaug.export.\n')
+            file.write(f'# {source.architecture} from {source.path!r}, written by python -m keepaug.export.\n')
             file.write('# RetinaNet: MODEL.BACKBONE.NAME build_keepaug_timm_retinanet_fpn_backbone.\n')
             yaml.safe_dump(config, file, sort_keys=False)
     return (
         f'{output}: {CONFIG}, {WEIGHTS} and {MODULE}.\n'
         f'In your Detectron2 script: import detectron2_backbone; detectron2_backbone.add_timm_config(cfg); '
         f'cfg.merge_from_file({os.path.join(output, CONFIG)!r})')
+
+
+def check_strides(source: Source) -> None:
+    """Raises:
+        ValueError: The model's maps do not halve from 4 to 32.
+    """
+    found = sorted({info['reduction'] for info in getattr(source.model, 'feature_info', ())})
+    if not STRIDES.issubset(found):
+        raise ValueError(
+            f'{source.architecture} has feature maps of stride {", ".join(map(str, found)) or "unknown"}, and an FPN '
+            'needs 4, 8, 16 and 32: train a network of such stages; for a plain vision transformer export it for timm '
+            'and put Detectron2\'s SimpleFeaturePyramid (projects/ViTDet) on it.')

@@ -100,7 +100,7 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     pool = model.maxpool
     yield any(not isinstance(block.aa, nn.Identity) for block in blocks), 'it is anti-aliased'
     yield isinstance(pool, nn.Identity), 'its stem has no max-pool, as for small images'
-    yield not isinstance(pool, nn.MaxPool2d), 'its stem pools by something else than a max-pool (or is anti-aliased)'
+    yield not isinstance(pool, nn.MaxPool2d), 'the pooling of its stem is no max-pool'
     yield (pool.kernel_size, pool.stride, pool.padding) != (3, 2, 1), 'the max-pool of its stem is not 3x3 of stride 2'
 
     shortcuts = [block.downsample for block in blocks if block.downsample is not None]

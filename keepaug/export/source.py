@@ -66,6 +66,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     try:
         model = _build(args)
         data_config = resolve_input_data_config(model, args=args)
+        preprocessing = {name: args[name] for name in PREPROCESSING if args.get(name)}
     except (RuntimeError, TypeError, AssertionError, AttributeError, KeyError, ValueError, OSError) as error:
         raise ValueError(
             f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
@@ -74,7 +75,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     return Source(
         path=path,
         model=model.eval(),
-        preprocessing={name: args[name] for name in PREPROCESSING if args.get(name)},
+        preprocessing=preprocessing,
         data_config=data_config,
         averaged=averaged,
     )
@@ -122,7 +123,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
         gp=model_kwargs.pop('global_pool', None),
         in_chans=model_kwargs.pop('in_chans', None),
         model_kwargs={name: value for name, value in model_kwargs.items() if name != 'num_classes'},
-        **{name: of_images[name] for name in PREPROCESSING if name in of_images and name not in ('in_chans', 'img_size')},
+        **{name: of_images[name] for name in PREPROCESSING[2:] if name in of_images},  # its size has the channels too
     )
 
 

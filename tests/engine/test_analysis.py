@@ -24,7 +24,7 @@ def analyse(output, target, num_classes, names=None):
 
 
 def test_drawn_by_hand():
-    """Five images of three classes. Confidence 0.8 is right twice in two, 0.6 once in three: (2 x 0.2 + 3 x 0.2667) / 5."""
+    """Five images of three classes. Confidence 0.8 is right twice in two, 0.6 once in three."""
     output = logits_of([[.8, .1, .1], [.1, .8, .1], [.6, .2, .2], [.6, .2, .2], [.2, .6, .2]])
     found = analyse(output, torch.tensor([0, 1, 0, 1, 0]), 3, ['cat', 'dog', 'owl']).compute()
     assert found['ece'] == pytest.approx(100 * (2 * 0.2 + 3 * (0.6 - 1 / 3)) / 5, abs=1e-3)
@@ -107,4 +107,5 @@ def test_names():
                 class_to_idx = dict(dog=1, cat=0)
     assert class_names(Loader, 2) == ['cat', 'dog']
     assert class_names(Loader, 3) is None and class_names(object(), 2) is None
-    assert run_folder('out', 'run/last.pth.tar') == 'out/last' and run_folder('out', 'resnet50.a1_in1k') == 'out/resnet50.a1_in1k'
+    assert run_folder('out', 'run/last.pth.tar') == 'out/last'
+    assert run_folder('out', 'resnet50.a1_in1k') == 'out/resnet50.a1_in1k'

@@ -76,7 +76,8 @@ def test_refusals(checkpoint, tmp_path, capsys):
         (['timm', checkpoint, '-o', tmp_path / 'out', '--labels', tmp_path / 'none'], ['--labels']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--num-classes', 5], ['5 classes', 'fc.weight', '--num-classes']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--model', 'resnet5O'], ['resnet5O', '--model']),
-        (['detectron2', checkpoint, '-o', tmp_path / 'out', '--model-kwargs', 'act_layer=silu'], ['SiLU', 'detectron2-timm']),
+        (['detectron2', checkpoint, '-o', tmp_path / 'out', '--model-kwargs', 'act_layer=silu'],
+         ['SiLU', 'detectron2-timm']),
         (['detectron2', checkpoint, '-o', '/dev/null/out'], ['--output /dev/null/out']),
     ]:
         said = refuse(argv, capsys)

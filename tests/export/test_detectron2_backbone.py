@@ -80,8 +80,8 @@ def test_frozen_norms_keep_statistics_and_activations(name, registry):
     backbone = build(registry, config(registry, name, kwargs)).train()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     torch.manual_seed(0)
-    plain = timm.create_model(
-        name, features_only=True, out_indices=[info['index'] for info in backbone.body.feature_info.get_dicts()], **kwargs)
+    indices = [info['index'] for info in backbone.body.feature_info.get_dicts()]
+    plain = timm.create_model(name, features_only=True, out_indices=indices, **kwargs)
     plain.load_state_dict(backbone.body.state_dict(), strict=False)  # frozen norms have no counters
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -177,5 +177,13 @@ def test_exported_folder_is_complete(name, registry, tmp_path):
     cfg.merge(yaml.safe_load((tmp_path / 'out' / 'config.yaml').read_text()))
     assert cfg.INPUT.FORMAT == 'RGB' and cfg.MODEL.PIXEL_MEAN == [127.5] * 3 and cfg.MODEL.PIXEL_STD == [51.] * 3
     pyramid = build(registry, cfg, cfg.MODEL.BACKBONE.NAME)
-    first = next(iter(model.state_dict().values()))
-    assert any(tensor.shape == first.shape and tensor.equal(first) for tensor in pyramid.bottom_up.state_dict().values())
+    first, loaded = (next(iter(net.state_dict().values())) for net in (model, pyramid.bottom_up))
+    assert loaded.equal(first)
+
+
+@pytest.mark.parametrize('name', ['test_vit', 'cifar_resnet18'])
+def test_export_refuses_networks_without_a_pyramid(name, tmp_path):
+    source = load_source(str(save(tmp_path / 'last.pth.tar', create(name, num_classes=3), name)))
+    with pytest.raises(ValueError, match=f'{name} has feature maps of stride'):
+        detectron2_timm.export(source, str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()

@@ -63,7 +63,8 @@ def test_refused_with_the_reason(name, kwargs, reason):
 def test_tensors_alone_would_not_tell():
     """The networks whose names and shapes are ResNet-50's, and which compute something else."""
     plain = {name: tensor.shape for name, tensor in timm.create_model('resnet50', device='meta').state_dict().items()}
-    for name, kwargs in [('resnetaa50', {}), ('resnet50', dict(act_layer='silu')), ('resnet50', dict(output_stride=16))]:
+    others = [('resnetaa50', {}), ('resnet50', dict(act_layer='silu')), ('resnet50', dict(output_stride=16))]
+    for name, kwargs in others:
         other = timm.create_model(name, device='meta', **kwargs)
         assert {name: tensor.shape for name, tensor in other.state_dict().items()} == plain
 
