@@ -97,7 +97,7 @@ def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
             if args.analysis_dir:
-                run['analysis_dir'] = run_folder(args.analysis_dir, run['checkpoint'] or run['model'])
+                run['analysis_dir'] = run_folder(args.analysis_dir, **run)
             try:
                 result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=True)
             except ValueError as error:

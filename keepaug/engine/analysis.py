@@ -113,10 +113,9 @@ class Analysis:
                 f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
 
 
-def run_folder(folder: str, run: str) -> str:
-    """The folder of one among several runs, by its checkpoint or model."""
-    name = os.path.basename(run)
-    return os.path.join(folder, name.removesuffix('.tar').removesuffix('.pth').removesuffix('.safetensors'))
+def run_folder(folder: str, model: str, checkpoint: str) -> str:
+    """The folder of one among several runs, by the name of its checkpoint's file, or of its model."""
+    return os.path.join(folder, os.path.basename(checkpoint) or model.replace('/', '_'))
 
 
 def class_names(loader: Any, num_classes: int) -> list[str] | None:

@@ -13,6 +13,9 @@ from keepaug.engine.early_exit import checkpoint_optimizer
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
+# Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
+AVERAGED = ('state_dict_ema', 'model_ema')
+
 
 def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
     """Says in a sentence why a file is no checkpoint, without running anything in it.

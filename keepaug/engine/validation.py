@@ -26,7 +26,7 @@ from timm.models import (
 from timm.task.evaluator import ClassificationEvaluator
 from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key
 
-from keepaug.engine.checkpoint import check_checkpoint
+from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.data import build_dataset
 from keepaug.engine.device import Precision
 from keepaug.engine.loop import describe_metrics
@@ -38,8 +38,6 @@ _logger = logging.getLogger('validate')
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
 
-# Where timm's scripts keep the running average.
-AVERAGED = ('state_dict_ema', 'model_ema')
 # What counts as a checkpoint in a folder; safetensors only where there is none of these.
 CHECKPOINTS = ('*.pth.tar', '*.pth')
 

@@ -86,7 +86,7 @@ class TimmBackbone(Backbone):
         self.channels_last = str(getattr(self.body, 'output_fmt', 'NCHW')).endswith('NHWC')
         if checkpoint:
             load_body(self.body, checkpoint, use_ema)
-        frozen = self._upstream_parameters(name, in_channels, freeze_at)
+        frozen = self._parameters_until(freeze_at, self._try(name, in_channels))
         for parameter in frozen:
             parameter.requires_grad = False
         _freeze_norms(self.body, None if freeze_norm else frozen)
@@ -102,8 +102,8 @@ class TimmBackbone(Backbone):
     def size_divisibility(self) -> int:
         return max(self._out_feature_strides.values())
 
-    def _upstream_parameters(self, name: str, in_channels: int, freeze_at: int) -> list[nn.Parameter]:
-        """Tries the network on an image and gives the parameters to freeze: those the frozen stages depend on."""
+    def _try(self, name: str, in_channels: int) -> dict[str, Tensor]:
+        """Maps of an image, with the graph that leads to them, after a look at their shapes."""
         training = self.body.training
         self.body.eval()
         try:
@@ -121,17 +121,19 @@ class TimmBackbone(Backbone):
                 raise ValueError(
                     f'MODEL.TIMM.NAME {name} gives {feature} as {tuple(map_.shape[1:])} where {wanted} is due: '
                     'its maps cannot be added in an FPN.')
-        stages = [feature for feature in self._out_features if int(feature[3:]) <= max(freeze_at, 2)]
+        return features
+
+    def _parameters_until(self, freeze_at: int, features: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """The parameters that the last of the stages to freeze depends on, by the graph that leads to its map."""
+        stages = [feature for feature in features if int(feature[3:]) <= max(freeze_at, 2)]
         if freeze_at < 1 or not stages:
             return []
-        parameters = [parameter for parameter in self.body.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(features[stages[-1]].sum(), parameters, allow_unused=True)
-        frozen = [parameter for parameter, gradient in zip(parameters, gradients) if gradient is not None]
-        if freeze_at == 1:  # what comes before the first stage
-            module = self.body.feature_info.module_name()[0]
-            stage = {id(parameter) for path, parameter in self.body.named_parameters() if _lies_in(path, module)}
-            frozen = [parameter for parameter in frozen if id(parameter) not in stage]
-        return frozen
+        parameters = {path: parameter for path, parameter in self.body.named_parameters() if parameter.requires_grad}
+        gradients = torch.autograd.grad(features[stages[-1]].sum(), list(parameters.values()), allow_unused=True)
+        upstream = {path: parameter for (path, parameter), gradient in zip(parameters.items(), gradients)
+                    if gradient is not None}
+        stem_only, first_stage = freeze_at == 1, self.body.feature_info.module_name()[0]
+        return [parameter for path, parameter in upstream.items() if not (stem_only and _lies_in(path, first_stage))]
 
 
 def load_body(body: nn.Module, checkpoint: str, use_ema: bool = True) -> None:

@@ -13,11 +13,11 @@ from timm.models import clean_state_dict, is_model, parse_model_name, resolve_mo
 from timm.utils import natural_key
 from torch import Tensor, nn
 
-from keepaug.engine.checkpoint import check_checkpoint
+from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.sentence import first_line
 
-# Where timm's scripts keep weights, in the order in which timm looks for them.
-AVERAGED, PLAIN = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
+# Where timm's scripts keep the weights themselves.
+PLAIN = ('state_dict', 'model')
 # What a run may say about its images; the rest is the architecture's own.
 PREPROCESSING = ('in_chans', 'img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
 # The key under which our safetensors files hold what timm writes to config.json.

@@ -107,5 +107,5 @@ def test_names():
                 class_to_idx = dict(dog=1, cat=0)
     assert class_names(Loader, 2) == ['cat', 'dog']
     assert class_names(Loader, 3) is None and class_names(object(), 2) is None
-    assert run_folder('out', 'run/last.pth.tar') == 'out/last'
-    assert run_folder('out', 'resnet50.a1_in1k') == 'out/resnet50.a1_in1k'
+    assert run_folder('out', 'resnet50', 'run/last.pth.tar') == 'out/last.pth.tar'
+    assert run_folder('out', 'hf-hub:timm/resnet50', '') == 'out/hf-hub:timm_resnet50'
