@@ -34,8 +34,8 @@ RENAMES = (
 FORMATS = {1: 'L', 3: 'RGB'}
 NORMS = {'BN': 'FrozenBN', 'GN': 'GN'}
 
-HEADER = f"""\
-# {{architecture}} from {{path!r}}, written by python -m keepaug.export.
+HEADER = """\
+# {architecture} from {path!r}, written by python -m keepaug.export.
 # Every key that must change together with the weights. Merge it over the configuration of a detector, or name that
 # one in a line _BASE_: PATH at the top. The weights belong to every meta-architecture, so none is set here.
 # MODEL.BACKBONE.FREEZE_AT stays at Detectron2's 2 (stem and res2 frozen): right for weights from ImageNet; for

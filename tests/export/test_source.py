@@ -32,14 +32,17 @@ def test_run_describes_its_model(tmp_path):
     """A real run: model arguments, channels, classes and preprocessing come from its own record."""
     data = write_images(tmp_path / 'images')
     run = run_train(
-        f'{data} {TINY} --epochs 1 --model-kwargs act_layer=silu --in-chans 1 --mean 0.4 --std 0.3 --crop-pct 1.0',
+        f'{data} {TINY} --epochs 1 --model-kwargs act_layer=silu --in-chans 1 --mean 0.4 --std 0.3 --crop-pct 1.0 '
+        '--keep-cut --keep-size 8 --keep-saliency early',
         tmp_path)
     source = load_source(str(run / 'last.pth.tar'))
     assert source.architecture == 'test_resnet' and source.model.num_classes == 3 and not source.averaged
     assert isinstance(source.model.act1, torch.nn.SiLU) and not source.model.training
     assert source.data_config['input_size'] == (1, 32, 32) and source.data_config['crop_pct'] == 1.0
     assert source.data_config['mean'] == (0.4,) and source.data_config['std'] == (0.3,)
-    assert_same(source.model.state_dict(), torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
+    checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
+    assert 'task_state' in checkpoint  # the early head, which is no part of the model
+    assert_same(source.model.state_dict(), checkpoint['state_dict'])
 
 
 def test_average_goes_first(tmp_path, model):
