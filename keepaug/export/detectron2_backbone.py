@@ -14,6 +14,7 @@
 `python -m keepaug.export detectron2-timm` writes these settings, the weights and this file into one folder.
 The maps are called `res2` to `res5` by their strides 4 to 32, as Detectron2's own are, so that FPN, anchors and heads
 work unchanged. `MODEL.BACKBONE.FREEZE_AT` means what it means there: 1 freezes the stem, 2 also the stage of `res2`.
+Frozen is what the last frozen map depends on; in HRNet, whose maps are all made at the end, that is nearly everything.
 ConvNeXt, Swin and their kin want AdamW and a small rate, not SGD at 0.02.
 """
 from collections.abc import Mapping
