@@ -24,7 +24,7 @@ METHODS = {
     'cutout': '--cutout 8',
     'keep-paste': '--keep-paste --keep-size 8 --aa rand-m9-mstd0.5 --reprob 0.3',
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
-                          '--keep-tau none --train-crop-mode pad4 --mixup 0.2',
+                          '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
     'pad4': '--train-crop-mode pad4',
 }
 MODES = {
