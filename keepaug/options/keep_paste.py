@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 def add_keep_paste(parser: argparse.ArgumentParser) -> None:
     """Adds the flags; those of the region are keep-cut's."""
-    add = parser.add_argument_group('keep-paste: put back a salient region that the policy of --aa changed').add_argument
+    add = parser.add_argument_group('keep-paste: put back a salient region that --aa changed').add_argument
     add('--keep-paste', action='store_true',
         help='turn it on: paste a window of the image before the policy, one whose saliency lies above the share '
              '--keep-tau of all windows, at its place over the image after it')

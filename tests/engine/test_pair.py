@@ -133,7 +133,7 @@ def test_both_sides_share_crop_flips_and_filter(prefetcher, interpolation):
 @pytest.mark.parametrize('prefetcher', [True, False])
 @pytest.mark.parametrize('policy', POLICIES)
 def test_clean_side_is_stocks_without_policy(policy, prefetcher):
-    """Bit for bit: neither the policy nor jitter, grayscale and blur touch it, and nothing goes through 8 bits twice."""
+    """Bit for bit: policy, jitter, grayscale and blur leave it alone, and nothing goes through 8 bits twice."""
     mend_posterize()
     settings = dict(use_prefetcher=prefetcher, mean=(0.5,) * 3, std=(0.5,) * 3)
     pair = pair_up(stock_transform(policy, grayscale_prob=1., gaussian_blur_prob=1., **settings))
