@@ -64,7 +64,7 @@ SCRIPTS = [
 CASES = {'train': _train_with_keep_cut, 'saliency': _saliency_on_one_rank}
 
 
-def _process(rank: int, folder: Path, ports: list[int]) -> None:
+def _process(rank: int, folder: Path, ports: list[int], both_done) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(ports[0]), RANK=str(rank), LOCAL_RANK=str(rank),
@@ -75,6 +75,7 @@ def _process(rank: int, folder: Path, ports: list[int]) -> None:
     for port, (name, flags) in zip(ports[1:], SCRIPTS, strict=True):
         os.environ['MASTER_PORT'] = str(port)  # on the same one, a process may still meet the run before
         run_train(f'{folder / "images"} {TINY} -b 4 {flags.format(folder=folder)}', folder, name)
+        both_done.wait()  # only the first process writes the checkpoint that both resume
     torch.save(results, folder / f'rank{rank}.pt')
 
 
@@ -89,7 +90,7 @@ def processes(tmp_path_factory):
             probe.bind(('127.0.0.1', 0))
         ports = [probe.getsockname()[1] for probe in sockets]
     with mock.patch.dict(os.environ):
-        mp.spawn(_process, args=(folder, ports), nprocs=WORLD_SIZE)
+        mp.spawn(_process, args=(folder, ports, mp.get_context('spawn').Barrier(WORLD_SIZE)), nprocs=WORLD_SIZE)
     return folder, [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
 
 
