@@ -3,7 +3,7 @@
 
     python validate.py /data/imagenet --model resnet50 --checkpoint output/train/run/model_best.pth.tar
 
-Every flag of timm's script keeps its meaning; `python validate.py --help` lists them and ours, --analysis-dir.
+Every flag of timm's script keeps its meaning; `python validate.py --help` lists them and ours.
 """
 import argparse
 import copy
@@ -22,7 +22,7 @@ from keepaug.engine.analysis import Analysis, check_analysis, class_names, run_f
 
 _logger = logging.getLogger('validate')
 parser = options.create_validate_parser()
-options.add_analysis(parser)
+options.add_ours(parser)
 
 
 def validate(args) -> OrderedDict:
@@ -30,7 +30,7 @@ def validate(args) -> OrderedDict:
 
     Returns:
         `model`, `top1`, `top1_err`, `top5`, `top5_err` in percent, averaged scores if asked for, `param_count` in
-        millions, `img_size` in pixels, `crop_pct`, `interpolation`.
+        millions, `img_size` in pixels, `crop_pct`, `interpolation`; under `--early-exit` also the stage its head follows.
 
     Raises:
         ValueError: Model, checkpoint or data cannot be used.
@@ -43,6 +43,7 @@ def validate(args) -> OrderedDict:
     random_seed(args.seed)
 
     model, data_config, pooled = validation.load_model(args, create_model)
+    early_exit = getattr(model, 'place', None)
     param_count = sum(parameter.numel() for parameter in model.parameters())
     _logger.info(f'Model {args.model} created, param count: {param_count}')
     model.to(device=device, dtype=precision.dtype)
@@ -85,6 +86,8 @@ def validate(args) -> OrderedDict:
         crop_pct=1. if pooled else data_config['crop_pct'],
         interpolation=data_config['interpolation'],
     )
+    if early_exit:
+        results['early_exit'] = early_exit
     if analysis is not None:
         analysis.write(analysis_dir, results)
     return results

@@ -15,8 +15,11 @@ GOLDEN = json.loads((Path(__file__).parent / 'golden' / 'golden.json').read_text
 # In the default suite: the loader with and without workers and prefetcher, mixing on both sides of it, EMA with
 # accumulation and clipping, and splits.
 DEFAULT = ('base', 'no-workers', 'mixup-cutmix', 'mixup-cutmix-device', 'ema-accum-clip', 'jsd-splits')
+# MKL and oneDNN choose their kernels by the maker of the processor too; the golden runs are an Intel's.
+CPU_INFO = Path('/proc/cpuinfo')
 SAME_MACHINE = (
-    torch.__version__ == GOLDEN['torch'] and timm.__version__ == GOLDEN['timm']
+    CPU_INFO.exists() and 'GenuineIntel' in CPU_INFO.read_text()
+    and torch.__version__ == GOLDEN['torch'] and timm.__version__ == GOLDEN['timm']
     and platform.machine() == GOLDEN['machine'] and torch.backends.cpu.get_cpu_capability() == GOLDEN['cpu'])
 
 
@@ -50,8 +53,9 @@ def test_run_without_our_flags_is_stocks(name, mini, tmp_path):
         assert norms == golden['weights']
         return
     for got, wanted in zip(numbers, golden['summary'], strict=True):
-        # Another processor or library sums in another order; training spreads the difference.
-        tolerance = 1e-4 if wanted['epoch'] == 0 else 2e-2
+        # Another processor or library sums in another order; training spreads the difference. An AMD EPYC is off by up
+        # to 4e-4 in the first epoch's loss, over its updates.
+        tolerance = 1e-3 if wanted['epoch'] == 0 else 2e-2
         assert got['train_loss'] == pytest.approx(wanted['train_loss'], rel=tolerance)
         if 'eval_loss' in wanted:
             assert got['eval_loss'] == pytest.approx(wanted['eval_loss'], rel=2e-2)

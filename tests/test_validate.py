@@ -7,8 +7,10 @@ from unittest import mock
 import pytest
 import timm
 import torch
+from timm.data import create_dataset, create_loader
 
 import validate
+from keepaug import EarlyExit
 from keepaug.export import command
 from tests.scripts import TINY, refuse_validate, run_train, write_images
 
@@ -46,7 +48,6 @@ def test_one_checkpoint(data, run, capsys):
     model.load_state_dict(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
     assert result['param_count'] == round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
     correct = 0
-    from timm.data import create_dataset, create_loader
     loader = create_loader(
         create_dataset('', root=str(data), split='validation'), (3, 32, 32), 8, device=torch.device('cpu'),
         num_workers=0, interpolation=result['interpolation'], crop_pct=result['crop_pct'], use_prefetcher=True,
@@ -221,3 +222,30 @@ def test_a_stock_namespace_is_enough(data, run):
     args = validate.parser.parse_args(f'{data} {COMMON} --checkpoint {run}/last.pth.tar'.split())
     del args.analysis_dir
     assert list(validate.validate(args)) == KEYS
+
+
+@pytest.mark.parametrize('use_ema', ['', '--use-ema'])
+def test_early_head_is_judged_alone(use_ema, data, tmp_path, capsys):
+    run = run_train(f'{data} {TINY} --early-exit --early-exit-stage layer2 --model-ema --model-ema-decay 0.5', tmp_path)
+    result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --early-exit {use_ema}', capsys)
+    assert list(result) == [*KEYS, 'early_exit'] and result['early_exit'] == 'layer2'
+    checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
+    suffix = '_ema' if use_ema else ''
+    model = EarlyExit(timm.create_model('test_resnet', num_classes=3), stage='layer2')
+    model.backbone.load_state_dict(checkpoint[f'state_dict{suffix}'])
+    model.head.load_state_dict(checkpoint[f'task_state{suffix}']['early_exit'])
+    classifier, correct = model.early_classifier().eval(), 0
+    loader = create_loader(
+        create_dataset('', root=str(data), split='validation'), (3, 32, 32), 8, device=torch.device('cpu'),
+        num_workers=0, interpolation=result['interpolation'], crop_pct=result['crop_pct'],
+        mean=model.backbone.pretrained_cfg['mean'], std=model.backbone.pretrained_cfg['std'])
+    with torch.no_grad():
+        for x, target in loader:
+            correct += (classifier(x).argmax(1) == target).sum().item()
+    assert result['top1'] == round(100 * correct / 24, 4)
+
+
+def test_early_head_that_is_not_there(data, run, capsys):
+    assert 'train with --early-exit' in refuse_validate(
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --early-exit', capsys)
+    assert "name the run's file with --checkpoint" in refuse_validate(f'{data} {COMMON} --early-exit', capsys)

@@ -8,8 +8,9 @@ from timm.utils import unwrap_model
 
 from keepaug.augment.saliency import PASSES, low_size
 from keepaug.engine.augment import image_shapes
+from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_task import WrappedTask, innermost_task
-from keepaug.models.early_exit import EarlyExit, stage_info
+from keepaug.models.early_exit import EarlyExit
 from keepaug.models.resolution import at_resolution
 
 _logger = logging.getLogger('train')
@@ -118,7 +119,7 @@ def add_early_exit(args, task: TrainingTask) -> TrainingTask:
         raise ValueError(f'--early-exit is not possible: {error}') from error
     early_exit = unwrap_model(task.get_trainable_module())
     if getattr(args, 'rank', 0) == 0:
-        place = stage_info(early_exit.backbone)[early_exit.stage]['module']
+        place = early_exit.early_classifier().place
         _logger.info(f'An early head after {place} is trained beside the model, its loss weighted {early_exit.weight}.')
     return task
 
@@ -137,6 +138,28 @@ def _saliency_needs_head(args, model: torch.nn.Module) -> bool:
         except ValueError:
             return False
     return False
+
+
+def load_early_exit(model: torch.nn.Module, checkpoint: dict[str, Any], use_ema: bool = False) -> EarlyExit:
+    """A model with the early head that a checkpoint holds beside its weights.
+
+    Args:
+        model: Bare model, its weights loaded already.
+        checkpoint: What `check_checkpoint` read.
+        use_ema: Take the average's head.
+
+    Raises:
+        ValueError: The checkpoint has no early head, or one of another model.
+    """
+    head = (checkpoint.get('task_state_ema' if use_ema else 'task_state') or {}).get('early_exit')
+    if head is None:
+        raise ValueError('it holds no early head; train with --early-exit.')
+    early_exit = EarlyExit(model, stage=getattr(checkpoint.get('args'), 'early_exit_stage', None))
+    try:
+        early_exit.head.load_state_dict(head)
+    except RuntimeError as error:
+        raise ValueError(f'its early head is of another model ({first_line(error)}).') from error
+    return early_exit
 
 
 def find_early_exit(task: TrainingTask) -> EarlyExitTask | None:

@@ -29,6 +29,7 @@ from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, n
 from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.data import build_dataset
 from keepaug.engine.device import Precision
+from keepaug.engine.early_exit import load_early_exit
 from keepaug.engine.loop import describe_metrics
 from keepaug.engine.model import set_kernels
 from keepaug.engine.sentence import first_line
@@ -85,7 +86,7 @@ def _find(folder: str, *patterns: str) -> list[str]:
 
 
 def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any], bool]:
-    """The model to judge, with the checkpoint's weights, on the CPU.
+    """The model to judge, with the checkpoint's weights, on the CPU; under `--early-exit` its first layers and their head.
 
     Returns:
         Model, data configuration, and whether test-time pooling replaced its head.
@@ -124,6 +125,11 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     pooled = False
     if args.test_pool:
         model, pooled = apply_test_time_pool(model, data_config)
+    if getattr(args, 'early_exit', False):  # stock's parser does not have it
+        try:
+            model = load_early_exit(model, held, args.use_ema).early_classifier()
+        except ValueError as error:
+            raise ValueError(f'--early-exit and --checkpoint {args.checkpoint} do not go together: {error}') from error
     return model, data_config, pooled
 
 

@@ -87,6 +87,11 @@ class EarlyClassifier(nn.Module):
         self.stage = stage
         self.num_classes = backbone.num_classes
 
+    @property
+    def place(self) -> str:
+        """Name of the module that the head follows."""
+        return stage_info(self.backbone)[self.stage]['module']
+
     def forward(self, x: Tensor) -> Tensor:
         """Early logits (B, K) of images (B, C, H, W)."""
         (early,) = self.backbone.forward_intermediates(

@@ -3,9 +3,9 @@ from keepaug.options.check import check_stock, check_validate, prepare
 from keepaug.options.keep import add_arguments
 from keepaug.options.parse import create_parser, parse_args
 from keepaug.options.train import create_train_parser
-from keepaug.options.validate import add_analysis, create_validate_parser
+from keepaug.options.validate import add_ours, create_validate_parser
 
 __all__ = [
-    'add_analysis', 'add_arguments', 'check_stock', 'check_validate', 'create_parser', 'create_train_parser',
+    'add_arguments', 'add_ours', 'check_stock', 'check_validate', 'create_parser', 'create_train_parser',
     'create_validate_parser', 'parse_args', 'prepare',
 ]

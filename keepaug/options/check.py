@@ -17,7 +17,7 @@ from timm.models import parse_model_name
 
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
-from keepaug.options.early_exit import check_early_exit
+from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.parse import create_parser
 
@@ -92,7 +92,7 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: one sentence for the user.
     """
-    _refuse(_complete(args), (_device, _dtypes, _interpolation))
+    _refuse(_complete(args), (_device, _dtypes, _interpolation, check_early_exit_of))
 
 
 @functools.cache

@@ -25,3 +25,9 @@ def check_early_exit(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         'choose logit or token.')
     yield on and args.naflex_loader, (
         f'{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.')
+
+
+def check_early_exit_of(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    """Refusals of the validation script."""
+    yield args.early_exit and not args.checkpoint, (
+        "--early-exit judges the early head of a training run: name the run's file with --checkpoint.")

@@ -16,11 +16,13 @@ def create_validate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_analysis(parser: argparse.ArgumentParser) -> None:
-    """The one flag that stock does not have."""
-    parser.add_argument_group('this script').add_argument(
-        '--analysis-dir', default='', metavar='DIR',
+def add_ours(parser: argparse.ArgumentParser) -> None:
+    """The flags that stock does not have."""
+    add = parser.add_argument_group('this script').add_argument
+    add('--analysis-dir', default='', metavar='DIR',
         help='folder to write calibration error, accuracy per class and confusion matrix to')
+    add('--early-exit', action='store_true',
+        help="judge the checkpoint's early head, through the layers before it only")
 
 
 def _dataset(parser: argparse.ArgumentParser) -> None:
