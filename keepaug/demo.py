@@ -146,7 +146,7 @@ def draw_sheet(blind, keep, rows: int = 6, seed: int = 0):
             'saliency': heat(keep.last['saliency']),
             'cut by keep-cut': to_pixels(kept, MEAN, STD),
         },
-        boxes={'saliency': keep.last['boxes'][:, 0]},
+        outlines={'saliency': keep.last['mask']},
     )
 
 

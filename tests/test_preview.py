@@ -1,0 +1,309 @@
+"""The sheet that shows a run's augmentations before it is trained."""
+import hashlib
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from keepaug import preview
+from keepaug.augment import BatchAugment, create_augment
+from keepaug.engine import explain_errors
+from keepaug.preview import Step, label_captions, measure, run_steps, step_columns
+from keepaug.sheet import GAP, LINE_HEIGHT
+from tests.functional.toys import small_cnn
+from tests.scripts import TINY, run_train, write_images
+from tests.test_every_method import METHODS
+
+CELL = 96  # px: three times 32
+MODES = {
+    'no-prefetcher': '--no-prefetcher',
+    'workers': '-j 2',
+    'amp': '--amp --amp-dtype bfloat16',
+    'half-model': '--model-dtype bfloat16',
+    'channels-last': '--channels-last',
+    'non-square': '--input-size 3 32 40',
+    'grey': '--in-chans 1',
+    'grey-no-prefetcher': '--in-chans 1 --no-prefetcher',
+    'mixing': '--mixup 0.2 --cutmix 1.0',
+    'mixing-no-prefetcher': '--mixup 0.2 --cutmix 1.0 --no-prefetcher',
+    'autoaugment': '--aa rand-m9-mstd0.5 --reprob 1',
+    'bce': '--bce-loss',
+    'teacher': '--kd-model-name test_vit',
+    'sizes': '--train-img-sizes 32 40',
+    'ema': '--model-ema --grad-accum-steps 2',
+    'compile': '--torchcompile',
+}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture
+def run_preview(tmp_path, monkeypatch):
+    """Runs the preview on a command line and gives the sheet."""
+    monkeypatch.setattr(preview, 'setup_default_logging', lambda: None)
+    path = tmp_path / 'sheet.png'
+
+    def run(flags):
+        preview.main([*flags.split(), '--preview-output', str(path)])
+        return Image.open(path).convert('RGB')
+
+    return run
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_gives_a_sheet(method, data, run_preview, capsys):
+    sheet = run_preview(f'{data} {TINY} {METHODS[method]} --preview-images 6')
+    titles = 1 + capsys.readouterr().out.count(' │\n')  # the table has a row per title but the first
+    assert sheet.height == GAP + LINE_HEIGHT * (titles + 1) + 6 * (CELL + GAP + LINE_HEIGHT)
+    assert len(sheet.getcolors(1 << 24)) > 1000
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('method', ['--keep-cut --keep-size 8', ''])
+def test_follows_the_data_path(mode, method, data, run_preview):
+    shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
+    sheet = run_preview(f'{data} {shape} {method} {MODES[mode]} --preview-images 5')
+    assert len(sheet.getcolors(1 << 24)) > 200
+
+
+def image_column(sheet, titles):
+    """The crops that the augmentations received, of a sheet with one block."""
+    return sheet.crop((GAP, GAP + LINE_HEIGHT * (titles + 1), GAP + CELL, sheet.height)).tobytes()
+
+
+def test_the_same_seed_shows_the_same_crops(data, run_preview):
+    """Whatever the flags that are to be chosen, and what they make of the model."""
+    flags = ('--keep-cut --keep-size 4', '--keep-cut --keep-size 20 --keep-tau 0.1', '--cutout 8',
+             '--keep-cut --keep-size 8 --keep-saliency early', '--keep-cut --keep-size 8 --model test_vit --img-size 32')
+    columns = {image_column(run_preview(f'{data} {TINY} {flag} --preview-images 6'), 2) for flag in flags}
+    assert len(columns) == 1
+    assert image_column(run_preview(f'{data} {TINY} --cutout 8 --preview-images 6 --seed 1'), 2) not in columns
+
+
+@pytest.mark.parametrize('asked, shown', [(1, 1), (5, 5), (24, 24), (100, 24)])
+def test_shows_as_many_images_as_there_are(asked, shown, data, run_preview):
+    sheet = run_preview(f'{data} {TINY} --mixup 0.2 --preview-images {asked}')
+    lines = math.ceil(shown / math.ceil(shown / preview.ROWS))
+    assert sheet.height == GAP + LINE_HEIGHT * 2 + lines * (CELL + GAP + LINE_HEIGHT)
+
+
+def test_table_and_sheet_say_what_was_measured(data, run_preview, capsys, caplog):
+    with caplog.at_level('INFO', logger='train'):
+        run_preview(f'{data} {TINY} --keep-cut --keep-size 16 --preview-images 6')
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if 'KeepCut' in line)
+    cells = [cell.strip() for cell in row.strip('│').split('│')]
+    assert cells[:4] == ['KeepCut', 'removed', '6', '25.0 %']
+    assert all(0 < float(cell.removesuffix(' %')) < 100 for cell in cells[4:])
+    assert 'sheet.png' in said
+    assert any('untrained model' in record.message for record in caplog.records)
+
+
+# From where: weights, early head, and nothing changed.
+
+def sources(caplog):
+    return [record.message for record in caplog.records if record.message.startswith('Saliency is that of')]
+
+
+@pytest.mark.parametrize('flag', ['--preview-checkpoint', '--resume'])
+def test_checkpoint_with_its_early_head(flag, data, tmp_path, run_preview, caplog):
+    run = run_train(f'{data} {TINY} --epochs 1 --keep-cut --keep-size 8 --keep-saliency early', tmp_path)
+    checkpoint = run / 'last.pth.tar'
+    before = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in run.iterdir()}
+    loaded = []
+    with caplog.at_level('INFO', logger='train'), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview, 'run_steps', lambda augments, *rest: loaded.extend(augments) or run_steps(augments, *rest))
+        run_preview(f'{data} {TINY} --keep-cut --keep-size 8 --keep-saliency early {flag} {checkpoint}')
+    assert sources(caplog) == [f'Saliency is that of weights of {checkpoint}.']
+    saved = torch.load(checkpoint, weights_only=False)
+    model = loaded[0].model
+    for state, kept in ((model.backbone, saved['state_dict']), (model.head, saved['task_state']['early_exit'])):
+        assert all(torch.equal(value, kept[name]) for name, value in state.state_dict().items())
+    assert {path.name: hashlib.sha256(path.read_bytes()).digest() for path in run.iterdir()} == before
+
+
+def test_says_that_a_head_is_untrained(data, tmp_path, run_preview, caplog):
+    checkpoint = run_train(f'{data} {TINY} --epochs 1', tmp_path) / 'last.pth.tar'
+    with caplog.at_level('INFO', logger='train'):
+        run_preview(f'{data} {TINY} --keep-cut --keep-saliency early --preview-checkpoint {checkpoint}')
+        run_preview(f'{data} {TINY} --keep-cut --initial-checkpoint {checkpoint}')
+    assert sources(caplog) == [
+        f'Saliency is that of weights of {checkpoint}, its early head untrained.',
+        f'Saliency is that of weights of {checkpoint}.']
+
+
+def test_pretrained_weights_with_another_head(data, tmp_path, run_preview, caplog):
+    import timm
+    weights = tmp_path / 'weights.pth'
+    torch.save(timm.create_model('test_resnet').state_dict(), weights)
+    with caplog.at_level('INFO', logger='train'):
+        run_preview(f'{data} {TINY} --keep-cut --pretrained --pretrained-path {weights}')
+    assert sources(caplog) == ['Saliency is that of pretrained weights, its classifier untrained.']
+
+
+def test_model_is_left_as_it_was():
+    torch.manual_seed(0)
+    model = small_cnn().train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    x, target = torch.randn(4, 3, 16, 16), torch.arange(4) % 3
+    augments = [create_augment('keep-cut', model=model, num_classes=3, size=4), create_augment('cutmix', num_classes=3)]
+    kept = x.clone()
+    run_steps(augments, x, target, 4, model)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
+# What is shown of augmentations that the preview does not know.
+
+class Halving(BatchAugment):
+    """Takes pairs, the clean rows first, and pastes the left half of the clean ones."""
+
+    def augment(self, x, target, generator):
+        clean, augmented = x.chunk(2)
+        mask = torch.zeros(len(clean), 1, *x.shape[-2:], dtype=torch.bool)
+        mask[..., :x.shape[-1] // 2] = True
+        self.last = {'mask': mask, 'augmented': augmented, 'saliency': clean.abs().amax(1, keepdim=True), 'stage': 3}
+        return torch.where(mask, clean, augmented), target[:len(clean)]
+
+
+class Doubling(BatchAugment):
+    """Gives every image twice, the second time black, and looks at a coarse grid."""
+
+    def augment(self, x, target, generator):
+        self.last = {'grid': torch.rand(len(x), 4, 4), 'mask': torch.ones(len(x), 1, 2, 2, dtype=torch.bool), 'saliency': None}
+        return torch.cat([x, torch.zeros_like(x)]), torch.cat([target, target])
+
+
+def test_rows_are_followed_through_pairs_and_copies():
+    model = small_cnn()
+    x, target = torch.randn(12, 3, 16, 16), torch.arange(6).repeat(2) % 3
+    halved, doubled = run_steps([Halving(), Doubling()], x, target, 4, model)[0]
+    assert torch.equal(halved.result[..., :8], x[:4, ..., :8]) and torch.equal(halved.result[..., 8:], x[6:10, ..., 8:])
+    assert torch.equal(halved.drawn['augmented'], x[6:10])
+    assert not doubled.result.any() and doubled.result.shape == (4, 3, 16, 16)
+    labels = run_steps([Halving(), Doubling()], x, target, 4, model)[1]
+    assert labels.tolist() == [0, 1, 2, 0]
+
+    columns, outlines = step_columns(halved, (0.,) * 3, (1.,) * 3)
+    assert list(columns) == ['Halving: after the policy', 'Halving: saliency', 'Halving: result']
+    assert torch.equal(outlines['Halving: saliency'], halved.drawn['mask'])
+    columns, outlines = step_columns(doubled, (0.,) * 3, (1.,) * 3)
+    assert list(columns) == ['Doubling: attention', 'Doubling: saliency', 'Doubling: result']
+    assert all(picture.shape == (4, 3, 16, 16) for picture in columns.values())
+    assert outlines['Doubling: saliency'].shape == (4, 1, 16, 16)
+
+
+def test_an_augmentation_that_is_off_shows_its_result_only():
+    augment = create_augment('cutout', size=4)
+    augment.enabled = False
+    x = torch.randn(2, 3, 16, 16)
+    (step,), _ = run_steps([augment], x, torch.zeros(2, dtype=torch.long), 2, small_cnn())
+    columns, outlines = step_columns(step, (0.,) * 3, (1.,) * 3)
+    assert list(columns) == ['Cutout: result'] and not outlines
+
+
+def made_step(mask, judge, **drawn):
+    return Step('Made', {'mask': mask, **drawn}, judge, torch.zeros(len(mask), 3, *mask.shape[-2:]))
+
+
+def test_shares_of_a_hand_drawn_case():
+    mask = torch.zeros(3, 1, 4, 4, dtype=torch.bool)
+    mask[0, 0, :2, :2] = True
+    mask[1, 0, :, :2] = True  # the third image has no region
+    judge = torch.ones(3, 1, 4, 4)
+    judge[0, 0, :2, :2] = 3.
+    own = torch.zeros(3, 1, 4, 4)
+    own[0, 0, 0, 0] = own[1, 0, 3, 3] = 5.
+    shares = measure(made_step(mask, judge, saliency=own))
+    assert (shares.deed, shares.count) == ('removed', 2)
+    assert shares.area == pytest.approx((0.25 + 0.5) / 2)
+    assert shares.own == pytest.approx((1. + 0.) / 2)
+    assert shares.full == pytest.approx((12 / 24 + 0.5) / 2)
+
+
+@pytest.mark.parametrize('drawn, deed', [
+    ({}, 'removed'), ({'partner': torch.arange(2)}, 'replaced'), ({'augmented': torch.zeros(2, 3, 4, 4)}, 'put back')])
+def test_what_was_done_is_told_by_what_was_drawn(drawn, deed):
+    shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), **drawn))
+    assert (shares.deed, shares.own, shares.full) == (deed, None, 1.)
+    assert deed in preview.describe_shares(shares)
+
+
+def test_no_region_and_no_saliency():
+    empty = measure(made_step(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4)))
+    assert empty.count == 0 and preview.percent(empty.full) == '-'
+    assert 'no region' in preview.describe_shares(empty)
+    flat = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.zeros(2, 1, 4, 4)))
+    assert flat.area == 1. and preview.percent(flat.full) == '-'
+
+
+def test_captions():
+    names = {0: 'cat', 2: 'dog'}
+    assert list(label_captions(torch.tensor([2, 1]), names)) == ['dog: 100 %', '1: 100 %']
+    shares = torch.tensor([[0.25, 0., 0.75], [1., 0., 0.], [0.5, 0.4999, 0.0001]])
+    assert list(label_captions(shares, names)) == ['dog: 75 %, cat: 25 %', 'cat: 100 %', 'cat: 50 %, 1: 50 %']
+
+
+def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
+    """Under label smoothing too: what stands below an image is the share of its pixels."""
+    told, steps = [], []
+
+    def watched(augments, *rest):
+        result = run_steps(augments, *rest)
+        steps.extend(result[0])
+        return result
+
+    monkeypatch.setattr(preview, 'run_steps', watched)
+    monkeypatch.setattr(preview, 'label_captions', lambda *args: told.extend(label_captions(*args)) or told)
+    run_preview(f'{data} {TINY} --keep-cut cutmix --mixup-mode elem --smoothing 0.1 --preview-images 20')
+    left = 1 - steps[0].drawn['mask'].float().mean((1, 2, 3))
+    mixed = 0
+    for caption, share in zip(told, left):
+        parts = dict(part.rsplit(': ', 1) for part in caption.split(', '))
+        assert set(parts) <= {'class0', 'class1', 'class2'}
+        if len(parts) == 2:
+            mixed += 1
+            numbers = [float(number.removesuffix(' %')) for number in parts.values()]
+            assert sum(numbers) == pytest.approx(100, abs=0.2)
+            assert any(number == pytest.approx(100 * share.item(), abs=0.1) for number in numbers)
+    assert mixed >= 5
+
+
+# Refusals.
+
+@pytest.mark.parametrize('flags, words', [
+    ('--preview-images 0', ['--preview-images 0', 'at least 1']),
+    ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
+    ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),
+    ('--preview-checkpoint /no/such/file', ['--preview-checkpoint /no/such/file', 'does not exist']),
+    ('--preview-checkpoint {other}', ['--preview-checkpoint', '3 classes']),
+    ('--resume {other}', ['--resume', '3 classes']),
+    ('--preview-checkpoint {other} --resume {other}', ['--preview-checkpoint', '--resume', 'drop one']),
+    ('--preview-checkpoint {tmp}/x.safetensors', ['--initial-checkpoint']),
+    ('--keep-cut --keep-size 33', ['--keep-size 33', 'images of 32']),
+    ('--keep-cut --cutout', ['--keep-cut and --cutout']),
+    ('--model resnet5O', ['resnet50']),
+])
+def test_refuses(flags, words, data, tmp_path, run_preview, capsys):
+    import timm
+    other = tmp_path / 'other.pth.tar'
+    torch.save({'state_dict': timm.create_model('test_resnet', num_classes=7).state_dict()}, other)
+    given = flags.format(tmp=tmp_path, other=other)
+    output = [] if '--preview-output' in given else ['--preview-output', str(tmp_path / 'sheet.png')]
+    with pytest.raises(SystemExit) as leave:
+        explain_errors(lambda: preview.main([str(data), *TINY.split(), *given.split(), *output]))
+    assert leave.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if ': error' in line]
+    assert len(said) == 1 and all(word in said[0] for word in words)
+    assert not (tmp_path / 'sheet.png').exists()
+
+
+def test_check_writes_nothing(data, tmp_path, run_preview):
+    with pytest.raises(FileNotFoundError):
+        run_preview(f'{data} {TINY} --keep-cut --check')
