@@ -39,7 +39,7 @@ _logger = logging.getLogger('train')
 # What an augmentation may leave in `last` that is worth a picture, in the order of the columns: label, and whether it
 # is a map rather than images.
 PICTURES = {
-    'augmented': ('after the policy', False),
+    'augmented': ('policy', False),
     'grid': ('attention', True),
     'saliency': ('saliency', True),
 }

@@ -1,6 +1,7 @@
 """Contact sheets: what an augmentation did, one row per image, one column per step."""
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -88,9 +89,10 @@ def contact_sheet(
     """
     rows, _, height, width = next(iter(columns.values())).shape
     scale = max(1, edge // min(height, width))
-    cell_width = max(width * scale, *map(_text_width, columns)) + GAP
+    # Where each column starts in a block, and where the last one ends.
+    lefts = list(accumulate((max(width * scale, _text_width(label)) + GAP for label in columns), initial=0))
     cell_height = height * scale + GAP + (LINE_HEIGHT if captions else 0)
-    block_width = max(cell_width * len(columns), *(_text_width(caption) + GAP for caption in captions or ['']))
+    block_width = max(lefts[-1], *(_text_width(caption) + GAP for caption in captions or ['']))
     block_rows = math.ceil(rows / across)
     head = GAP + LINE_HEIGHT * (len(titles) + 1)
     sheet_width = max(block_width * across, *(_text_width(title) + GAP for title in titles or [''])) + GAP
@@ -104,15 +106,15 @@ def contact_sheet(
         block, line = divmod(row, block_rows)
         return GAP + block * block_width, head + line * cell_height
 
-    for column, (label, pictures) in enumerate(columns.items()):
+    for start, (label, pictures) in zip(lefts, columns.items()):
         for row in range(0, rows, block_rows):
-            pen.text((corner(row)[0] + column * cell_width, head - LINE_HEIGHT - 2), label, fill='black')
+            pen.text((corner(row)[0] + start, head - LINE_HEIGHT - 2), label, fill='black')
         large = _enlarge(pictures, scale)
         if outlines and label in outlines:
             large = outline(large, _enlarge(outlines[label].cpu(), scale))
         for row, picture in enumerate(large):
             left, top = corner(row)
-            sheet.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (left + column * cell_width, top))
+            sheet.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (left + start, top))
     for row, caption in enumerate(captions):
         left, top = corner(row)
         pen.text((left, top + height * scale), caption, fill='black')

@@ -191,7 +191,7 @@ def test_rows_are_followed_through_pairs_and_copies():
     assert labels.tolist() == [0, 1, 2, 0]
 
     columns, outlines = step_columns(halved, (0.,) * 3, (1.,) * 3)
-    assert list(columns) == ['Halving: after the policy', 'Halving: saliency', 'Halving: result']
+    assert list(columns) == ['Halving: policy', 'Halving: saliency', 'Halving: result']
     assert torch.equal(outlines['Halving: saliency'], halved.drawn['mask'])
     columns, outlines = step_columns(doubled, (0.,) * 3, (1.,) * 3)
     assert list(columns) == ['Doubling: attention', 'Doubling: saliency', 'Doubling: result']
