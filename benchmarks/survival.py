@@ -43,10 +43,12 @@ from keepaug import EarlyExit, create_augment
 from keepaug.augment import BatchAugment
 from keepaug.augment.base import default_window
 from keepaug.augment.saliency import PASSES
+from keepaug.engine import explain_errors
 from keepaug.engine.data import mend_posterize
 from keepaug.engine.pair import pair_up
 from keepaug.functional import input_saliency
 from keepaug.machine import describe_machine
+from keepaug.options.shared import add_input_shape
 from keepaug.sheet import contact_sheet, heat
 
 TOP_SHARE = 0.1
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument('--split', default='val')
     parser.add_argument('--model', default='cifar_resnet18')
     parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs)
+    add_input_shape(parser)
     parser.add_argument('--checkpoint', help='of a trained model, best with an early head; unset: untrained, for a trial')
     parser.add_argument('--samples', type=int, default=2000)
     parser.add_argument('--size', type=int, help='edge of every window in pixels; unset: 16 below 96 px, else 40')
@@ -129,7 +132,7 @@ def main() -> None:
     args.num_classes = len(folder.reader.class_to_idx)
     device = torch.device(args.device)
     model = (load(args) if args.checkpoint else untrained(args)).to(device).eval()
-    config = resolve_data_config({}, model=model.backbone if isinstance(model, EarlyExit) else model)
+    config = resolve_data_config(vars(args), model=model.backbone if isinstance(model, EarlyExit) else model)
     edge = args.size or default_window(*config['input_size'][1:])
     chosen = torch.randperm(len(folder))[:args.samples].tolist()
     loader = DataLoader(Subset(build_dataset(folder, config, args.aa), chosen), args.batch_size)
@@ -291,4 +294,4 @@ def draw(model: torch.nn.Module, batch: Batch, outcomes: dict[str, Outcome], nam
 
 
 if __name__ == '__main__':
-    main()
+    explain_errors(main)

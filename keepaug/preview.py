@@ -226,34 +226,38 @@ def load_weights(args: argparse.Namespace, task: TrainingTask) -> str:
         ValueError: The checkpoint cannot be read, or is of another model.
     """
     early = find_early_exit(task)
-    head = unwrap_model(early.get_trainable_module()).head.weight if early is not None else None
-    head_before = None if head is None else head.detach().clone()
-    source = _load_weights(args, task)
-    if head is not None and torch.equal(head, head_before):
-        source += ', its early head untrained'
-    return source
-
-
-def _load_weights(args: argparse.Namespace, task: TrainingTask) -> str:
-    flag, path = ('--preview-checkpoint', args.preview_checkpoint) if args.preview_checkpoint else (
-        '--resume', args.resume)
+    head = None if early is None else unwrap_model(early.get_trainable_module()).head.weight
+    drawn = None if head is None else head.detach().clone()
+    for flag, path in ('--preview-checkpoint', args.preview_checkpoint), ('--resume', args.resume):
+        if path:
+            load_checkpoint(args, task, path, flag)
+    path = args.preview_checkpoint or args.resume or args.initial_checkpoint
     if path:
-        if path.endswith('.safetensors'):
-            raise ValueError(f'{flag} {path} is no training checkpoint: give plain weights with --initial-checkpoint.')
-        engine.check_checkpoint(path, flag)
-        try:
-            resume_task_checkpoint(task, path, log_info=False)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(
-                f'{flag} {path} does not fit --model {args.model} with {args.num_classes} classes '
-                f'({first_line(error)}); give the flags of the run that wrote it.') from error
-        return f'weights of {path}'
-    if args.initial_checkpoint:
-        return f'weights of {args.initial_checkpoint}'
-    if args.pretrained:
-        classes = getattr(bare_model(task), 'pretrained_cfg', {}).get('num_classes')
-        return 'pretrained weights' + ('' if classes == args.num_classes else ', its classifier untrained')
-    return 'an untrained model, whose saliency tells nothing of the label'
+        source = f'weights of {path}'
+    elif args.pretrained:
+        source = 'pretrained weights'
+        if getattr(bare_model(task), 'pretrained_cfg', {}).get('num_classes') != args.num_classes:
+            source += ', its classifier untrained'
+    else:
+        return 'an untrained model, whose saliency tells nothing of the label'
+    return source if head is None or not torch.equal(head, drawn) else f'{source}, its early head untrained'
+
+
+def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, flag: str) -> None:
+    """Restores the weights of a training checkpoint, those of an early head included.
+
+    Raises:
+        ValueError: The checkpoint cannot be read, or is of another model; `flag` named it.
+    """
+    if path.endswith('.safetensors'):
+        raise ValueError(f'{flag} {path} is no training checkpoint: give plain weights with --initial-checkpoint.')
+    engine.check_checkpoint(path, flag)
+    try:
+        resume_task_checkpoint(task, path, log_info=False)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f'{flag} {path} does not fit --model {args.model} with {args.num_classes} classes '
+            f'({first_line(error)}); give the flags of the run that wrote it.') from error
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
