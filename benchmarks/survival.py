@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument('--model', default='cifar_resnet18')
     parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs)
     add_input_shape(parser)
-    parser.add_argument('--checkpoint', help='of a trained model, best with an early head; unset: untrained, for a trial')
+    parser.add_argument('--checkpoint', help='trained model, best with an early head; unset: untrained')
     parser.add_argument('--samples', type=int, default=2000)
     parser.add_argument('--size', type=int, help='edge of every window in pixels; unset: 16 below 96 px, else 40')
     parser.add_argument('--tau', type=float, default=0.6)
@@ -176,7 +176,8 @@ def build_dataset(folder: Dataset, config: dict, policy: str) -> CleanAndAugment
     """The folder's images in the model's size, and what the policy makes of them with the settings of training."""
     mend_posterize()
     settings = dict(
-        input_size=config['input_size'], interpolation=config['interpolation'], mean=config['mean'], use_prefetcher=True)
+        input_size=config['input_size'], interpolation=config['interpolation'], mean=config['mean'],
+        use_prefetcher=True)
     steps = create_transform(**settings, crop_pct=config['crop_pct']).transforms
     training = create_transform(**settings, is_training=True, auto_augment=policy, color_jitter=None)
     return CleanAndAugmented(folder, Compose(steps[:-1]), pair_up(training).policy)  # the last step makes a tensor
@@ -263,7 +264,8 @@ def tabulate(rows: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
         'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed by '
         'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. Gain: '
         'over the same window drawn blindly, paired by image. Means with their 95 % interval.'))
-    columns = dict(changed='image changed, %', left='top decile left, %', window='in the window, %', gain='gain, points')
+    columns = dict(
+        changed='image changed, %', left='top decile left, %', window='in the window, %', gain='gain, points')
     for column in ('augmentation', *columns.values()):
         table.add_column(column, justify='left' if column == 'augmentation' else 'right')
     for name, row in rows.items():

@@ -78,6 +78,25 @@ class Step(NamedTuple):
         return F.interpolate(self.drawn['mask'].float(), self.result.shape[-2:]).bool()
 
 
+class Record(NamedTuple):
+    """A batch on its way through the augmentations.
+
+    Attributes:
+        title: Model and where its weights are from.
+        images: Images (B, C, H, W) that the loader gave; of pairs the clean ones.
+        steps: What each augmentation did to them.
+        captions: Labels of the results with their shares.
+        mean: Mean per channel that was subtracted, of pixels in [0, 1].
+        std: Standard deviation per channel that was divided by.
+    """
+    title: str
+    images: Tensor
+    steps: list[Step]
+    captions: list[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 class Shares(NamedTuple):
     """How much of image and saliency lies in an augmentation's region, on average over the images that have one.
 
@@ -108,8 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check:
         _logger.info('The flags fit together.')
         return
-    sheet, shares = draw_preview(args)
-    sheet.save(args.preview_output)
+    record = record_batch(args)
+    shares = [measure(step) for step in record.steps if step.mask is not None]
+    draw_sheet(record, shares).save(args.preview_output)
     if shares:
         Console(width=110).print(share_table(shares, args.preview_images))
     print(f'Sheet: {args.preview_output}')
@@ -146,14 +166,11 @@ def check_preview(args: argparse.Namespace) -> None:
         raise ValueError(f'--preview-output {output} cannot be written: name a file in a folder that exists.')
 
 
-def draw_preview(args: argparse.Namespace) -> tuple[Image.Image, list[Shares]]:
+def record_batch(args: argparse.Namespace) -> Record:
     """Takes one batch through the run's data path and augmentations.
 
     Args:
         args: Options of `train.py` and of the preview, checked and prepared.
-
-    Returns:
-        The contact sheet, and the shares of each augmentation that draws regions.
 
     Raises:
         ValueError: Something cannot be built as the flags ask.
@@ -188,27 +205,13 @@ def draw_preview(args: argparse.Namespace) -> tuple[Image.Image, list[Shares]]:
     x = settings.in_layout(x)
     augment = getattr(task, 'augment', None)
     rows = min(args.preview_images, len(x) // getattr(augment, 'rows_per_sample', 1))
-    images = x[:rows]
     with precision.autocast():
-        steps, target = run_steps(augment.augments if augment else (), x, target, rows, bare_model(task))
+        steps, labels = run_steps(augment.augments if augment else (), x, target, rows, bare_model(task))
     if not steps:
         _logger.info('No augmentation of keepaug is on: the sheet shows what the loader gives.')
-
     mean, std = (adapt_to_chs(data_config[name], x.shape[1]) for name in ('mean', 'std'))
-    columns, outlines = {'image': to_pixels(images, mean, std)}, {}
-    for step in steps:
-        of_step, outlined = step_columns(step, mean, std)
-        columns |= of_step
-        outlines |= outlined
-    shares = [measure(step) for step in steps if step.mask is not None]
-    sheet = contact_sheet(
-        columns,
-        outlines,
-        captions=list(label_captions(target, class_names(dataset))),
-        titles=[f'{args.model}, {source}', *map(describe_shares, shares)],
-        across=math.ceil(rows / ROWS),
-    )
-    return sheet, shares
+    return Record(
+        f'{args.model}, {source}', x[:rows], steps, list(label_captions(labels, class_names(dataset))), mean, std)
 
 
 def even_batch_size(images: int, dataset) -> int:
@@ -294,6 +297,22 @@ def run_steps(
         # Where more rows come out than went in, the new ones stand behind the old.
         steps.append(Step(type(augment).__name__, drawn, judge, x[max(0, len(x) - received):][:rows]))
     return steps, target[:rows]
+
+
+def draw_sheet(record: Record, shares: Sequence[Shares]) -> Image.Image:
+    """Lays out what was recorded: a row per image, columns per step, the shares above and the labels below."""
+    columns, outlines = {'image': to_pixels(record.images, record.mean, record.std)}, {}
+    for step in record.steps:
+        of_step, outlined = step_columns(step, record.mean, record.std)
+        columns |= of_step
+        outlines |= outlined
+    return contact_sheet(
+        columns,
+        outlines,
+        captions=record.captions,
+        titles=[record.title, *map(describe_shares, shares)],
+        across=math.ceil(len(record.images) / ROWS),
+    )
 
 
 def step_columns(

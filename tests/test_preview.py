@@ -78,7 +78,7 @@ def image_column(sheet, titles):
 def test_the_same_seed_shows_the_same_crops(data, run_preview):
     """Whatever the flags that are to be chosen, and what they make of the model."""
     flags = ('--keep-cut --keep-size 4', '--keep-cut --keep-size 20 --keep-tau 0.1', '--cutout 8',
-             '--keep-cut --keep-size 8 --keep-saliency early', '--keep-cut --keep-size 8 --model test_vit --img-size 32')
+             '--keep-cut --keep-size 8 --keep-saliency early', '--keep-cut --keep-size 8 --model test_vit')
     columns = {image_column(run_preview(f'{data} {TINY} {flag} --preview-images 6'), 2) for flag in flags}
     assert len(columns) == 1
     assert image_column(run_preview(f'{data} {TINY} --cutout 8 --preview-images 6 --seed 1'), 2) not in columns
@@ -116,7 +116,8 @@ def test_checkpoint_with_its_early_head(flag, data, tmp_path, run_preview, caplo
     before = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in run.iterdir()}
     loaded = []
     with caplog.at_level('INFO', logger='train'), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preview, 'run_steps', lambda augments, *rest: loaded.extend(augments) or run_steps(augments, *rest))
+        patch.setattr(
+            preview, 'run_steps', lambda augments, *rest: loaded.extend(augments) or run_steps(augments, *rest))
         run_preview(f'{data} {TINY} --keep-cut --keep-size 8 --keep-saliency early {flag} {checkpoint}')
     assert sources(caplog) == [f'Saliency is that of weights of {checkpoint}.']
     saved = torch.load(checkpoint, weights_only=False)
@@ -176,7 +177,8 @@ class Doubling(BatchAugment):
     """Gives every image twice, the second time black, and looks at a coarse grid."""
 
     def augment(self, x, target, generator):
-        self.last = {'grid': torch.rand(len(x), 4, 4), 'mask': torch.ones(len(x), 1, 2, 2, dtype=torch.bool), 'saliency': None}
+        mask = torch.ones(len(x), 1, 2, 2, dtype=torch.bool)
+        self.last = {'grid': torch.rand(len(x), 4, 4), 'mask': mask, 'saliency': None}
         return torch.cat([x, torch.zeros_like(x)]), torch.cat([target, target])
 
 
