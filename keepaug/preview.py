@@ -160,7 +160,7 @@ def check_preview(args: argparse.Namespace) -> None:
     if args.preview_checkpoint and args.resume:
         raise ValueError(
             f'--preview-checkpoint {args.preview_checkpoint} and --resume {args.resume} both give weights: drop one.')
-    if suffix not in Image.registered_extensions():
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f'--preview-output {output} names no format of pictures: end it in .png or .jpg.')
     if os.path.isdir(output) or not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise ValueError(f'--preview-output {output} cannot be written: name a file in a folder that exists.')

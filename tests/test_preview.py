@@ -282,6 +282,7 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
 @pytest.mark.parametrize('flags, words', [
     ('--preview-images 0', ['--preview-images 0', 'at least 1']),
     ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
+    ('--preview-output {tmp}/sheet.psd', ['--preview-output', '.png']),
     ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),
     ('--preview-checkpoint /no/such/file', ['--preview-checkpoint /no/such/file', 'does not exist']),
     ('--preview-checkpoint {other}', ['--preview-checkpoint', '3 classes']),
