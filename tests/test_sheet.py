@@ -45,6 +45,11 @@ def test_heat_runs_from_black_over_orange_to_white():
     assert torch.equal(picture[0, :, 0, 2], white)
 
 
+def test_heat_is_white_from_the_99th_percentile():
+    picture = heat(torch.arange(200.).view(1, 1, 10, 20)).flatten(2)
+    assert (picture[0] == 255).all(0).nonzero().flatten().tolist() == [197, 198, 199]
+
+
 def test_heat_scales_each_map_by_itself_and_survives_any():
     saliency = torch.rand(4, 1, 8, 8)
     saliency[1] *= 1e-6
