@@ -26,6 +26,8 @@ METHODS = {
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
                           '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
     'pad4': '--train-crop-mode pad4',
+    'joint-occlusion': '--joint-occlusion saliency --keep-cut --keep-size 8',
+    'occlusion-only': '--joint-occlusion cutout --occlusion-only --occlusion-keep-image 0.5 --occlusion-holes 2',
 }
 MODES = {
     'no-prefetcher': '--no-prefetcher',
@@ -100,7 +102,7 @@ def test_works_in_anothers_script(method, prefetcher, data):
     input, target = next(iter(loader))
     result = task(input, target)
     result['loss'].backward()
-    assert result['output'].shape == (4, 3)
+    assert result['output'].shape == (8 if 'joint' in method else 4, 3)
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -1,6 +1,7 @@
 """Batch augmentations: small objects with hyper-parameters, and their registry."""
 from keepaug.augment.base import BatchAugment, Compose
 from keepaug.augment.cutout import Cutout
+from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_paste import KeepPaste
 from keepaug.augment.label_mixing import CutMix, LabelMixer, Mixup
@@ -11,6 +12,7 @@ __all__ = [
     'Compose',
     'CutMix',
     'Cutout',
+    'JointOcclusion',
     'KeepCut',
     'KeepPaste',
     'LabelMixer',

@@ -17,6 +17,7 @@ class BatchAugment:
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
         enabled: False lets batches through, see `bypass`.
+        strength: Share of its probability that is left, in [0, 1], while the augmentation is faded out; 0 is off.
         rows_per_sample: Rows of an incoming batch that are one sample. Rows of a kind stand together (all clean ones,
             then all augmented ones), each time in the same order.
         last: What was drawn for the last batch, detached: `boxes`, `mask`, `saliency` ... by name, as each class says.
@@ -28,12 +29,14 @@ class BatchAugment:
         self.model = model
         self.num_classes = num_classes
         self.enabled = True
+        self.strength = 1.
         self.last: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         """The augmentation with its hyper-parameters, for the log."""
         settings = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str, tuple))}
-        settings.pop('enabled')
+        for switch in ('enabled', 'strength'):
+            settings.pop(switch)
         return f'{type(self).__name__}({", ".join(f"{name}={value}" for name, value in settings.items())})'
 
     def __call__(
@@ -53,7 +56,7 @@ class BatchAugment:
             The new images and targets; what `bypass` gives where the augmentation is off.
         """
         self.last = {}
-        if not self.enabled:
+        if not self.enabled or self.strength <= 0.:
             return self.bypass(x, target)
         return self.augment(x, target, generator)
 

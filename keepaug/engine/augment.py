@@ -7,7 +7,7 @@ import torch
 from timm.data import resolve_input_data_config
 from torch import nn
 
-from keepaug.augment import BatchAugment, Compose, KeepPaste, create_augment
+from keepaug.augment import BatchAugment, Compose, JointOcclusion, KeepPaste, create_augment
 from keepaug.models.early_exit import EarlyExit
 
 _logger = logging.getLogger('train')
@@ -23,11 +23,11 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     Raises:
         ValueError: A value does not fit.
     """
-    builders = (_keep_paste, _keep_cut, _cutout, _label_mixer)
+    builders = (_keep_paste, _keep_cut, _cutout, _label_mixer, _joint_occlusion)
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
     if not augments:
         return None
-    for images in image_shapes(args, model.backbone if isinstance(model, EarlyExit) else model):
+    for images in image_shapes(args, _bare(model)):
         for augment in augments:
             try:
                 augment.check_images(images)
@@ -41,7 +41,12 @@ def build_augment(args, model: nn.Module) -> Compose | None:
 def _named_by_flag(message: str, augment: BatchAugment, args) -> str:
     """A message that begins with a hyper-parameter's name, which is its flag's without the prefix, with the flag."""
     own = message.startswith('size ') and isinstance(augment, KeepPaste) and args.keep_paste_size is not None
-    return f'--keep-paste-{message}' if own else f'--keep-{message}'
+    prefix = 'occlusion' if isinstance(augment, JointOcclusion) else 'keep-paste' if own else 'keep'
+    return f'--{prefix}-{message}'
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.backbone if isinstance(model, EarlyExit) else model
 
 
 def image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
@@ -135,3 +140,21 @@ def _label_mixer(args, model: nn.Module) -> BatchAugment | None:
 def _cutout(args, model: nn.Module) -> BatchAugment | None:
     size = getattr(args, 'cutout', None)
     return None if size is None else create_augment('cutout', size=size or None)
+
+
+def _joint_occlusion(args, model: nn.Module) -> BatchAugment | None:
+    if not getattr(args, 'joint_occlusion', None):
+        return None
+    return create_augment(
+        'joint-occlusion',
+        model=_bare(model),
+        mode=args.joint_occlusion,
+        grid=args.occlusion_grid,
+        keep_patch=args.occlusion_keep_patch,
+        keep_image=args.occlusion_keep_image,
+        holes=args.occlusion_holes,
+        size=args.occlusion_size,
+        layer=args.occlusion_layer,
+        jitter=args.occlusion_jitter,
+        only=args.occlusion_only,
+    )

@@ -1,7 +1,16 @@
 """Pure functions on tensors: no state, no randomness that is not handed in."""
-from keepaug.functional.masks import cutout_mask
+from keepaug.functional.masks import cutout_mask, hide_and_seek_mask
 from keepaug.functional.mixing import mix_targets
 from keepaug.functional.regions import boxes_to_mask, region_scores, sample_regions
-from keepaug.functional.saliency import input_saliency
+from keepaug.functional.saliency import input_saliency, norm_grad_saliency
 
-__all__ = ['boxes_to_mask', 'cutout_mask', 'input_saliency', 'mix_targets', 'region_scores', 'sample_regions']
+__all__ = [
+    'boxes_to_mask',
+    'cutout_mask',
+    'hide_and_seek_mask',
+    'input_saliency',
+    'mix_targets',
+    'norm_grad_saliency',
+    'region_scores',
+    'sample_regions',
+]

@@ -37,3 +37,39 @@ def cutout_mask(
         draw.integers(0, edge - 1, batch * holes, device=device, generator=generator) - hole // 2 for edge in size)
     boxes = torch.stack([x0, y0, x0 + hole, y0 + hole], dim=1)
     return boxes_to_mask(boxes, size).view(batch, holes, height, width).any(1, keepdim=True)
+
+
+def hide_and_seek_mask(
+        batch: int,
+        size: tuple[int, int],
+        grid: int,
+        keep_patch: float,
+        keep_image: float = 0.,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+) -> Tensor:
+    """Cells of a grid, each removed by its own draw (Singh and Lee, Hide-and-Seek, 2017; Occlusions, section 3).
+
+    Args:
+        batch: Number of masks B.
+        size: Image (H, W); the grid's lines lie at i * H // grid and i * W // grid.
+        grid: Cells per edge.
+        keep_patch: Probability that a cell is kept.
+        keep_image: Probability that an image is kept whole.
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the masks.
+
+    Returns:
+        bool (B, 1, H, W), True where the image is removed.
+
+    Raises:
+        ValueError: `grid` is below 1.
+    """
+    if grid < 1:
+        raise ValueError(f'A grid has at least one cell per edge, got {grid = }.')
+    removed = draw.uniform(batch, grid, grid, device=device, generator=generator) >= keep_patch
+    if keep_image > 0.:
+        removed &= draw.uniform(batch, 1, 1, device=device, generator=generator) >= keep_image
+    # Pixel y belongs to the last cell whose line i * H // grid is at most y.
+    rows, cols = (((torch.arange(edge, device=device) + 1) * grid - 1) // edge for edge in size)
+    return removed[:, rows][:, :, cols][:, None]

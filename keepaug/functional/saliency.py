@@ -1,6 +1,7 @@
 """Saliency maps: which pixels a model's answer depends on."""
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,100 @@ def input_saliency(
     return gradient.detach().abs().amax(1, keepdim=True)
 
 
+def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, target: Tensor | None) -> Tensor:
+    """Product of the norms of a layer's activation and of the label logit's gradient there, place by place.
+
+    The norms are taken over channels (Occlusions, Eq. 1). The pass is pure as that of `input_saliency`. No graph is
+    kept before the layer, so its depth saves time and memory.
+
+    Args:
+        model: Bare model (not wrapped in DDP): images to logits (B, K), or to a tuple that starts with them.
+        layer: A module of the model, or its name. It gives maps, channels first or last, or tokens in the order of
+            the image, prefix tokens first; where it gives a tuple, the first entry counts.
+        x: Images (B, C, H, W), normalised.
+        target: Class indices (B,), soft targets (B, K) for the sum of target x logit, or None for the largest logit.
+
+    Returns:
+        float32 map (B, 1, h, w) of the layer's resolution, never negative.
+
+    Raises:
+        ValueError: There is no such layer, the logits do not depend on it, or its output is no map of the image.
+    """
+    name = layer if isinstance(layer, str) else type(layer).__name__
+    if isinstance(layer, str):
+        try:
+            layer = model.get_submodule(layer)
+        except AttributeError as error:
+            raise ValueError(
+                f'layer {name} does not exist in {type(model).__name__}; choose one of its module names.') from error
+    while type(layer).forward is nn.Sequential.forward and len(layer):
+        layer = layer[-1]  # checkpointing calls the parts of a sequence one by one
+    outputs: list[Tensor] = []
+    with torch.enable_grad(), in_eval_mode(model), _cut_after(layer, outputs):
+        gradient = run_detached(_LayerGradient(model, outputs), x.detach(), target)
+    if gradient is None:
+        raise ValueError(f'layer {name} does not lead to the logits; choose another.')
+    maps = [channels_first(features, model, tuple(x.shape[-2:])) for features in (outputs[0], gradient)]
+    scrambled = hasattr(model, 'unroll') and gradient.ndim == 3 and layer is not model.patch_embed
+    if scrambled or any(features is None for features in maps):
+        raise ValueError(f'layer {name} gives {tuple(gradient.shape)}, no map of the image; choose an earlier one.')
+    activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
+    return activation * gradient
+
+
+@contextmanager
+def _cut_after(layer: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
+    """Makes a layer's output a leaf of the graph, noted in `outputs`."""
+    def cut(module: nn.Module, inputs: tuple, output: Any) -> Any:
+        first, *others = output if isinstance(output, (tuple, list)) else (output,)
+        leaf = first.detach().requires_grad_()
+        outputs.append(leaf)
+        # A copy goes on, because what follows may work in place.
+        return (leaf.clone(), *others) if isinstance(output, (tuple, list)) else leaf.clone()
+
+    handle = layer.register_forward_hook(cut)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def channels_first(features: Tensor, model: nn.Module, size: tuple[int, int]) -> Tensor | None:
+    """What a layer gives as maps (B, C, h, w), or None where it is no map of the image.
+
+    Args:
+        features: Maps (B, C, h, w) or (B, h, w, C), or tokens (B, N, C), with or without prefix tokens.
+        model: The layer's model, for its number of prefix tokens and its layout.
+        size: Image (H, W).
+    """
+    if features.ndim == 3:
+        for dropped in (getattr(model, 'num_prefix_tokens', 0), 0):
+            grid = _token_grid(features.shape[1] - dropped, size)
+            if grid is not None:
+                return features[:, dropped:].transpose(1, 2).unflatten(2, grid)
+        return None
+    if features.ndim != 4:
+        return None
+    first, last = (_like_image(*shape, size) for shape in (features.shape[2:], features.shape[1:3]))
+    if first and last:  # as many channels as places along an edge: the shape cannot tell
+        last = getattr(model, 'output_fmt', None) == 'NHWC'
+    if last:
+        return features.permute(0, 3, 1, 2)
+    return features if first else None
+
+
+def _token_grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width of the grid of so many tokens that is shaped like the image; None where there is none."""
+    grids = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
+    grids = [(h, w) for h, w in grids if _like_image(h, w, size)]
+    return min(grids, key=lambda grid: abs(grid[0] * size[1] - grid[1] * size[0]), default=None)
+
+
+def _like_image(height: int, width: int, size: tuple[int, int]) -> bool:
+    """Whether a map can come from an image by one stride, rounded to whole places."""
+    return abs(height * size[1] - width * size[0]) < max(size)
+
+
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Puts every module in eval mode and gives each its own flag back afterwards."""
@@ -66,11 +161,36 @@ class _LogitGradient(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, target: Tensor | None) -> Tensor:
-        output = self.model(x)
-        logits = output[0] if isinstance(output, (tuple, list)) else output
-        logit = select_logits(logits, target).sum()
-        # Scaled back in float32, or what was saved from vanishing would vanish here.
-        return torch.autograd.grad(logit * GRADIENT_SCALE, x)[0].float() / GRADIENT_SCALE
+        return _gradient(_logit(self.model(x), target), x)
+
+
+class _LayerGradient(nn.Module):
+    """The same with respect to the leaf that the model's last call left in `outputs`; None where none leads on."""
+
+    def __init__(self, model: nn.Module, outputs: list[Tensor]):
+        super().__init__()
+        self.model = model
+        self.outputs = outputs
+
+    def forward(self, x: Tensor, target: Tensor | None) -> Tensor | None:
+        logit = _logit(self.model(x), target)
+        if not logit.requires_grad:
+            return None
+        # A layer called several times counts once; checkpointed ones are called again by the backward pass.
+        self.outputs[:] = self.outputs[-1:]
+        return _gradient(logit, self.outputs[0])
+
+
+def _logit(output: Any, target: Tensor | None) -> Tensor:
+    """The sum of the logits that explain the samples."""
+    logits = output[0] if isinstance(output, (tuple, list)) else output
+    return select_logits(logits, target).sum()
+
+
+def _gradient(logit: Tensor, place: Tensor) -> Tensor | None:
+    """The gradient in float32: scaled back there, or what was saved from vanishing would vanish here."""
+    gradient, = torch.autograd.grad(logit * GRADIENT_SCALE, place, allow_unused=True)
+    return None if gradient is None else gradient.float() / GRADIENT_SCALE
 
 
 def select_logits(logits: Tensor, target: Tensor | None) -> Tensor:

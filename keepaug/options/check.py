@@ -19,13 +19,16 @@ from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.keep_paste import check_keep_paste
+from keepaug.options.occlusion import check_occlusion
 from keepaug.options.parse import create_parser
 
 Rows = Iterable[tuple[bool, str]]
 
 CROP_MODES = (None, '', 'rrc', 'rkrc', 'rkrr', 'pad4')
 # What a bare flag stands for: another person's script may hand us the YAML value `true` as it is.
-BARE = {'keep_cut': 'cutout', 'cutout': 0}
+BARE = {'keep_cut': 'cutout', 'cutout': 0, 'joint_occlusion': 'hide-and-seek'}
+# Ours that see batches on the device, each of which moves stock's mixing there.
+BATCHES = ('keep_cut', 'cutout', 'joint_occlusion')
 # What keep-cut and keep-paste share.
 KEEP_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
 
@@ -67,7 +70,9 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
             setattr(prepared, name, const if getattr(prepared, name) else None)
 
     complete = _complete(prepared)
-    _refuse(complete, (_values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit))
+    _refuse(complete, (
+        _values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit, check_occlusion,
+    ))
     off = _taken_over(complete)
     if off:
         prepared.stood_down = argparse.Namespace(**{name: getattr(complete, name) for name in off})
@@ -118,8 +123,8 @@ def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
     # Keep-cut has a place of its own for it; keep-paste keeps it off the clean image and off what it pastes.
     if args.keep_cut == 'erase' or args.keep_paste:
         off['reprob'] = 0.
-    # Mixing moves behind our cuts and pastes, onto the device: saliency must see whole images.
-    ours = args.keep_cut is not None or args.cutout is not None or args.keep_paste
+    # Mixing moves onto the device, behind our cuts and pastes and before occlusion: saliency must see whole images.
+    ours = args.keep_paste or any(getattr(args, name) is not None for name in BATCHES)
     if args.keep_cut == 'cutmix' or (_mixers(args) and ours):
         off.update(mixup=0., cutmix=0., cutmix_minmax=None)
     # Without augmentation the loader does not look at the crop mode, and neither do we.
@@ -190,7 +195,7 @@ def _crop(args: argparse.Namespace) -> Rows:
 
 
 def _batches(args: argparse.Namespace) -> Rows:
-    for name in ('keep_cut', 'cutout'):
+    for name in BATCHES:
         on = getattr(args, name) is not None
         yield on and args.naflex_loader, (
             f'{_flag(name)} needs images, --naflex-loader makes batches of patches: drop one of the two.')

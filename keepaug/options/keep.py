@@ -6,6 +6,7 @@ from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
 from keepaug.options.keep_paste import add_keep_paste
+from keepaug.options.occlusion import add_occlusion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keep_paste(parser)
     _controls(parser)
     add_early_exit(parser)
+    add_occlusion(parser)
 
 
 def tau(text: str) -> float | None:

@@ -15,6 +15,11 @@ CLASSES = 5
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     'cutmix': [dict(), dict(mixing='elem', cutmix_minmax=(0.2, 0.6))],
     'cutout': [dict(size=8), dict(size=8, holes=2, prob=0.5)],
+    'joint-occlusion': [
+        dict(),
+        dict(mode='cutout', keep_image=0.5, only=True),
+        dict(mode='saliency', layer='4', jitter=4),
+    ],
     'keep-cut': [
         dict(size=8),
         dict(size=8, saliency='full', fill='pixel', prob=0.5),

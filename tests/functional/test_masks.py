@@ -1,10 +1,10 @@
-"""Masks from boxes, and the squares of published Cutout."""
+"""Masks from boxes, the squares of published Cutout, and the cells of Hide-and-Seek."""
 import pytest
 import torch
 from torch import Tensor
 
-from keepaug.functional import boxes_to_mask, cutout_mask
-from tests.functional.reference import SIGNIFICANT, independent_p, uniform_p
+from keepaug.functional import boxes_to_mask, cutout_mask, hide_and_seek_mask
+from tests.functional.reference import SIGNIFICANT, independent_p, rate_p, uniform_p
 
 DRAWS = 20_000
 
@@ -120,3 +120,56 @@ def test_draws_on_the_generators_device():
 def test_refuses_no_hole(hole, holes):
     with pytest.raises(ValueError, match=f'hole = {hole}, holes = {holes}'):
         cutout_mask(2, (8, 8), hole, holes)
+
+
+def slow_hide_and_seek(removed: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks painted cell by cell from which cells (B, g, g) are removed."""
+    grid = removed.shape[-1]
+    masks = torch.zeros(len(removed), 1, *size, dtype=torch.bool)
+    for mask, cells in zip(masks, removed):
+        for row in range(grid):
+            for col in range(grid):
+                top, bottom = (i * size[0] // grid for i in (row, row + 1))
+                left, right = (i * size[1] // grid for i in (col, col + 1))
+                mask[0, top:bottom, left:right] = cells[row, col]
+    return masks
+
+
+def test_hide_and_seek_drawn_by_hand():
+    # Everything or nothing, and the lines of a grid of 2 on 5 x 7 pixels: 2 rows above 3, 3 columns before 4.
+    assert hide_and_seek_mask(3, (5, 7), 2, keep_patch=0.).all()
+    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=1.).any()
+    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=0., keep_image=1.).any()
+    masks = hide_and_seek_mask(64, (5, 7), 2, 0.5, generator=torch.Generator().manual_seed(0))
+    assert masks.shape == (64, 1, 5, 7) and masks.dtype == torch.bool
+    single = masks[masks[:, 0, 0, 0] & ~masks[:, 0, 0, 6] & ~masks[:, 0, 4, 0] & ~masks[:, 0, 4, 6]]
+    assert single[0, 0].int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2 + [[0] * 7] * 3
+
+
+@pytest.mark.parametrize('size, grid', [((32, 32), 4), ((5, 7), 2), ((9, 10), 4), ((7, 7), 7), ((224, 200), 6), ((3, 2), 4)])
+def test_hide_and_seek_equals_painted_cells(size, grid):
+    def draw_masks(size):
+        return hide_and_seek_mask(40, size, grid, 0.6, 0.2, generator=torch.Generator().manual_seed(1))
+
+    # One pixel per cell shows which cells the same draws remove.
+    assert torch.equal(draw_masks(size), slow_hide_and_seek(draw_masks((grid, grid))[:, 0], size))
+
+
+@pytest.mark.parametrize('keep_patch, keep_image', [(0.5, 0.), (0.9, 0.), (0.6, 0.3)])
+def test_hide_and_seek_rates(keep_patch, keep_image):
+    masks = hide_and_seek_mask(DRAWS, (4, 4), 4, keep_patch, keep_image, generator=torch.Generator().manual_seed(2))
+    cells = masks.flatten(1)
+    rate = (1. - keep_patch) * (1. - keep_image)
+    for cell in cells.unbind(1):
+        assert rate_p(cell.sum().item(), DRAWS, rate) > SIGNIFICANT
+    whole = keep_image + (1. - keep_image) * keep_patch ** 16
+    assert rate_p((~cells.any(1)).sum().item(), DRAWS, whole) > SIGNIFICANT
+    # Within an image kept or not as a whole, each cell has a draw of its own.
+    opened = cells[cells.any(1)].double()
+    if keep_image == 0.:
+        assert abs(torch.corrcoef(opened[:, :2].T)[0, 1]) < 5 * len(opened) ** -0.5
+
+
+def test_hide_and_seek_refuses_no_grid():
+    with pytest.raises(ValueError, match='grid = 0'):
+        hide_and_seek_mask(2, (8, 8), 0, 0.5)

@@ -8,7 +8,7 @@ from keepaug.options import add_arguments, create_parser, create_train_parser
 from keepaug.options.argv import stock_first
 
 STOCK = tuple(create_train_parser()._option_string_actions)
-LATER = {'--joint-occlusion': None, '--exact-resume': 0, '--cutmix-variant': None, '--epoch': 0, '--resume-more': None}
+LATER = {'--joint-later': None, '--exact-resume': 0, '--cutmix-variant': None, '--epoch': 0, '--resume-more': None}
 
 
 def crowd(parser):
@@ -149,7 +149,7 @@ def test_a_copy_reads_for_itself():
     parser = create_train_parser()
     add_arguments(parser)
     twin = copy.deepcopy(parser)
-    twin.add_argument('--joint-occlusion', action='store_true')
+    twin.add_argument('--joint-later', action='store_true')
     assert twin.parse_known_args.parser is twin and stock_first(twin) is twin.parse_known_args
     assert twin.parse_args(['--j']).jsd_loss
-    assert not hasattr(parser.parse_args([]), 'joint_occlusion')
+    assert not hasattr(parser.parse_args([]), 'joint_later')
