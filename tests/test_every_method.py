@@ -29,6 +29,10 @@ METHODS = {
     'joint-occlusion': '--joint-occlusion saliency --keep-cut --keep-size 8',
     'occlusion-only': '--joint-occlusion cutout --occlusion-only --occlusion-keep-image 0.5 --occlusion-holes 2',
 }
+# What needs our own script.
+OWN = {
+    'copies': '--augment-copies 2 --joint-occlusion',
+}
 MODES = {
     'no-prefetcher': '--no-prefetcher',
     'workers': '-j 2',
@@ -60,23 +64,24 @@ def fresh_compiler():
 
 
 # Compiling takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
-SLOW = {(method, 'compile') for method in METHODS if method != 'keep-cut'} | {(name, 'inductor') for name in METHODS}
+EVERY = {**METHODS, **OWN}
+SLOW = {(method, 'compile') for method in EVERY if method != 'keep-cut'} | {(name, 'inductor') for name in EVERY}
 
 
 @pytest.mark.parametrize('method, mode', [
     pytest.param(method, mode, marks=pytest.mark.slow if (method, mode) in SLOW else ())
-    for method in METHODS for mode in MODES])
+    for method in EVERY for mode in MODES])
 def test_trains(method, mode, data, tmp_path):
     shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
-    run = run_train(f'{data} {shape} --epochs 1 {METHODS[method]} {MODES[mode]}', tmp_path)
+    run = run_train(f'{data} {shape} --epochs 1 {EVERY[method]} {MODES[mode]}', tmp_path)
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     assert all(tensor.isfinite().all() for tensor in state.values())
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', EVERY)
 def test_resumes(method, data, tmp_path):
-    run_train(f'{data} {TINY} --epochs 1 {METHODS[method]}', tmp_path)
-    run = run_train(f'{data} {TINY} --epochs 2 {METHODS[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)
+    run_train(f'{data} {TINY} --epochs 1 {EVERY[method]}', tmp_path)
+    run = run_train(f'{data} {TINY} --epochs 2 {EVERY[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)
     assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 1
     assert len((run / 'summary.csv').read_text().splitlines()) == 3
 
@@ -104,6 +109,14 @@ def test_works_in_anothers_script(method, prefetcher, data):
     result['loss'].backward()
     assert result['output'].shape == (8 if 'joint' in method else 4, 3)
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('method', OWN)
+def test_anothers_script_is_told_what_it_lacks(method, data):
+    parser = options.create_train_parser()
+    keepaug.add_arguments(parser)
+    with pytest.raises(ValueError, match="needs keepaug's own train.py"):
+        keepaug.prepare(parser.parse_args(f'{data} {TINY} {OWN[method]}'.split()))
 
 
 @pytest.mark.parametrize('method', ['--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0'])

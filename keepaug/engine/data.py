@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader
 from timm.data import auto_augment
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
+from keepaug.engine.copies import Copies, change_transform, collate_splits
 from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_dataset import WrappedDataset, wrap_dataset
 
@@ -168,12 +169,6 @@ def build_mixing(args) -> tuple[Mixup | None, Callable | None]:
     return Mixup(**mixup_args), None
 
 
-def _collate_splits(batch: list) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmentation splits without the prefetcher: all first splits, then all second ones, as the prefetcher does."""
-    splits, target = default_collate(batch)
-    return torch.cat(list(splits)), target.repeat(len(splits))
-
-
 def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
     """The training dataset, with augmentation splits and the transforms of ours that the flags ask for."""
     dataset = build_dataset(
@@ -210,8 +205,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     Raises:
         ValueError: The flags do not fit each other, or the data gives less than one batch.
     """
-    if args.aug_splits and not args.prefetcher:
-        collate_fn = _collate_splits
+    if (args.aug_splits or args.augment_copies > 1) and not args.prefetcher:
+        collate_fn = collate_splits
     if args.aa:
         mend_posterize()
     interpolation = args.train_interpolation
@@ -249,6 +244,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
         )
     except (AssertionError, TypeError, NotImplementedError, KeyError, IndexError) as error:
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
+    if args.augment_copies > 1:
+        change_transform(loader.dataset, lambda transform: Copies(transform, args.augment_copies))
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')

@@ -36,7 +36,8 @@ class LoopSettings:
         grad_accum_steps: Batches per update.
         clip_grad: Clipping value, or None.
         clip_mode: 'norm', 'value' or 'agc'.
-        average_batch_size: Images per batch, on average over the run.
+        average_batch_size: Samples per batch, on average over the run.
+        copies: Rows of a batch that come from one sample; a sample counts once in sizes and throughput.
         batch_loss_scale: 'none', 'sqrt' or 'linear'.
         log_interval: Updates between log lines.
         recovery_interval: Updates between recovery checkpoints; 0 for none.
@@ -54,6 +55,7 @@ class LoopSettings:
     clip_grad: float | None = None
     clip_mode: str = 'norm'
     average_batch_size: float = 1.
+    copies: int = 1
     batch_loss_scale: str = 'none'
     log_interval: int = 50
     recovery_interval: int = 0
@@ -75,6 +77,7 @@ class LoopSettings:
             clip_grad=args.clip_grad,
             clip_mode=args.clip_mode,
             average_batch_size=average_batch_size,
+            copies=args.augment_copies,
             batch_loss_scale=args.variable_batch_loss_scale,
             log_interval=args.log_interval,
             recovery_interval=args.recovery_interval,
@@ -120,8 +123,8 @@ def train_one_epoch(
     batches = len(loader)
     updates = math.ceil(batches / settings.grad_accum_steps)
     trailing = batches % settings.grad_accum_steps or settings.grad_accum_steps
-    # Where the task takes pairs, a sample has several rows and counts once.
-    rows_per_sample = getattr(task, 'rows_per_sample', 1)
+    # Where the task takes pairs, or the loader copies samples, a sample has several rows and counts once.
+    rows_per_sample = getattr(task, 'rows_per_sample', 1) * settings.copies
     loss_power = BATCH_LOSS_POWER[settings.batch_loss_scale]
     create_graph = getattr(optimizer, 'is_second_order', False)
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
@@ -186,7 +189,7 @@ def train_one_epoch(
                 if settings.image_dir:
                     # Of pairs the augmented rows, which are what a loader without pairs would give.
                     torchvision.utils.save_image(
-                        input[-batch_size:], os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                        input[-batch_size * settings.copies:], os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
                         padding=0, normalize=True)
         update_samples = 0
         if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:

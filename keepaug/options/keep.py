@@ -6,7 +6,7 @@ from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
 from keepaug.options.keep_paste import add_keep_paste
-from keepaug.options.occlusion import add_occlusion
+from keepaug.options.occlusion import add_copies, add_occlusion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _controls(parser)
     add_early_exit(parser)
     add_occlusion(parser)
+    add_copies(parser)
 
 
 def tau(text: str) -> float | None:

@@ -43,6 +43,24 @@ def add_occlusion(parser: argparse.ArgumentParser) -> None:
     add('--occlusion-only', action='store_true', help='train on the occluded copies alone, the control for seeing both')
 
 
+def add_copies(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag of batch augmentation."""
+    parser.add_argument_group('batch augmentation: every sample several times in a batch').add_argument(
+        '--augment-copies', type=int, default=1, metavar='M',
+        help='copies of each sample, cropped and augmented on their own; unlike --aug-repeats, in one batch')
+
+
+def check_copies(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
+    """Rows (refused, sentence) for batch augmentation."""
+    flag = f'--augment-copies {args.augment_copies}'
+    on = args.augment_copies > 1
+    yield args.augment_copies < 1, f'{flag} is too small: give at least 1, which is off.'
+    yield on and args.naflex_loader, (
+        f'{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.')
+    yield on and args.aug_splits > 1, (
+        f'{flag} cannot keep the splits of --aug-splits {args.aug_splits} apart: drop --aug-splits.')
+
+
 def check_occlusion(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows (refused, sentence) for the flags of joint occlusion."""
     mode = args.joint_occlusion

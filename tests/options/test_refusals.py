@@ -54,6 +54,9 @@ OURS = [
     ('--keep-paste-size 8', '--keep-paste-size 8', '--keep-paste'),
     ('--joint-occlusion --naflex-loader', '--joint-occlusion', '--naflex-loader'),
     ('--joint-occlusion --aug-splits 3', '--joint-occlusion', '--aug-splits 3', 'drop --aug-splits'),
+    ('--augment-copies 0', '--augment-copies 0'),
+    ('--augment-copies 2 --naflex-loader', '--augment-copies 2', '--naflex-loader'),
+    ('--augment-copies 2 --aug-splits 3', '--augment-copies 2', '--aug-splits 3', 'drop --aug-splits'),
     ('--joint-occlusion --occlusion-grid 0', '--occlusion-grid 0'),
     ('--joint-occlusion cutout --occlusion-holes 0', '--occlusion-holes 0'),
     ('--joint-occlusion cutout --occlusion-size 0', '--occlusion-size 0'),
@@ -166,7 +169,7 @@ def test_refusal_is_one_sentence(no_cuda, check, line, named):
     '--joint-occlusion',
     '--joint-occlusion cutout --occlusion-holes 1 --occlusion-size 56 --mixup 0.2 --keep-cut',
     '--joint-occlusion saliency --occlusion-layer layer1 --occlusion-jitter 0', '--joint-occlusion none',
-    '--joint-occlusion --occlusion-only --occlusion-keep-image 0.5',
+    '--joint-occlusion --occlusion-only --occlusion-keep-image 0.5', '--augment-copies 2 --cutmix 1 --keep-cut',
 ])
 def test_prepare_accepts(line):
     args = on_cpu(line)
