@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import torch
 from timm import create_model
-from timm.utils import distribute_bn, setup_default_logging, update_summary
+from timm.utils import distribute_bn, setup_default_logging
 
 import keepaug
 from keepaug import engine, options
@@ -80,31 +80,37 @@ def main() -> None:
 
     scheduler, epochs = engine.build_scheduler(
         args, optimizer, len(loader_train), start_epoch, decreasing_metric=engine.is_decreasing(args))
+    phases = engine.Phases(epochs, args.refine_epochs, args.refine_fade)
+    refinement = engine.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = LoopSettings.from_args(args, device, precision, batch_size)
+    risks = engine.build_risks(args, loader_train, data_config, settings)
     engine.check_eval_metric(args, task)
     output_dir, saver = None, None
     if primary:
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
+        summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
 
-    if start_epoch >= epochs:
-        _logger.info(f'Nothing to do: {start_epoch} of {epochs} epochs are done; raise --epochs to go on.')
+    if start_epoch >= phases.total:
+        _logger.info(f'Nothing to do: {start_epoch} of {phases.total} epochs are done; raise --epochs to go on.')
     results = []
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
-        for epoch in range(start_epoch, epochs):
+        for epoch in range(start_epoch, phases.total):
             engine.set_epoch(loader_train, epoch)
             if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
                 engine.stop_mixing(loader_train, mixup_fn, task)
+            if refinement is not None:
+                scheduler = refinement.begin(epoch, optimizer, scheduler)
 
             train_metrics = train_one_epoch(
                 epoch, task, loader_train, optimizer, settings,
                 scheduler=scheduler, saver=saver, mixup_fn=mixup_fn)
             if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
                 distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
-            if (epoch + 1) % args.val_interval and epoch + 1 != epochs:
+            if (epoch + 1) % args.val_interval and not phases.ends(epoch):
                 if scheduler is not None:
                     scheduler.step(epoch + 1)
                 continue
@@ -114,9 +120,14 @@ def main() -> None:
                 eval_metrics = engine.evaluate(args, task, loader_eval, settings)
             ranking = (eval_metrics or train_metrics)[engine.tracked_metric(args)]
             if primary:
-                update_summary(
-                    epoch, train_metrics, eval_metrics, os.path.join(output_dir, 'summary.csv'),
-                    lr=engine.mean_lr(optimizer), log_wandb=args.log_wandb)
+                extra = {}
+                if phases.refined or risks is not None:
+                    extra['phase'] = phases.name(epoch)
+                if risks is not None:
+                    extra.update(risks.measure(task, mixup_fn))
+                engine.write_summary(
+                    epoch, train_metrics, eval_metrics, summary, lr=engine.mean_lr(optimizer), extra=extra,
+                    log_wandb=args.log_wandb)
                 best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
             if scheduler is not None:
                 scheduler.step(epoch + 1, ranking)
@@ -129,6 +140,8 @@ def main() -> None:
     if best_metric is not None:
         _logger.info(f'*** Best metric: {best_metric} (epoch {best_epoch})')
     if primary:
+        if refinement is not None and (change := engine.describe_refinement(args, phases, summary)):
+            _logger.info(f'*** Refinement, {change}')
         engine.print_results(results, args)
 
 

@@ -32,7 +32,9 @@ METHODS = {
 # What needs our own script.
 OWN = {
     'copies': '--augment-copies 2 --joint-occlusion',
+    'refine': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
 }
+EVERY = {**METHODS, **OWN}
 MODES = {
     'no-prefetcher': '--no-prefetcher',
     'workers': '-j 2',
@@ -64,7 +66,6 @@ def fresh_compiler():
 
 
 # Compiling takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
-EVERY = {**METHODS, **OWN}
 SLOW = {(method, 'compile') for method in EVERY if method != 'keep-cut'} | {(name, 'inductor') for name in EVERY}
 
 
@@ -82,8 +83,9 @@ def test_trains(method, mode, data, tmp_path):
 def test_resumes(method, data, tmp_path):
     run_train(f'{data} {TINY} --epochs 1 {EVERY[method]}', tmp_path)
     run = run_train(f'{data} {TINY} --epochs 2 {EVERY[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)
-    assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 1
-    assert len((run / 'summary.csv').read_text().splitlines()) == 3
+    last = 1 + ('--refine-epochs 1' in EVERY[method])
+    assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == last
+    assert len((run / 'summary.csv').read_text().splitlines()) == last + 2
 
 
 @pytest.mark.parametrize('prefetcher', [True, False])
@@ -119,7 +121,10 @@ def test_anothers_script_is_told_what_it_lacks(method, data):
         keepaug.prepare(parser.parse_args(f'{data} {TINY} {OWN[method]}'.split()))
 
 
-@pytest.mark.parametrize('method', ['--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0'])
+@pytest.mark.parametrize('method', [
+    '--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0',
+    '--cutmix 1.0 -j 2 --use-multi-epochs-loader',
+])
 def test_mixing_stops_when_told(method, data, tmp_path, monkeypatch):
     """Also in loader workers that are already running, where stock's switch never arrives."""
     soft = []

@@ -46,7 +46,7 @@ class Cutout(BatchAugment):
         batch, _, height, width = x.shape
         size = self.size or default_window(height, width)
         mask = cutout_mask(batch, (height, width), size, self.holes, generator, x.device)
-        applied = draw_applied(batch, self.prob, x.device, generator)
+        applied = draw_applied(batch, self.prob * self.strength, x.device, generator)
         if applied is not None:
             mask = mask & applied
         self.last = {'mask': mask}

@@ -100,7 +100,10 @@ class JointOcclusion(BatchAugment):
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         draw_mask = {
-            'hide-and-seek': self._hide_and_seek, 'cutout': self._cutout, 'saliency': self._saliency, 'none': self._none,
+            'hide-and-seek': self._hide_and_seek,
+            'cutout': self._cutout,
+            'saliency': self._saliency,
+            'none': self._none,
         }[self.mode]
         mask, boxes, saliency = draw_mask(x, target, generator)
         applied = draw_applied(len(x), (1. - self.keep_image) * self.strength, x.device, generator)

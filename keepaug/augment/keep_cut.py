@@ -89,11 +89,12 @@ class KeepCut(KeepRegion):
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if self.mixer is not None:
+            self.mixer.strength = self.strength
             x, target = self.mixer(x, target, generator)
             self.last = self.mixer.last | {'saliency': self.mixer.saliency}
             return x, target
         saliency, shown = self.maps(x, target)
-        applied = draw_applied(len(x), self.prob, x.device, generator)
+        applied = draw_applied(len(x), self.prob * self.strength, x.device, generator)
         boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
         out = x
         for size, drawn in self._draw_sizes(x, generator):

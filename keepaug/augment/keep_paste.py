@@ -79,9 +79,10 @@ class KeepPaste(KeepRegion):
         size = (self.edge(clean),) * 2
         saliency, shown = self.maps(clean, target)
         if self.eraser is not None:
+            self.eraser.strength = self.strength
             augmented, _ = self.eraser(augmented, None, generator)
         box = sample_regions(region_scores(shown, size), size, self.tau, 'high', generator)
-        applied = draw_applied(len(clean), self.prob, x.device, generator)
+        applied = draw_applied(len(clean), self.prob * self.strength, x.device, generator)
         if applied is not None:
             box = torch.where(applied.view(-1, 1), box, 0)
         mask = boxes_to_mask(box, x.shape[-2:])

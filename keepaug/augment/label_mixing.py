@@ -25,7 +25,8 @@ class LabelMixer(BatchAugment):
 
     Every sample has a partner drawn at random, never itself unless the batch is one image. Lambda, the choice between
     the two and the box are drawn per `mixing`. The label's share is the
-    exact share of pixels (CutMix) or lambda (mixup).
+    exact share of pixels (CutMix) or lambda (mixup). While mixing is faded out, it is mixup's alpha that falls, and
+    CutMix's probability.
 
     Args:
         model: Not used.
@@ -97,7 +98,10 @@ class LabelMixer(BatchAugment):
         lam = torch.ones(batch, dtype=torch.float64, device=device)
         if self.mixup_alpha:
             blended = applied & ~cuts
-            lam = torch.where(blended, draw_lam(batch, self.mixup_alpha, generator, device)[group], lam)
+            alpha = self.mixup_alpha * self.strength
+            lam = torch.where(blended, draw_lam(batch, alpha, generator, device)[group], lam)
+        if self.strength < 1.:
+            cuts = cuts & draw_one_in(self.strength)
         weight = lam[:, None, None, None]
         boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
         if self.cutmix_alpha or self.cutmix_minmax:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader
 from timm.data import auto_augment
+from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
@@ -329,3 +330,13 @@ def set_epoch(loader, epoch: int) -> None:
         loader.batch_sampler.set_epoch(epoch)
     elif hasattr(loader.sampler, 'set_epoch'):
         loader.sampler.set_epoch(epoch)
+
+
+def drop_prefetched(loader) -> None:
+    """Drops batches that `--use-multi-epochs-loader` has made of the next epoch before it begins.
+
+    Other loaders make none: they ask for an epoch's first batch when it begins.
+    """
+    plain = getattr(loader, 'loader', loader)  # under the prefetcher
+    if isinstance(plain, MultiEpochsDataLoader) and plain.num_workers:
+        plain.iterator = None  # a new one makes the workers that run drop what they have

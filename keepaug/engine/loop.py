@@ -188,8 +188,9 @@ def train_one_epoch(
                     f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
                 if settings.image_dir:
                     # Of pairs the augmented rows, which are what a loader without pairs would give.
+                    shown = input[-batch_size * settings.copies:]
                     torchvision.utils.save_image(
-                        input[-batch_size * settings.copies:], os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                        shown, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
                         padding=0, normalize=True)
         update_samples = 0
         if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:

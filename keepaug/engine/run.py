@@ -1,10 +1,13 @@
 """What surrounds the epochs: the output folder before, the record of results after."""
+import csv
 import json
 import os
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from timm.models import safe_model_name
-from timm.utils import get_outdir, trim_summary
+from timm.utils import get_outdir, trim_summary, update_summary
 
 from keepaug.engine.tracking import is_decreasing, tracked_metric
 
@@ -28,6 +31,43 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
             f'The output folder {os.path.join(parent, name)} cannot be written ({error.strerror}); '
             f'choose another with --output.') from error
     return output_dir
+
+
+def write_summary(
+        epoch: int,
+        train_metrics: Mapping[str, float],
+        eval_metrics: Mapping[str, float],
+        filename: str,
+        lr: float,
+        extra: Mapping[str, Any],
+        log_wandb: bool = False,
+) -> None:
+    """Adds an epoch's row to `summary.csv`: stock's columns, and those of `extra`, if any, behind them.
+
+    Rows that a run without `extra` left in the file keep their values; what they lack stays empty.
+    """
+    if not extra:
+        update_summary(epoch, train_metrics, eval_metrics, filename, lr=lr, log_wandb=log_wandb)
+        return
+    row = {
+        'epoch': epoch,
+        **{f'train_{name}': value for name, value in train_metrics.items()},
+        **{f'eval_{name}': value for name, value in eval_metrics.items()},
+        'lr': lr,
+        **extra,
+    }
+    if log_wandb:
+        import wandb
+        wandb.log(row)
+    rows = []
+    if os.path.exists(filename):
+        with open(filename, newline='') as file:
+            rows = list(csv.DictReader(file))
+    columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
+    with open(filename, 'w', newline='') as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows([*rows, row])
 
 
 def print_results(results: list[dict], args) -> None:

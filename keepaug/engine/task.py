@@ -16,7 +16,7 @@ from timm.utils import unwrap_model
 
 from keepaug.augment import Compose
 from keepaug.engine.augment import build_augment
-from keepaug.engine.data import mixing_is_on
+from keepaug.engine.data import drop_prefetched, mixing_is_on
 from keepaug.engine.early_exit import add_early_exit
 from keepaug.engine.wrapped_task import WrappedTask, innermost_task
 
@@ -76,10 +76,24 @@ def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
     """Switches label mixing off wherever it happens: in the collate function, on the device, or in the task."""
     if mixup_fn is not None:
         mixup_fn.mixup_enabled = False
-    if hasattr(loader, 'mixup_enabled'):
+    if getattr(loader, 'mixup_enabled', False):
         loader.mixup_enabled = False
+        drop_prefetched(loader)
     if isinstance(task, AugmentedTask):
         task.stop_mixing()
+
+
+def weaken(task: TrainingTask, strength: float) -> None:
+    """Sets how strongly a task's own augmentations are applied: a share of their full strength, in [0, 1]."""
+    if isinstance(task, AugmentedTask):
+        for augment in task.augment.augments:
+            augment.strength = strength
+
+
+def augment_batch(
+        task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as a task would augment it on the device; unchanged where it does not."""
+    return task.augment(input, target) if isinstance(task, AugmentedTask) else (input, target)
 
 
 def soft_target_form(criterion):

@@ -21,6 +21,7 @@ from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.occlusion import check_copies, check_occlusion
 from keepaug.options.parse import create_parser
+from keepaug.options.refine import check_refine
 
 Rows = Iterable[tuple[bool, str]]
 
@@ -30,7 +31,7 @@ BARE = {'keep_cut': 'cutout', 'cutout': 0, 'joint_occlusion': 'hide-and-seek'}
 # Ours that see batches on the device, each of which moves stock's mixing there.
 BATCHES = ('keep_cut', 'cutout', 'joint_occlusion')
 # What changes the loop or the loader, not only the data set and the task that another script lets us wrap.
-OWN_SCRIPT_ONLY = ('augment_copies',)
+OWN_SCRIPT_ONLY = ('augment_copies', 'refine_epochs', 'risk_samples')
 # What keep-cut and keep-paste share.
 KEEP_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
 
@@ -76,7 +77,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
         _refuse(complete, (_own_script,))
     _refuse(complete, (
         _values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit, check_occlusion,
-        check_copies,
+        check_copies, check_refine,
     ))
     off = _taken_over(complete)
     if off:
@@ -128,8 +129,11 @@ def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
     # Keep-cut has a place of its own for it; keep-paste keeps it off the clean image and off what it pastes.
     if args.keep_cut == 'erase' or args.keep_paste:
         off['reprob'] = 0.
-    # Mixing moves onto the device, behind our cuts and pastes and before occlusion: saliency must see whole images.
-    ours = args.keep_paste or args.augment_copies > 1 or any(getattr(args, name) is not None for name in BATCHES)
+    # Mixing moves onto the device, behind our cuts and pastes and before occlusion: saliency must see whole images. So
+    # it does where stock's collate function cannot follow: several copies of a sample, parameters that fade.
+    ours = (
+        args.keep_paste or args.augment_copies > 1 or args.refine_fade > 0
+        or any(getattr(args, name) is not None for name in BATCHES))
     if args.keep_cut == 'cutmix' or (_mixers(args) and ours):
         off.update(mixup=0., cutmix=0., cutmix_minmax=None)
     # Without augmentation the loader does not look at the crop mode, and neither do we.
@@ -168,7 +172,7 @@ def _own_script(args: argparse.Namespace) -> Rows:
     for name in OWN_SCRIPT_ONLY:
         value = getattr(args, name)
         yield value != _defaults()[name], (
-            f"{_flag(name, value)} needs keepaug's own train.py, this script has another loop: drop it, or train there.")
+            f"{_flag(name, value)} needs keepaug's own train.py, this script has another loop: drop it or train there.")
 
 
 def _values(args: argparse.Namespace) -> Rows:

@@ -7,6 +7,7 @@ from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
 from keepaug.options.keep_paste import add_keep_paste
 from keepaug.options.occlusion import add_copies, add_occlusion
+from keepaug.options.refine import add_refine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_early_exit(parser)
     add_occlusion(parser)
     add_copies(parser)
+    add_refine(parser)
 
 
 def tau(text: str) -> float | None:

@@ -57,7 +57,8 @@ def step(
     out, mixed = augment(x, target)
     assert torch.equal(x, given) and torch.equal(target, label), 'inputs are not modified'
     assert out.dtype == x.dtype and out.device == x.device and out.shape[1:] == x.shape[1:]
-    assert len(out) == len(mixed) == len(x) // augment.rows_per_sample and out.isfinite().all()
+    copies = 1 if getattr(augment, 'only', True) else 2
+    assert len(out) == len(mixed) == len(x) // augment.rows_per_sample * copies and out.isfinite().all()
     assert mixed.ndim == 1 + augment.mixes_labels
     loss = F.cross_entropy((forward or model)(out).float(), mixed)
     loss.backward()
@@ -148,6 +149,21 @@ def test_switched_off(name, settings):
         assert out is x and label is target
     assert len(out) == len(label) == len(x) // augment.rows_per_sample and out.data_ptr() == x.data_ptr()
     assert augment.last == {}
+
+
+@pytest.mark.parametrize('name, settings', EVERY)
+def test_strength(name, settings):
+    """Less is changed than at full strength, and at 0 nothing (of mixing: see its own tests)."""
+    x, target = batch(name, 400, height=16, width=16)
+    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    shares = []
+    for augment.strength in (1., 0.25):
+        augment(x, target, torch.Generator().manual_seed(0))
+        shares.append(augment.last['mask'].double().mean())
+    assert augment.mixes_labels or 0. < shares[1] < 0.5 * shares[0]
+    augment.strength = 0.
+    out, label = augment(x, target)
+    assert len(out) == len(label) == len(x) // augment.rows_per_sample and out.data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize('name, settings', EVERY)

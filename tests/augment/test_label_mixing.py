@@ -129,6 +129,31 @@ def test_probability_is_applied_once():
     assert (mixer.last['lam'] < 1).double().mean().item() == pytest.approx(0.3, abs=0.015)
 
 
+@pytest.mark.parametrize('settings', [
+    dict(mixup_alpha=0.8, cutmix_alpha=0.), dict(cutmix_alpha=1., prob=0.8),
+    dict(mixup_alpha=0.8, cutmix_alpha=1., switch_prob=0.3, prob=0.8),
+])
+def test_fading_lowers_mixups_alpha_and_cutmixs_probability(settings):
+    """Data Augmentation Revisited, section 4.1; at no point does either touch the other's draws."""
+    augment = keepaug.create_augment('cutmix', num_classes=4, mixing='elem', **settings)
+    augment.strength = 0.25
+    n = 10_000
+    augment(torch.zeros(n, 1, 8, 8), torch.zeros(n, dtype=torch.long), _generator())
+    cut = (augment.last['boxes'][:, 0, 2:] > augment.last['boxes'][:, 0, :2]).all(1)
+    lam = augment.last['lam']
+    blended = ~cut & (lam < 1)
+    prob, alpha = settings.get('prob', 1.), settings.get('mixup_alpha', 0.)
+    switch = (settings.get('switch_prob', 0.5) if alpha else 1.) if settings['cutmix_alpha'] else 0.
+    # Regions of less than a pixel and lambdas of 1 do not show.
+    assert cut.double().mean().item() == pytest.approx(prob * switch * 0.25 * (1 - 1 / 64), abs=0.015)
+    if alpha:
+        assert blended.double().mean().item() > 0.9 * prob * (1 - switch)
+        # Variance of Beta(a, a): 1 / (4 (2 a + 1)).
+        assert lam[blended].var().item() == pytest.approx(1 / (4 * (2 * alpha * 0.25 + 1)), rel=0.05)
+    else:
+        assert not blended.any()
+
+
 def test_switch_chooses_cutmix_at_its_rate():
     mixer = keepaug.create_augment('mixup', num_classes=2, mixing='elem', cutmix_minmax=(.5, .5), switch_prob=0.8)
     mixer(_named_images(10_000, (4, 4)), torch.zeros(10_000, dtype=torch.long), _generator())

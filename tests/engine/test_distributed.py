@@ -55,7 +55,8 @@ def _saliency_on_one_rank(rank: int) -> dict:
 
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share evenly.
 SCRIPTS = [
-    ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema'),
+    ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
+     '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
     ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early'),
     ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
 ]
@@ -119,8 +120,10 @@ def test_saliency_calls_no_collective(ranks):
 def test_whole_script(processes):
     run = processes[0] / 'run'
     assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= {path.name for path in run.iterdir()}
+    rows = (run / 'summary.csv').read_text().splitlines()
+    assert len(rows) == 3 and 'augmented' in rows[1] and 'refined' in rows[2]
     # 15 validation images: padding for the second process must not count.
-    top1 = float((run / 'summary.csv').read_text().splitlines()[1].split(',')[3])
+    top1 = float(rows[1].split(',')[3])
     assert top1 * 15 / 100 == pytest.approx(round(top1 * 15 / 100), abs=1e-6)
 
 

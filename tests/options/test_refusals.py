@@ -55,6 +55,16 @@ OURS = [
     ('--joint-occlusion --naflex-loader', '--joint-occlusion', '--naflex-loader'),
     ('--joint-occlusion --aug-splits 3', '--joint-occlusion', '--aug-splits 3', 'drop --aug-splits'),
     ('--augment-copies 0', '--augment-copies 0'),
+    ('--refine-epochs -1', '--refine-epochs -1'),
+    ('--refine-epochs 2 --refine-fade -1', '--refine-fade -1'),
+    ('--risk-samples -1', '--risk-samples -1'),
+    ('--refine-epochs 2 --naflex-loader', '--refine-epochs 2', '--naflex-loader'),
+    ('--refine-epochs 2 --aug-splits 3', '--refine-epochs 2', '--aug-splits 3', 'drop --aug-splits'),
+    ('--refine-fade 2', '--refine-fade 2', '--refine-epochs'),
+    ('--refine-lr 0.1', '--refine-lr 0.1', '--refine-epochs'),
+    ('--refine-epochs 2 --refine-lr 0', '--refine-lr 0.0'),
+    ('--refine-epochs 2 --sched plateau', '--refine-epochs', '--sched plateau', '--refine-lr'),
+    ('--refine-epochs 2 --refine-fade 2 --cutmix 1 --mixup-mode half', '--mixup-mode half', 'elem'),
     ('--augment-copies 2 --naflex-loader', '--augment-copies 2', '--naflex-loader'),
     ('--augment-copies 2 --aug-splits 3', '--augment-copies 2', '--aug-splits 3', 'drop --aug-splits'),
     ('--joint-occlusion --occlusion-grid 0', '--occlusion-grid 0'),
@@ -169,6 +179,8 @@ def test_refusal_is_one_sentence(no_cuda, check, line, named):
     '--joint-occlusion',
     '--joint-occlusion cutout --occlusion-holes 1 --occlusion-size 56 --mixup 0.2 --keep-cut',
     '--joint-occlusion saliency --occlusion-layer layer1 --occlusion-jitter 0', '--joint-occlusion none',
+    '--refine-epochs 2 --sched plateau --refine-lr 0.01', '--refine-epochs 2 --refine-fade 1 --mixup 0.2',
+    '--refine-epochs 2 --cutmix 1 --mixup-mode half', '--risk-samples 0',
     '--joint-occlusion --occlusion-only --occlusion-keep-image 0.5', '--augment-copies 2 --cutmix 1 --keep-cut',
 ])
 def test_prepare_accepts(line):
@@ -230,6 +242,15 @@ def test_paste_stands_eraser_and_mixers_down():
     prepared = prepare(parse('--keep-paste --aa rand-m9 --reprob 0.3 --mixup 0.2'))
     assert (prepared.reprob, prepared.mixup, prepared.cutmix) == (0, 0, 0)
     assert (prepared.stood_down.reprob, prepared.stood_down.mixup) == (0.3, 0.2)
+
+
+@pytest.mark.parametrize('line, moves', [
+    ('--refine-epochs 2', False), ('--refine-epochs 2 --refine-fade 1', True), ('--augment-copies 2', True),
+    ('--joint-occlusion', True), ('--risk-samples 8', False), ('--augment-copies 1', False),
+])
+def test_mixing_moves_to_the_device_where_it_must(line, moves):
+    prepared = prepare(parse(f'{line} --mixup 0.2'))
+    assert (prepared.mixup == 0) == moves == hasattr(prepared, 'stood_down')
 
 
 def test_pad4_stands_the_crop_down():

@@ -1,0 +1,173 @@
+"""The two risks of the refinement paper: the loss on training images, augmented as in training, and clean.
+
+He et al., Data Augmentation Revisited, 2019, section 3.2 and Table 2.
+"""
+import copy
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup, create_loader
+from timm.data.scheduled_sampler import ScheduledTransformDataset
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from keepaug.engine.loop import LoopSettings
+from keepaug.engine.task import augment_batch
+from keepaug.engine.wrapped_dataset import WrappedDataset
+from keepaug.functional.saliency import in_eval_mode
+
+_logger = logging.getLogger('train')
+
+
+class Selection(WrappedDataset):
+    """Some samples of a data set.
+
+    Args:
+        dataset: Map-style data set.
+        requests: What the data set is asked for, one per sample.
+    """
+
+    def __init__(self, dataset: Dataset, requests: Sequence):
+        super().__init__(dataset)
+        self.requests = requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.requests[index]]
+
+
+class TrainingRisks:
+    """Cross entropy of a model in eval mode on fixed training samples, in their two forms.
+
+    A measurement leaves the run as it was: weights, batch norm statistics and random streams. Both risks are of labels
+    without smoothing, so that they can be compared.
+
+    Args:
+        loader: The run's training batches: the augmented form is theirs, whatever is switched at the time.
+        clean: Batches of the same samples, resized and cropped as in validation.
+        samples: Numbers of the samples.
+        settings: How the run brings batches to the device.
+        smoothing: Label smoothing of mixed labels.
+        seed: The same draws are made at each measurement.
+    """
+
+    def __init__(
+            self, loader, clean, samples: Sequence[int], settings: LoopSettings, smoothing: float = 0., seed: int = 0):
+        self.loader = loader
+        self.clean = clean
+        self.samples = samples
+        self.settings = settings
+        self.smoothing = smoothing
+        self.seed = seed
+
+    def measure(self, task: TrainingTask, mixup_fn: Mixup | None = None) -> OrderedDict[str, float]:
+        """`risk_augmented` and `risk_clean`, both in nats per image."""
+        def augment(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if mixup_fn is not None:
+                input, target = mixup_fn(input, target)
+            return augment_batch(task, input, target)
+
+        with preserved_streams(self.settings.device, self.seed):
+            return OrderedDict(
+                risk_augmented=self._mean_loss(task, self._augmented(), augment),
+                risk_clean=self._mean_loss(task, self.clean, lambda input, target: (input, target)))
+
+    def _augmented(self):
+        """The run's loader, over the chosen samples."""
+        plain = getattr(self.loader, 'loader', self.loader)  # under the prefetcher
+        requests, batch_size = self.samples, plain.batch_size
+        if isinstance(plain.dataset, ScheduledTransformDataset):
+            # A sample is asked for together with its size: the last one, in batches of its own.
+            requests = [(index, len(plain.dataset.transforms) - 1) for index in requests]
+            batch_size = plain.batch_sampler.batch_sizes[-1]
+        batch_size = min(batch_size, len(requests))
+        batches = DataLoader(
+            Selection(plain.dataset, requests),
+            batch_size=batch_size - batch_size % 2 or 1,  # stock mixes in pairs
+            drop_last=True,
+            num_workers=plain.num_workers,
+            collate_fn=plain.collate_fn,
+            worker_init_fn=plain.worker_init_fn,
+            multiprocessing_context=plain.multiprocessing_context,
+        )
+        if plain is self.loader:
+            return batches
+        prefetcher = copy.copy(self.loader)
+        prefetcher.loader = batches
+        return prefetcher
+
+    def _mean_loss(self, task: TrainingTask, batches, augment) -> float:
+        model = unwrap_model(task.get_eval_model())
+        total, count = torch.zeros((), dtype=torch.float64, device=self.settings.device), 0
+        with in_eval_mode(model):
+            for input, target in batches:
+                input, target = self.settings.to_device(input, target)
+                with self.settings.precision.autocast():
+                    input, target = augment(self.settings.in_layout(input), target)
+                    with torch.no_grad():
+                        output = model(input)
+                logits = output[0] if isinstance(output, (tuple, list)) else output
+                if target.ndim == 2:
+                    target = (target - self.smoothing / target.shape[1]) / (1. - self.smoothing)
+                total += F.cross_entropy(logits.float(), target, reduction='sum').detach().double()
+                count += len(logits)
+        return total.item() / count
+
+
+@contextmanager
+def preserved_streams(device: torch.device, seed: int) -> Iterator[None]:
+    """Seeds all random streams, and gives each its state back afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = [device] if device.type == 'cuda' else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | None:
+    """The risks that `--refine-epochs` or `--risk-samples` ask for; None elsewhere and in all processes but the first.
+
+    The first process measures alone, on the bare model, so that no collective is needed.
+    """
+    wanted = args.risk_samples if args.risk_samples is not None else 2048 if args.refine_epochs else 0
+    dataset = loader.dataset
+    if not wanted or args.rank != 0:
+        return None
+    if isinstance(dataset, IterableDataset):
+        _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
+        return None
+    samples = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(args.seed))[:wanted].tolist()
+    while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset)):
+        dataset = dataset.dataset
+    clean = create_loader(
+        Selection(copy.copy(dataset), samples),  # a copy, for it gets another transform
+        input_size=data_config['input_size'],
+        batch_size=args.validation_batch_size or args.batch_size,
+        is_training=False,
+        interpolation=data_config['interpolation'],
+        mean=data_config['mean'],
+        std=data_config['std'],
+        crop_pct=data_config['crop_pct'],
+        num_workers=args.workers,
+        persistent_workers=False,
+        img_dtype=settings.precision.dtype,
+        device=settings.device,
+        use_prefetcher=args.prefetcher,
+    )
+    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed)
