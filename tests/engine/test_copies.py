@@ -83,7 +83,8 @@ def test_through_timms_loader(prefetcher, workers):
 
 def test_copies_differ(data):
     dataset = create_dataset('', root=data, split='train')
-    loader = create_loader(dataset, (3, 32, 32), batch_size=4, is_training=True, num_workers=0, device=torch.device('cpu'))
+    loader = create_loader(
+        dataset, (3, 32, 32), batch_size=4, is_training=True, num_workers=0, device=torch.device('cpu'))
     change_transform(loader.dataset, lambda transform: Copies(transform, 2))
     x, _ = next(iter(loader))
     assert not any(torch.equal(one, other) for one, other in zip(x[:4], x[4:]))

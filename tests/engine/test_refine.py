@@ -1,4 +1,4 @@
-"""Refinement: what arrives in its epochs is what a loader without augmentation gives, at a learning rate that is held."""
+"""Refinement: its epochs get what a loader without augmentation gives, at a learning rate that is held."""
 import csv
 import math
 import random
@@ -252,7 +252,8 @@ def test_whole_run(flags, data, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(ClassificationTask, 'forward', watched)
     caplog.set_level('INFO', logger='train')
-    run = run_train(f'{data} {TINY} --epochs 2 --refine-epochs 2 --refine-fade 1 --val-interval 5 {ALL} {flags}', tmp_path)
+    phases = '--epochs 2 --refine-epochs 2 --refine-fade 1 --val-interval 5'
+    run = run_train(f'{data} {TINY} {phases} {ALL} {flags}', tmp_path)
     assert seen == [(32, 2)] * 6 + [(16, 1)] * 6
     rows = rows_of(run)
     assert [(row['epoch'], row['phase']) for row in rows] == [('1', 'fading'), ('3', 'refined')], 'ends are validated'

@@ -109,8 +109,9 @@ def test_streams_come_back_after_an_error():
 
 
 @pytest.mark.parametrize('flags', [
-    '--mixup 0.5 --reprob 0.3', '--mixup 0.5 --no-prefetcher', '--keep-cut --keep-size 8 --cutmix 1', '--aa original -j 1',
-    '--train-img-sizes 32 48 --train-batch-sizes 8 4', '--augment-copies 2 --joint-occlusion --amp --amp-dtype bfloat16',
+    '--mixup 0.5 --reprob 0.3', '--mixup 0.5 --no-prefetcher', '--keep-cut --keep-size 8 --cutmix 1',
+    '--aa original -j 1', '--train-img-sizes 32 48 --train-batch-sizes 8 4',
+    '--augment-copies 2 --joint-occlusion --amp --amp-dtype bfloat16',
 ])
 def test_the_run_is_the_same_with_and_without(flags, data, tmp_path):
     weights = []

@@ -146,7 +146,8 @@ def test_hide_and_seek_drawn_by_hand():
     assert single[0, 0].int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2 + [[0] * 7] * 3
 
 
-@pytest.mark.parametrize('size, grid', [((32, 32), 4), ((5, 7), 2), ((9, 10), 4), ((7, 7), 7), ((224, 200), 6), ((3, 2), 4)])
+@pytest.mark.parametrize('size, grid', [
+    ((32, 32), 4), ((5, 7), 2), ((9, 10), 4), ((7, 7), 7), ((224, 200), 6), ((3, 2), 4)])
 def test_hide_and_seek_equals_painted_cells(size, grid):
     def draw_masks(size):
         return hide_and_seek_mask(40, size, grid, 0.6, 0.2, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Saliency of a layer: the norms of activation and gradient at every place, whatever the layout, and nothing touched."""
+"""Saliency of a layer: the norms of activation and gradient at each place, in any layout, and nothing touched."""
 import pytest
 import timm
 import torch
