@@ -15,12 +15,14 @@ from pathlib import Path
 import timm
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.models import load_checkpoint
 from timm.utils import ParseKwargs
 
 from keepaug import EarlyExit
 from keepaug.augment.base import default_window
 from keepaug.augment.saliency import PASSES, SaliencySource
 from keepaug.engine import check_checkpoint
+from keepaug.engine.early_exit import load_early_exit
 from keepaug.functional import region_scores
 from keepaug.machine import describe_machine
 
@@ -60,17 +62,11 @@ def main() -> None:
 
 
 def load(args) -> torch.nn.Module:
-    """The model, with the early head of its checkpoint if it has one."""
-    check_checkpoint(args.checkpoint, '--checkpoint')
-    model = timm.create_model(
-        args.model, num_classes=args.num_classes, checkpoint_path=args.checkpoint, **args.model_kwargs)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        head = torch.load(args.checkpoint, map_location='cpu', weights_only=True).get('task_state', {}).get('early_exit')
-    if head is None:
-        return model
-    model = EarlyExit(model)
-    model.head.load_state_dict(head)
-    return model
+    """The model with its plain weights, and the early head of its checkpoint if it has one."""
+    checkpoint = check_checkpoint(args.checkpoint, '--checkpoint')
+    model = timm.create_model(args.model, num_classes=args.num_classes, **args.model_kwargs)
+    load_checkpoint(model, args.checkpoint, use_ema=False)
+    return load_early_exit(model, checkpoint) if 'early_exit' in checkpoint.get('task_state', {}) else model
 
 
 def measure(model, loader, size: tuple[int, int], tau: float, samples: int) -> dict[str, dict]:

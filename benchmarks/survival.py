@@ -152,7 +152,7 @@ def main() -> None:
     rows = summarise({name: {key: torch.cat(parts) for key, parts in row.items()} for name, row in values.items()})
     machine = describe_machine(args.device)
     table = tabulate(rows, f'{args.model}, {config["input_size"][-1]} px, window {edge} px, tau {args.tau}, {args.aa}')
-    origin = f'checkpoint {args.checkpoint}' if args.checkpoint else 'untrained'
+    origin = f'checkpoint {Path(args.checkpoint).name}' if args.checkpoint else 'untrained'
     note = f'{origin}, n = {len(chosen)} of {args.split}, seed {args.seed}, {machine}'
     Console(width=110).print(table, note)
     if args.output:
@@ -160,7 +160,7 @@ def main() -> None:
         with open(f'{args.output}.txt', 'w') as file:
             Console(file=file, width=110).print(table, note)
         record = dict(
-            model=args.model, checkpoint=args.checkpoint, size=config['input_size'], window=edge, tau=args.tau,
+            model=args.model, checkpoint=origin, size=config['input_size'], window=edge, tau=args.tau,
             policy=args.aa, split=args.split, samples=len(chosen), seed=args.seed, machine=machine,
             date=time.strftime('%Y-%m-%d'), rows=rows)
         Path(f'{args.output}.json').write_text(json.dumps(record, indent=1) + '\n')
