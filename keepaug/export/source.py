@@ -1,12 +1,14 @@
 """What is exported: a checkpoint, and the model that it describes itself."""
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_input_data_config
 from timm.models import clean_state_dict, is_model, parse_model_name, resolve_model_input_args
@@ -60,17 +62,19 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         ValueError: The file is missing, damaged, would execute code, or is not of the model.
     """
     recorded, weights, averaged = _read(path, use_ema)
-    args = {**recorded, **{name: value for name, value in (overrides or {}).items() if value not in (None, '', {})}}
+    args = _override(
+        recorded, {name: value for name, value in (overrides or {}).items() if value not in (None, '', {})})
     if not args.get('model'):
         raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
     try:
         model = _build(args)
         data_config = resolve_input_data_config(model, args=args)
         preprocessing = {name: args[name] for name in PREPROCESSING if args.get(name)}
-    except (RuntimeError, TypeError, AssertionError, AttributeError, KeyError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a constructor stumbles over in arguments that a file makes up
         raise ValueError(
             f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
             'give --model, --num-classes and --model-kwargs of the run that wrote it.') from error
+    _check_numbers(data_config, path)
     _load(model, weights, path, args['model'])
     return Source(
         path=path,
@@ -81,16 +85,41 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     )
 
 
+def _override(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run with other values in it; a size takes the place of any other record of the size."""
+    args = {**recorded, **given}
+    if given.get('input_size'):
+        args.update(in_chans=None, img_size=None)
+    elif given.get('img_size') and recorded.get('input_size'):
+        args.update(in_chans=args.get('in_chans') or recorded['input_size'][0], input_size=None)
+    return args
+
+
+def _check_numbers(data_config: Mapping[str, Any], path: str) -> None:
+    """Raises:
+        ValueError: Images cannot be prepared with these numbers.
+    """
+    for name, least in (('mean', -math.inf), ('std', 0), ('crop_pct', 0)):
+        value = data_config[name]
+        for number in value if name != 'crop_pct' else (value,):
+            if not isinstance(number, (int, float)) or not least < number < math.inf:
+                raise ValueError(
+                    f'CHECKPOINT {path} prepares images with {name} {value}; give --{name.replace("_", "-")}.')
+
+
 def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
     """What a file holds: the arguments of its run, the weights, and whether these are averaged."""
     checkpoint = check_checkpoint(path, 'CHECKPOINT')
     if path.endswith('.safetensors'):
-        return _read_safetensors(path)
+        recorded, weights, averaged = _read_safetensors(path)
+        if averaged and not use_ema:
+            raise ValueError(f'--no-ema finds no plain weights in CHECKPOINT {path}, which holds the average: drop it.')
+        return recorded, weights, averaged
     if path.endswith(('.npz', '.npy')):
         raise ValueError(f'CHECKPOINT {path} holds NumPy arrays; give a checkpoint of PyTorch or a safetensors file.')
     keys = [key for key in (AVERAGED if use_ema else ()) + PLAIN if checkpoint.get(key) is not None]
     weights = checkpoint[keys[0]] if keys else checkpoint
-    if not isinstance(weights, dict) or not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not weights or not all(map(_is_weight, weights, weights.values())):
         raise ValueError(f'CHECKPOINT {path} holds no named weights; give one that a training run wrote.')
     recorded = checkpoint.get('args')
     recorded = dict(vars(recorded)) if isinstance(recorded, argparse.Namespace) else {}
@@ -125,6 +154,12 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
         model_kwargs={name: value for name, value in model_kwargs.items() if name != 'num_classes'},
         **{name: of_images[name] for name in PREPROCESSING[2:] if name in of_images},  # its size has the channels too
     )
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    """Whether an entry of a file is a named tensor that loading would copy as it is."""
+    return (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+            and not value.is_meta and not value.is_quantized)
 
 
 def _is_known(name: str) -> bool:

@@ -75,6 +75,13 @@ def test_flags_go_before_the_file(path):
     assert isinstance(source.model.act1, torch.nn.SiLU) and source.data_config['input_size'] == (3, 64, 64)
 
 
+@pytest.mark.parametrize('given', [dict(img_size=64), dict(input_size=(1, 64, 64))])
+@pytest.mark.parametrize('recorded', [dict(input_size=(1, 32, 32)), dict(img_size=32, in_chans=1)])
+def test_a_size_goes_before_any_record_of_it(given, recorded, tmp_path):
+    path = save(tmp_path / 'last.pth.tar', create('test_resnet', num_classes=3, in_chans=1), 'test_resnet', **recorded)
+    assert load_source(str(path), given).data_config['input_size'] == (1, 64, 64)
+
+
 def test_epsilon_of_the_run(tmp_path):
     model = create('test_efficientnet', num_classes=3, bn_eps=0.01)
     path = save(tmp_path / 'last.pth.tar', model, 'test_efficientnet', bn_eps=0.01)
@@ -109,6 +116,8 @@ def test_our_safetensors_describe_themselves(tmp_path):
     second = load_source(str(tmp_path / 'vit.safetensors'))
     assert_same(second.model.state_dict(), first.model.state_dict())
     assert second.data_config == first.data_config and second.averaged
+    with pytest.raises(ValueError, match='--no-ema'):
+        load_source(str(tmp_path / 'vit.safetensors'), use_ema=False)
 
 
 class _Bomb:
@@ -164,9 +173,40 @@ def _unknown_arguments(path, whole):
     save(path, create('test_resnet', num_classes=3), 'test_resnet', model_kwargs=dict(nonsense=3))
 
 
+def _constructor_divides_by_zero(path, whole):
+    save(path, create('test_vit', num_classes=3), 'test_vit', model_kwargs=dict(num_heads=0))
+
+
+def _numbered_weights(path, whole):
+    torch.save({'arch': 'test_resnet', 'state_dict': {0: torch.zeros(1)}}, path)
+
+
+def _weights_without_values(path, whole):
+    weights = create('test_resnet', num_classes=3).state_dict()
+    torch.save({'arch': 'test_resnet', 'state_dict': {**weights, 'fc.bias': weights['fc.bias'].to('meta')}}, path)
+
+
+def _sparse_weights(path, whole):
+    weights = create('test_resnet', num_classes=3).state_dict()
+    torch.save({'arch': 'test_resnet', 'state_dict': {**weights, 'fc.bias': weights['fc.bias'].to_sparse()}}, path)
+
+
+def _no_numbers(path, whole):
+    save(path, create('test_resnet', num_classes=3), 'test_resnet', mean=['a', 'b', 'c'])
+
+
+def _no_deviation(path, whole):
+    save(path, create('test_resnet', num_classes=3), 'test_resnet', std=[0.])
+
+
+def _infinite_mean(path, whole):
+    save(path, create('test_resnet', num_classes=3), 'test_resnet', mean=[float('nan')])
+
+
 @pytest.mark.parametrize('damage', [
-    _truncated, _explosive, _explosive_pickle, _text, _no_weights, _other_model, _other_classes, _unknown_model,
-    _diverged, _nonsense_arguments, _unknown_arguments])
+    _truncated, _explosive, _explosive_pickle, _text, _no_weights, _numbered_weights, _weights_without_values,
+    _sparse_weights, _other_model, _other_classes, _unknown_model, _diverged, _nonsense_arguments, _unknown_arguments,
+    _constructor_divides_by_zero, _no_numbers, _no_deviation, _infinite_mean])
 def test_unusable_file_is_one_sentence(damage, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bad = tmp_path / 'bad.pth.tar'
