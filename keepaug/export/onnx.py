@@ -66,7 +66,12 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
 def _compare(source: Source, path: str) -> float:
     """Runs the file in onnxruntime: the largest difference of logits, relative to the largest logit."""
     import onnxruntime
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     images = torch.randn(3, *source.data_config['input_size'], generator=torch.Generator().manual_seed(0))
-    logits = torch.from_numpy(session.run(None, {'images': images.numpy()})[0])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        logits = torch.from_numpy(session.run(None, {'images': images.numpy()})[0])
+    except Exception as error:  # its errors have no common class; a batch size fixed in the graph is among them
+        raise ValueError(
+            f'Nothing is written: onnxruntime does not run {source.architecture} on another batch size than that of '
+            f'the export ({first_line(error)}).') from error
     return check_same({'the logit': logits}, [source.model(images)], 'onnxruntime')

@@ -40,6 +40,7 @@ def test_missing_packages_are_one_sentence(monkeypatch):
 @pytest.mark.parametrize('fault, words', [
     (lambda *args, **kwargs: 1 / 0, 'test_resnet cannot be exported'),
     (lambda model, path, **kwargs: save_graph(path), 'the logit as onnxruntime computes it is off'),
+    (lambda model, path, **kwargs: save_graph(path, batch=2), 'onnxruntime does not run test_resnet'),
 ])
 def test_faults_are_one_sentence_and_leave_nothing(fault, words, tmp_path, monkeypatch):
     for package in onnx.NEEDED:
@@ -51,15 +52,15 @@ def test_faults_are_one_sentence_and_leave_nothing(fault, words, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ['last.pth.tar']
 
 
-def save_graph(path):
+def save_graph(path, batch='batch'):
     """A graph that computes something else: the mean of each image, as three logits."""
     from onnx import TensorProto, helper, save
     graph = helper.make_graph(
         [helper.make_node('ReduceMean', ['images', 'axes'], ['mean'], keepdims=0),
          helper.make_node('Unsqueeze', ['mean', 'last'], ['column']),
          helper.make_node('Expand', ['column', 'shape'], ['logits'])],
-        'other', [helper.make_tensor_value_info('images', TensorProto.FLOAT, ['batch', 3, 160, 160])],
-        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['batch', 3])],
+        'other', [helper.make_tensor_value_info('images', TensorProto.FLOAT, [batch, 3, 160, 160])],
+        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, [batch, 3])],
         [helper.make_tensor('axes', TensorProto.INT64, [3], [1, 2, 3]),
          helper.make_tensor('last', TensorProto.INT64, [1], [1]),
          helper.make_tensor('shape', TensorProto.INT64, [2], [1, 3])])
