@@ -86,6 +86,12 @@ def test_files(num_classes, tmp_path):
     assert min(Image.open(folder / 'confusion.png').size) > 300
 
 
+def test_names_are_no_formulas(tmp_path):
+    analysis = analyse(torch.randn(3, 2), torch.tensor([0, 1, 1]), 2, ['$^$', '$a_$'])
+    analysis.write(str(tmp_path), RESULTS)
+    assert (tmp_path / 'confusion.png').stat().st_size > 0
+
+
 def test_refusals(tmp_path, monkeypatch):
     check_analysis('', 'real.json')
     with pytest.raises(ValueError, match='--real-labels'):
