@@ -1,5 +1,6 @@
 """The command line of the exports."""
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ def run(args: argparse.Namespace) -> None:
     """
     form = FORMATS[args.format]
     form.check()
+    if form.base and args.base and not os.path.isfile(args.base):
+        raise ValueError(f'--base {args.base} does not exist; name the configuration file of a detector.')
     source = load_source(args.checkpoint, {name: getattr(args, name) for name in DESCRIBED}, use_ema=not args.no_ema)
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
     _describe(source)

@@ -41,6 +41,9 @@ HEADER = """\
 # MODEL.BACKBONE.FREEZE_AT stays at Detectron2's 2 (stem and res2 frozen): right for weights from ImageNet; for
 # weights from small or unusual data, set it to 0.
 """
+NOT_C4 = """\
+# For FPN and RetinaNet, not C4: its head has bottleneck blocks, and would start from random ones without an error.
+"""
 
 
 def export(source: Source, output: str, base: str | None = None) -> str:
@@ -68,7 +71,8 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         with open(os.path.join(folder, WEIGHTS), 'wb') as file:
             file.write(data)
         with open(os.path.join(folder, CONFIG), 'w') as file:
-            file.write(HEADER.format(architecture=source.architecture, path=source.path) + text)
+            header = HEADER + (NOT_C4 if layout.depth < 50 else '')
+            file.write(header.format(architecture=source.architecture, path=source.path) + text)
     path = os.path.join(output, CONFIG)
     return '\n'.join([
         f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (relative difference {difference:.0e}).',

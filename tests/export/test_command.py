@@ -10,6 +10,7 @@ import torch
 from keepaug.export import command
 from tests.export.checkpoints import create, save, shift
 
+
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     """A ResNet-18 of three classes with an average."""
@@ -55,12 +56,14 @@ def test_plain_weights_on_request(tmp_path, capsys):
 
 
 def test_flags_describe_a_bare_file(tmp_path):
+    (tmp_path / 'base.yaml').write_text('VERSION: 2')
     torch.save(create('resnet50', num_classes=3, channels=(16, 32, 64, 128)).state_dict(), tmp_path / 'weights.pth')
     command.main([
         'detectron2', str(tmp_path / 'weights.pth'), '--output', str(tmp_path / 'out'), '--model', 'resnet50',
         '--num-classes', '3', '--model-kwargs', 'channels=(16,32,64,128)', '--mean', '0.5', '--std', '0.2',
         '--base', str(tmp_path / 'base.yaml')])
-    assert '- 127.5' in (tmp_path / 'out' / 'config.yaml').read_text()
+    written = (tmp_path / 'out' / 'config.yaml').read_text()
+    assert '- 127.5' in written and f'_BASE_: {tmp_path}/base.yaml' in written
 
 
 def test_refusals(checkpoint, tmp_path, capsys):
@@ -73,6 +76,7 @@ def test_refusals(checkpoint, tmp_path, capsys):
         (['timm', checkpoint, '-o', tmp_path / 'full'], ['--output', 'full', 'exists']),
         (['torchvision', checkpoint, '-o', checkpoint], ['--output', 'itself']),
         (['safetensors', checkpoint, '-o', tmp_path / 'out.bin'], ['--output', '.safetensors']),
+        (['detectron2', checkpoint, '-o', tmp_path / 'out', '--base', tmp_path / 'none'], ['--base', 'does not exist']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--labels', tmp_path / 'none'], ['--labels']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--num-classes', 5], ['5 classes', 'fc.weight', '--num-classes']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--model', 'resnet5O'], ['resnet5O', '--model']),

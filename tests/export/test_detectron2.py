@@ -54,6 +54,8 @@ def test_features_are_timms(name, tmp_path):
         wanted = model.forward_intermediates((images / 255 - mean) / std, intermediates_only=True)[1:]
     for feature, other in zip(features.values(), wanted, strict=True):
         torch.testing.assert_close(feature, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+    header = (tmp_path / 'out' / 'config.yaml').read_text().split('VERSION')[0]
+    assert ('not C4' in header) == (name == 'resnet18')
 
 
 def test_restatement_agrees_with_torchvision():
