@@ -146,7 +146,7 @@ def load_body(body: nn.Module, checkpoint: str, use_ema: bool = True) -> None:
         ValueError: The file is no checkpoint, or lacks a tensor, or holds one of another shape.
     """
     try:
-        weights = load_state_dict(checkpoint, use_ema=use_ema)  # reads tensors and plain values, runs no code
+        weights = load_state_dict(checkpoint, use_ema=use_ema, weights_only=True)  # older timm would run its code
     except Exception as error:  # whatever torch stumbles over in bytes that are no checkpoint
         raise ValueError(f'MODEL.TIMM.CHECKPOINT {checkpoint} cannot be read: {error}') from error
     known = {name.replace('.', '_', 1): tensor for name, tensor in weights.items()}
