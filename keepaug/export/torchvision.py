@@ -35,6 +35,7 @@ BUILDERS = {
     (101, 1, 128): 'wide_resnet101_2',
 }
 
+
 def export(source: Source, output: str) -> str:
     """Writes the weights without classifier and counters under torchvision's names.
 
