@@ -215,5 +215,19 @@ def run_detached(module: nn.Module, *inputs) -> Tensor:
     """Calls a module with its parameters detached: no graph is kept for them and no gradient reaches them."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return module(*inputs)  # scripted modules take no replaced parameters; grad() with respect to x is pure too
-    parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    return torch.func.functional_call(module, parameters, inputs)
+    parameters = {name: parameter.detach() for name, parameter in own_parameters(module).items()}
+    return call_with(module, parameters, *inputs)
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by name; one that is shared by modules under each of its names, a shared module once."""
+    return {
+        f'{prefix}.{name}'.removeprefix('.'): parameter
+        for prefix, part in module.named_modules() for name, parameter in part._parameters.items()
+        if parameter is not None}
+
+
+def call_with(module: nn.Module, tensors: dict[str, Tensor], *inputs) -> Tensor:
+    """Calls a module with tensors, by the names of `own_parameters`, in the places of its own."""
+    # Tying by torch swaps what a shared module holds once per name and, afterwards, puts the wrong one back.
+    return torch.func.functional_call(module, tensors, inputs, tie_weights=False)

@@ -159,6 +159,23 @@ def test_pass_is_pure_where_the_model_fails():
     assert_untouched(before, model)
 
 
+def test_shared_modules_and_weights_stay_what_they_are():
+    """CoaT runs one module in several places, other models one weight; both must still learn afterwards."""
+    torch.manual_seed(0)
+    shared, tied = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+    tied.weight = shared.weight
+    model = nn.Sequential(
+        nn.Sequential(shared, nn.Tanh()), nn.Sequential(shared, nn.Tanh()), tied, nn.Flatten(), nn.Linear(48, 2))
+    x, target = torch.randn(2, 3, 4, 4), torch.tensor([0, 1])
+    expected, = torch.autograd.grad(model(x.requires_grad_()).gather(1, target[:, None]).sum(), x)
+    before = everything(model)
+    saliency = input_saliency(model, x, target)
+    assert_untouched(before, model)
+    torch.testing.assert_close(saliency, expected.abs().amax(1, keepdim=True))
+    model(x).sum().backward()
+    assert shared.weight is tied.weight and all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_no_graph_reaches_the_parameters():
     model = small_cnn()
     seen = []
