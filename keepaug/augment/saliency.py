@@ -98,17 +98,14 @@ class SaliencySource:
             model = self.early if way.early else self.model
             if model is None:
                 continue
-            if not way.low:
-                runner, pass_size = model, size
-            else:
-                runner, pass_size = at_resolution(model, low, like), low
-            if runner is None:
+            chosen = at_resolution(model, low, like) if way.low else (model, size)
+            if chosen is None:
                 continue
             if kind != kinds[0]:
                 _logger.info(
                     f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
                     f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.')
-            return runner, pass_size
+            return chosen
         raise ValueError(
             f'saliency {self.kind} is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose '
             f'{self.kind.removeprefix("low-") if PASSES[self.kind].early else "full"}.')

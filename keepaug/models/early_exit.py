@@ -98,10 +98,6 @@ class EarlyClassifier(nn.Module):
             x, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt='NCHW')
         return self.head(early.mean((2, 3)))
 
-    def set_input_size(self, img_size: tuple[int, int]) -> None:
-        """Resizes a backbone of fixed input size; see `keepaug.models.resolution`."""
-        self.backbone.set_input_size(img_size=img_size)
-
 
 def stage_info(model: nn.Module) -> list[dict[str, Any]]:
     """timm's `feature_info` as a list; empty where a model has none.
