@@ -1,10 +1,12 @@
 """Pure functions on tensors: no state, no randomness that is not handed in."""
+from keepaug.functional.attention import attention_grid, top_patches_mask
 from keepaug.functional.masks import cutout_mask, hide_and_seek_mask
 from keepaug.functional.mixing import mix_targets
 from keepaug.functional.regions import boxes_to_mask, region_scores, sample_regions
 from keepaug.functional.saliency import input_saliency, norm_grad_saliency
 
 __all__ = [
+    'attention_grid',
     'boxes_to_mask',
     'cutout_mask',
     'hide_and_seek_mask',
@@ -13,4 +15,5 @@ __all__ = [
     'norm_grad_saliency',
     'region_scores',
     'sample_regions',
+    'top_patches_mask',
 ]
