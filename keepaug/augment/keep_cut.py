@@ -39,7 +39,7 @@ class KeepCut(KeepRegion):
         **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
 
     `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
-    removed, `saliency` float32 (B, 1, H, W) or None; for 'cutmix' also what `LabelMixer` tells.
+    removed, `saliency` float32 (B, 1, H, W), None where none was needed; for 'cutmix' also what `LabelMixer` tells.
 
     Raises:
         ValueError: A value is out of range, or a model is needed and missing.
@@ -124,6 +124,12 @@ class _KeepCutMix(LabelMixer):
         super().__init__(**mixing)
         self.cut = cut
         self.saliency: Tensor | None = None
+
+    def mix(
+            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        self.saliency = None  # stays so where no image of the batch is cut
+        return super().mix(x, target, partner, group, generator)
 
     def place(
             self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -6,6 +6,7 @@ from keepaug.augment.base import BatchAugment, check_probability
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw
 from keepaug.functional.mixing import (
+    blend,
     cutmix_sizes,
     draw_lam,
     draw_pairs,
@@ -20,13 +21,103 @@ from keepaug.functional.mixing import (
 MODES = ('batch', 'pair', 'elem')
 
 
-class LabelMixer(BatchAugment):
+class PartnerMixer(BatchAugment):
+    """What mixes every sample with a partner drawn at random, never itself unless the batch is one image.
+
+    Subclasses define `mix`.
+
+    Args:
+        model: Bare model, for those that need one.
+        num_classes: Number of classes K.
+        prob: Probability that a draw mixes at all.
+        mixing: 'batch' for one draw per batch, 'pair' for one per pair, 'elem' for one per sample.
+        smoothing: Label smoothing of class indices.
+
+    `last`: `partner` int64 (B,), `lam` float64 (B,) weight of the own label, and what each class says.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            prob: float = 1.,
+            mixing: str = 'batch',
+            smoothing: float = 0.,
+    ):
+        super().__init__(model, num_classes)
+        if num_classes is None or num_classes < 1:
+            raise ValueError(f'Mixing labels needs the number of classes, got {num_classes = }.')
+        if mixing not in MODES:
+            raise ValueError(f'mixing is one of {", ".join(MODES)}, got {mixing!r}.')
+        self.prob = check_probability('prob', prob)
+        self.mixing = mixing
+        self.smoothing = smoothing
+
+    @property
+    def mixes_labels(self) -> bool:
+        return True
+
+    def augment(
+            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        if target is None:
+            raise ValueError('Mixing labels needs labels, got target = None.')
+        partner = (draw_pairs if self.mixing == 'pair' else draw_partners)(len(x), generator, x.device)
+        mixed, lam = self.mix(x, target, partner, self._groups(partner), generator)
+        self.last |= {'partner': partner, 'lam': lam}
+        return mixed, mix_targets(target, target[partner], lam, self.num_classes, self.smoothing)
+
+    def mix(
+            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mixes the images.
+
+        Args:
+            x: Images (B, C, H, W). Not modified.
+            target: Their labels, not mixed yet.
+            partner: int64 (B,).
+            group: int64 (B,): which of B draws each sample takes.
+            generator: Source of randomness.
+
+        Returns:
+            The images, and the weight float64 (B,) of each one's own label.
+        """
+        raise NotImplementedError
+
+    def applied_share(self) -> float:
+        """Probability that a draw of this batch mixes."""
+        return self.prob * self.strength
+
+    def _groups(self, partner: Tensor) -> Tensor:
+        """Which draw (B,) each sample takes: one for all, one for both of a pair, or its own."""
+        own = torch.arange(len(partner), device=partner.device)
+        return {'batch': torch.zeros_like(own), 'pair': torch.minimum(own, partner), 'elem': own}[self.mixing]
+
+    def toss(self, prob: float, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Which samples (B,) a coin chooses.
+
+        The one coin of a whole batch is tossed on the CPU, where the host sees how it fell without waiting for the
+        device, and can leave out what nobody needs.
+        """
+        batch, device = len(group), group.device
+        if self.mixing == 'batch' and (generator is None or generator.device.type == 'cpu'):
+            return (draw.uniform(1, device='cpu', generator=generator) < prob).expand(batch)
+        return (draw.uniform(batch, device=device, generator=generator) < prob)[group]
+
+
+def may_be_any(chosen: Tensor) -> bool:
+    """Whether any sample is chosen, as far as the host can tell without waiting for a device."""
+    return chosen.device.type != 'cpu' or bool(chosen.any())
+
+
+class LabelMixer(PartnerMixer):
     """Mixup and CutMix with timm's hyper-parameters, vectorised over the batch.
 
-    Every sample has a partner drawn at random, never itself unless the batch is one image. Lambda, the choice between
-    the two and the box are drawn per `mixing`. The label's share is the
-    exact share of pixels (CutMix) or lambda (mixup). While mixing is faded out, it is mixup's alpha that falls, and
-    CutMix's probability.
+    Lambda, the choice between the two and the box are drawn per `mixing`. The label's share is the exact share of
+    pixels (CutMix) or lambda (mixup). While mixing is faded out, it is mixup's alpha that falls, and CutMix's
+    probability.
 
     Args:
         model: Not used.
@@ -35,13 +126,11 @@ class LabelMixer(BatchAugment):
         cutmix_alpha: The same for CutMix.
         cutmix_minmax: Smallest and largest edge relative to the image, drawn uniformly; turns CutMix on and takes the
             place of its lambda.
-        prob: Probability that a draw mixes at all.
         switch_prob: Probability of CutMix where both are on.
-        mixing: 'batch' for one draw per batch, 'pair' for one per pair, 'elem' for one per sample.
-        smoothing: Label smoothing of class indices.
+        **mixing: What `PartnerMixer` takes.
 
-    `last`: `partner` int64 (B,), `lam` float64 (B,) weight of the own label, `boxes` int64 (B, 1, 4) empty where an
-    image is not cut, `mask` bool (B, 1, H, W) True where the partner's pixels are.
+    `last`: `partner`, `lam`, `boxes` int64 (B, 1, 4) empty where an image is not cut, `mask` bool (B, 1, H, W) True
+    where the partner's pixels are.
 
     Raises:
         ValueError: A value is out of range.
@@ -54,16 +143,10 @@ class LabelMixer(BatchAugment):
             mixup_alpha: float = 0.,
             cutmix_alpha: float = 0.,
             cutmix_minmax: tuple[float, float] | None = None,
-            prob: float = 1.,
             switch_prob: float = 0.5,
-            mixing: str = 'batch',
-            smoothing: float = 0.,
+            **mixing,
     ):
-        super().__init__(model, num_classes)
-        if num_classes is None or num_classes < 1:
-            raise ValueError(f'Mixing labels needs the number of classes, got {num_classes = }.')
-        if mixing not in MODES:
-            raise ValueError(f'mixing is one of {", ".join(MODES)}, got {mixing!r}.')
+        super().__init__(model, num_classes, **mixing)
         if min(mixup_alpha, cutmix_alpha) < 0:
             raise ValueError(f'alphas are at least 0, got {mixup_alpha = }, {cutmix_alpha = }.')
         if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
@@ -73,53 +156,36 @@ class LabelMixer(BatchAugment):
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.cutmix_minmax = cutmix_minmax
-        self.prob = check_probability('prob', prob)
         self.switch_prob = check_probability('switch_prob', switch_prob)
-        self.mixing = mixing
-        self.smoothing = smoothing
 
-    @property
-    def mixes_labels(self) -> bool:
-        return True
-
-    def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
-        if target is None:
-            raise ValueError('Mixing labels needs labels, got target = None.')
+    def mix(
+            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
         batch, size, device = len(x), x.shape[-2:], x.device
-        partner = (draw_pairs if self.mixing == 'pair' else draw_partners)(batch, generator, device)
-        group = self._groups(partner)
-
-        def draw_one_in(prob: float) -> Tensor:
-            return (draw.uniform(batch, device=device, generator=generator) < prob)[group]
-
-        applied = draw_one_in(self.prob)
-        cuts = applied & draw_one_in(self._cutmix_share())
+        applied = self.toss(self.applied_share(), group, generator)
+        cuts = applied & self.toss(self._cutmix_share(), group, generator)
+        blends = applied & ~cuts
         lam = torch.ones(batch, dtype=torch.float64, device=device)
-        if self.mixup_alpha:
-            blended = applied & ~cuts
+        if self.mixup_alpha and may_be_any(blends):
+            blends = blends.to(device, non_blocking=True)
             alpha = self.mixup_alpha * self.strength
-            lam = torch.where(blended, draw_lam(batch, alpha, generator, device)[group], lam)
+            lam = torch.where(blends, draw_lam(batch, alpha, generator, device)[group], lam)
         if self.strength < 1.:
-            cuts = cuts & draw_one_in(self.strength)
+            cuts = cuts & self.toss(self.strength, group, generator)
         weight = lam[:, None, None, None]
         boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
-        if self.cutmix_alpha or self.cutmix_minmax:
-            sizes = self._sizes(batch, size, device, generator)[group]
+        if (self.cutmix_alpha or self.cutmix_minmax) and may_be_any(cuts):
+            cuts = cuts.to(device, non_blocking=True)
+            sizes = self.draw_sizes(batch, size, device, generator)[group]
             boxes = torch.where(cuts[:, None], self.place(x, target, sizes, group, generator), boxes)
-            lam = torch.where(cuts, share_left(boxes, size), lam)
+            lam = torch.where(cuts, self.own_weight(share_left(boxes, size)), lam)
         mask = boxes_to_mask(boxes, size)
-        # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside. Half precision would
-        # round lambda, and the label would not follow the pixels.
-        weight = torch.where(mask, 0., weight).float()
-        mixed = (x * weight + x[partner] * (1 - weight)).to(x.dtype)
-        self.last = {'partner': partner, 'lam': lam, 'boxes': boxes[:, None], 'mask': mask}
-        return mixed, mix_targets(target, target[partner], lam, self.num_classes, self.smoothing)
+        self.last = {'boxes': boxes[:, None], 'mask': mask}
+        # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside.
+        return blend(x, partner, torch.where(mask, 0., weight).float()), lam
 
-    def _groups(self, partner: Tensor) -> Tensor:
-        """Which draw (B,) each sample takes: one for all, one for both of a pair, or its own."""
-        own = torch.arange(len(partner), device=partner.device)
-        return {'batch': torch.zeros_like(own), 'pair': torch.minimum(own, partner), 'elem': own}[self.mixing]
+    def applied_share(self) -> float:
+        return self.prob  # what fades is drawn apart
 
     def _cutmix_share(self) -> float:
         """Share of the mixed draws that cut."""
@@ -127,7 +193,8 @@ class LabelMixer(BatchAugment):
             return 1.
         return self.switch_prob if self.cutmix_alpha or self.cutmix_minmax else 0.
 
-    def _sizes(self, batch: int, size: tuple[int, int], device, generator: torch.Generator | None) -> Tensor:
+    def draw_sizes(
+            self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
         """Height and width (B, 2) of each draw's region."""
         if self.cutmix_minmax is None:
             return cutmix_sizes(draw_lam(batch, self.cutmix_alpha, generator, device), size)
@@ -138,6 +205,10 @@ class LabelMixer(BatchAugment):
         """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`."""
         boxes = overlapping_boxes if self.cutmix_minmax is None else inside_boxes
         return boxes(sizes, x.shape[-2:], generator)[group]
+
+    def own_weight(self, share: Tensor) -> Tensor:
+        """Weight (B,) of the own label of images that were cut, given the share of pixels left: that share."""
+        return share
 
 
 @register_augment('mixup')

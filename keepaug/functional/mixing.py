@@ -1,8 +1,13 @@
 """Two images and their labels into one: who mixes with whom, how much, and what the label becomes."""
+import math
+
 import torch
 from torch import Tensor
 
 from keepaug.functional import draw
+
+# Standard deviations from the centre of an image to its border, for centres drawn around it.
+CENTRAL_REACH = 2.
 
 
 def draw_partners(
@@ -113,10 +118,44 @@ def overlapping_boxes(
     Returns:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
     """
+    return boxes_around(draw.uniform(2, len(sizes), device=sizes.device, generator=generator), sizes, size)
+
+
+def central_boxes(
+        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Boxes whose centres are normal around the image's; what overflows the border is cut off (CutMix, section 4.1.3).
+
+    The paper does not give the standard deviation. Here it is a quarter of the edge, and the distribution ends at the
+    image's border, two standard deviations out.
+
+    Args:
+        sizes: int64 (B, 2): height and width before the border cuts.
+        size: Image (H, W).
+        generator: Source of randomness; torch's default one if None.
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
+    """
     u = draw.uniform(2, len(sizes), device=sizes.device, generator=generator)
+    tail = math.erfc(CENTRAL_REACH / math.sqrt(2)) / 2
+    deviations = torch.special.ndtri(tail + (1 - 2 * tail) * u)
+    return boxes_around((0.5 + deviations / (2 * CENTRAL_REACH)).clamp(0, 1), sizes, size)
+
+
+def boxes_around(centres: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes around points; what overflows the border is cut off.
+
+    Args:
+        centres: (2, B): y and x as shares of the edges, in [0, 1].
+        sizes: int64 (B, 2): height and width before the border cuts.
+        size: Image (H, W).
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open, within the image.
+    """
     starts, stops = [], []
-    for edge, place, limit in zip(sizes.unbind(1), u, size):
-        centre = (place * limit).long()
+    for edge, place, limit in zip(sizes.unbind(1), centres, size):
+        centre = (place * limit).long().clamp(max=limit - 1)
         starts.append((centre - edge // 2).clamp(min=0))
         stops.append((centre + (edge + 1) // 2).clamp(max=limit))
     (y0, x0), (y1, x1) = starts, stops
@@ -152,6 +191,21 @@ def share_left(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     x0, y0, x1, y1 = boxes.unbind(1)
     return 1 - ((x1 - x0) * (y1 - y0)).double() / (size[0] * size[1])
+
+
+def blend(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """weight x the own values + (1 - weight) x the partner's.
+
+    Args:
+        x: (B, ...).
+        partner: int64 (B,).
+        weight: Float32, of a shape that broadcasts with x: half precision would round it, and the label, which has the
+            exact one, would not follow the pixels.
+
+    Returns:
+        A tensor such as x.
+    """
+    return (x * weight + x[partner] * (1 - weight)).to(x.dtype)
 
 
 def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:

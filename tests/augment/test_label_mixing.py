@@ -195,6 +195,26 @@ def test_keep_cutmix_places_each_sample_of_one_size_by_itself(model):
     assert len(boxes.unique(dim=0)) > 8
 
 
+@pytest.mark.parametrize('mixing, device', [('batch', 'cpu'), ('pair', 'meta'), ('elem', 'meta')])
+def test_coin_of_a_whole_batch_falls_where_the_host_sees_it(mixing, device):
+    mixer = keepaug.create_augment('mixup', num_classes=2, mixing=mixing)
+    coins = mixer.toss(0.5, torch.zeros(4, dtype=torch.long, device='meta'), None)
+    assert coins.device.type == device and coins.shape == (4,)
+
+
+def test_saliency_is_measured_only_where_a_batch_is_cut(model):
+    """With mixup beside, a batch is drawn for one or the other: half of them need no saliency."""
+    cut = keepaug.create_augment(
+        'keep-cut', model=model, num_classes=4, mode='cutmix', mixup_alpha=0.2, cutmix_minmax=(.5, .5), mixing='batch')
+    x, target = torch.randn(3, 3, 32, 32, generator=_generator()), torch.arange(3)
+    measured = []
+    for seed in range(40):
+        cut(x, target, _generator(seed))
+        measured.append(cut.last['saliency'] is not None)
+        assert measured[-1] == bool(cut.last['mask'].any())
+    assert 10 < sum(measured) < 30
+
+
 def test_refusals(model):
     for settings in (dict(num_classes=None), dict(num_classes=3, mixing='half'), dict(num_classes=3, prob=2.),
                      dict(num_classes=3, cutmix_alpha=-1.), dict(num_classes=3, cutmix_minmax=(.8, .2)),
