@@ -1,6 +1,9 @@
 """Batch augmentations: small objects with hyper-parameters, and their registry."""
+from keepaug.augment.attentive_cutmix import AttentiveCutMix
 from keepaug.augment.base import BatchAugment, Compose
+from keepaug.augment.cutmix_variants import CutMixVariant
 from keepaug.augment.cutout import Cutout
+from keepaug.augment.feature_mixing import FeatureCutMix, ManifoldMixup
 from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_paste import KeepPaste
@@ -8,14 +11,18 @@ from keepaug.augment.label_mixing import CutMix, LabelMixer, Mixup
 from keepaug.augment.registry import create_augment, list_augments, register_augment
 
 __all__ = [
+    'AttentiveCutMix',
     'BatchAugment',
     'Compose',
     'CutMix',
+    'CutMixVariant',
     'Cutout',
+    'FeatureCutMix',
     'JointOcclusion',
     'KeepCut',
     'KeepPaste',
     'LabelMixer',
+    'ManifoldMixup',
     'Mixup',
     'create_augment',
     'list_augments',

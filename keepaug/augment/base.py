@@ -65,6 +65,9 @@ class BatchAugment:
         """Whether targets come out soft."""
         return False
 
+    def set_progress(self, progress: float) -> None:
+        """Hears, before each epoch, which share of the training, 0 to 1, is done."""
+
     def check_images(self, x: Tensor) -> None:
         """Says before training whether images like these can be augmented.
 
@@ -104,6 +107,10 @@ class Compose:
         for augment in self.augments:
             x, target = augment(x, target, generator)
         return x, target
+
+    def set_progress(self, progress: float) -> None:
+        for augment in self.augments:
+            augment.set_progress(progress)
 
 
 def check_probability(name: str, value: float) -> float:

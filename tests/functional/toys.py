@@ -12,10 +12,23 @@ def linear_model(weights: Tensor, bias: Tensor | None = None) -> nn.Module:
     return model
 
 
+class SmallCnn(nn.Sequential):
+    """A sequence that tells of its two stages as the models of timm do."""
+
+    feature_info = [dict(module='2', num_chs=8, reduction=1), dict(module='6', num_chs=8, reduction=2)]
+
+    def forward_intermediates(self, x: Tensor, indices=None, norm=False, output_fmt='NCHW', intermediates_only=False):
+        maps = []
+        for layer in self[:7]:
+            x = layer(x)
+            maps += [x] if layer in (self[2], self[6]) else []
+        return maps if intermediates_only else (x, maps)
+
+
 def small_cnn(channels: int = 3, classes: int = 5) -> nn.Module:
     """Convolution, batch norm and dropout: what behaves differently in training and in eval mode."""
     torch.manual_seed(0)
-    return nn.Sequential(
+    return SmallCnn(
         nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
         nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))

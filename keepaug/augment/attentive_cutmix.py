@@ -1,0 +1,109 @@
+"""Attentive CutMix: the patches a network attends to most move into another image (Walawalkar et al., 2020)."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keepaug.augment.label_mixing import PartnerMixer, may_be_any
+from keepaug.augment.registry import register_augment
+from keepaug.functional import attention_grid, top_patches_mask
+from keepaug.functional.attention import attention_map
+from keepaug.models.resolution import MISFIT
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@register_augment('attentive-cutmix')
+class AttentiveCutMix(PartnerMixer):
+    """Every image receives its partner's best patches, at their place; its own label keeps its share of the pixels.
+
+    Section 3.1 of the paper, with lambda the weight of the receiving image's label: 43 / 49 for 6 of 49 patches where
+    the grid divides the image. The paper mixes every image; `prob` is 1 unless given.
+
+    Args:
+        model: Bare model in training, which teaches itself where no teacher is given.
+        num_classes: Number of classes K.
+        patches: Patches N that move.
+        teacher: A model of timm's that attends, of any classes or none. It is run in eval mode without gradients and
+            left as it is; None for `model`.
+        grid: Patches along each edge of the image.
+        teacher_size: (H, W) the images are resized to for the teacher; None for as they are.
+        normalisation: (mean, std) of the data, each per channel.
+        teacher_normalisation: (mean, std) the teacher expects, if not the data's.
+        **mixing: What `PartnerMixer` takes.
+
+    `last`: `partner`, `lam`, `mask` bool (B, 1, H, W) True where the partner's pixels are, and `grid` float32
+    (B, g, g): the attention to each image itself (row `partner` of it chose the mask); None where nothing was mixed.
+
+    Raises:
+        ValueError: A value is out of range, or there is neither teacher nor model.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            patches: int = 6,
+            teacher: nn.Module | None = None,
+            grid: int = 7,
+            teacher_size: tuple[int, int] | None = None,
+            normalisation: Normalisation | None = None,
+            teacher_normalisation: Normalisation | None = None,
+            **mixing,
+    ):
+        super().__init__(model, num_classes, **mixing)
+        if teacher is None and model is None:
+            raise ValueError('Attention needs a network: give teacher=, or model= to let the model teach itself.')
+        if grid < 1 or not 1 <= patches <= grid ** 2:
+            raise ValueError(f'patches is between 1 and grid x grid, got {patches} of a grid of {grid} x {grid}.')
+        if (normalisation is None) != (teacher_normalisation is None):
+            raise ValueError('normalisation and teacher_normalisation are given together, or both left out.')
+        self.patches = patches
+        self.teacher = model if teacher is None else teacher
+        self.grid = grid
+        self.teacher_size = None if teacher_size is None else tuple(teacher_size)
+        self.rescaling = None
+        if normalisation is not None and normalisation != teacher_normalisation:
+            both = torch.tensor([normalisation, teacher_normalisation], dtype=torch.float32)[..., None, None]
+            (mean, std), (teacher_mean, teacher_std) = both
+            self.rescaling = std / teacher_std, (mean - teacher_mean) / teacher_std
+
+    def check_images(self, x: Tensor) -> None:
+        size = ' x '.join(map(str, self.teacher_size or x.shape[-2:]))
+        name = type(self.teacher).__name__
+        try:
+            shape = tuple(attention_map(self.teacher, self._as_teacher_sees(x)).shape[1:])
+        except MISFIT as error:
+            raise ValueError(
+                f'The teacher {name} cannot look at images of {size} px; choose its own size by teacher_size '
+                f'(--attentive-teacher-size), or another teacher.') from error
+        if max(shape) < 2:
+            raise ValueError(
+                f'The teacher {name} sees images of {size} px as one cell, and so no patch before others; choose a '
+                f'larger teacher_size (--attentive-teacher-size), or another teacher.')
+
+    def mix(
+            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        size = x.shape[-2:]
+        applied = self.toss(self.applied_share(), group, generator)
+        if not may_be_any(applied):
+            self.last = {'mask': torch.zeros(len(x), 1, *size, dtype=torch.bool, device=x.device), 'grid': None}
+            return x, torch.ones(len(x), dtype=torch.float64, device=x.device)
+        attention = attention_grid(self.teacher, self._as_teacher_sees(x), self.grid)
+        mask = top_patches_mask(attention, self.patches, size)[partner]
+        mask = mask & applied.to(x.device, non_blocking=True)[:, None, None, None]
+        self.last = {'mask': mask, 'grid': attention}
+        lam = 1 - mask.sum((1, 2, 3)).double() / (size[0] * size[1])
+        return torch.where(~mask, x, x[partner]), lam
+
+    def _as_teacher_sees(self, x: Tensor) -> Tensor:
+        """The images in the teacher's normalisation and size."""
+        seen = x.detach()
+        if self.rescaling is not None:
+            self.rescaling = scale, shift = tuple(values.to(x.device) for values in self.rescaling)
+            seen = seen * scale + shift
+        if self.teacher_size not in (None, tuple(x.shape[-2:])):
+            # In float32: the kernel knows no half precision on CPU.
+            seen = F.interpolate(
+                seen.float(), size=self.teacher_size, mode='bicubic', antialias=True, align_corners=False)
+        return seen.to(x.dtype)

@@ -1,0 +1,89 @@
+"""The other ways to do CutMix that its paper tried (CutMix, section 4.1.3, Table 8): all worse, and so controls."""
+import torch
+from torch import Tensor, nn
+
+from keepaug.augment.label_mixing import LabelMixer
+from keepaug.augment.registry import register_augment
+from keepaug.functional.mixing import central_boxes, inside_boxes, overlapping_boxes
+
+# Where a variant places its region, and what it makes of the share of pixels left; CutMix's own way where not named.
+PLACES = {'center-gaussian': central_boxes, 'fixed': inside_boxes}
+LABELS = {
+    'one-hot': lambda share: (share >= 0.5).to(share.dtype),
+    'complete-label': lambda share: torch.full_like(share, 0.5),
+}
+
+
+@register_augment('cutmix-variant')
+class CutMixVariant(LabelMixer):
+    """CutMix with one thing done otherwise.
+
+    Args:
+        model: Not used.
+        num_classes: Number of classes K.
+        variant: 'center-gaussian' draws the region's centre around the image's; 'fixed' cuts a square of `fixed_size`
+            inside the image; 'one-hot' gives the whole label to the image of more pixels, the own one at half;
+            'scheduled' raises the probability linearly from 0 to `prob` over the training, as `set_progress` tells;
+            'complete-label' gives half the label to each image, whatever their shares.
+        fixed_size: Edge of the square in pixels; 16, the paper's, is a quarter of an image of 32 px.
+        cutmix_alpha: Parameter of lambda's Beta distribution; not used by 'fixed'.
+        **mixing: What `PartnerMixer` takes.
+
+    `last`: as `LabelMixer`; `lam` is the label's weight, which need not be the share of pixels here.
+
+    Raises:
+        ValueError: A value is out of range, or 'scheduled' was not told the progress.
+    """
+
+    variants = ('center-gaussian', 'fixed', 'one-hot', 'scheduled', 'complete-label')
+
+    def __init__(
+            self,
+            model: nn.Module | None = None,
+            num_classes: int | None = None,
+            variant: str = 'center-gaussian',
+            fixed_size: int = 16,
+            cutmix_alpha: float = 1.,
+            **mixing,
+    ):
+        super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **mixing)
+        if variant not in self.variants:
+            raise ValueError(f'variant is one of {", ".join(self.variants)}, got {variant!r}.')
+        if fixed_size < 1:
+            raise ValueError(f'fixed_size is an edge of at least 1 px, got {fixed_size}.')
+        self.variant = variant
+        self.fixed_size = fixed_size
+        self.progress: float | None = None
+
+    def set_progress(self, progress: float) -> None:
+        self.progress = min(max(progress, 0.), 1.)
+
+    def check_images(self, x: Tensor) -> None:
+        height, width = x.shape[-2:]
+        if self.variant == 'fixed' and self.fixed_size > min(height, width):
+            raise ValueError(
+                f'fixed_size {self.fixed_size} does not fit into images of {height} x {width} px; choose at most '
+                f'{min(height, width)}.')
+
+    def applied_share(self) -> float:
+        if self.variant != 'scheduled':
+            return self.prob
+        if self.progress is None:
+            raise ValueError(
+                'CutMix on a schedule must be told how far the training is: call set_progress(epoch / epochs) of the '
+                'task or the augmentation before each epoch.')
+        return self.prob * self.progress
+
+    def draw_sizes(
+            self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+        if self.variant == 'fixed':
+            return torch.full((batch, 2), self.fixed_size, device=device)
+        return super().draw_sizes(batch, size, device, generator)
+
+    def place(
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        self.check_images(x)
+        return PLACES.get(self.variant, overlapping_boxes)(sizes, x.shape[-2:], generator)[group]
+
+    def own_weight(self, share: Tensor) -> Tensor:
+        return LABELS[self.variant](share) if self.variant in LABELS else share
