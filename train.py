@@ -100,6 +100,7 @@ def main() -> None:
     try:
         for epoch in range(start_epoch, phases.total):
             engine.set_epoch(loader_train, epoch)
+            engine.tell_progress(task, epoch, epochs)
             if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
                 engine.stop_mixing(loader_train, mixup_fn, task)
             if refinement is not None:

@@ -22,6 +22,10 @@ METHODS = {
     'keep-cut-low-early': '--keep-cut --keep-size 8 --keep-saliency low-early',
     'early-exit': '--early-exit',
     'cutout': '--cutout 8',
+    'attentive-cutmix': '--attentive-cutmix --attentive-teacher self --attentive-teacher-size 64 --mixup-prob 0.5',
+    'cutmix-variant': '--cutmix-variant center-gaussian --mixup-mode elem',
+    'feature-cutmix': '--feature-cutmix',
+    'manifold-mixup': '--manifold-mixup 0,1,2',
     'keep-paste': '--keep-paste --keep-size 8 --aa rand-m9-mstd0.5 --reprob 0.3',
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
                           '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
@@ -65,13 +69,15 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+# Two label mixers do not go together.
+REFUSED = {(method, 'mixing') for method in ('attentive-cutmix', 'cutmix-variant', 'feature-cutmix', 'manifold-mixup')}
 # Compiling takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
 SLOW = {(method, 'compile') for method in EVERY if method != 'keep-cut'} | {(name, 'inductor') for name in EVERY}
 
 
 @pytest.mark.parametrize('method, mode', [
     pytest.param(method, mode, marks=pytest.mark.slow if (method, mode) in SLOW else ())
-    for method in EVERY for mode in MODES])
+    for method in EVERY for mode in MODES if (method, mode) not in REFUSED])
 def test_trains(method, mode, data, tmp_path):
     shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
     run = run_train(f'{data} {shape} --epochs 1 {EVERY[method]} {MODES[mode]}', tmp_path)
@@ -123,7 +129,7 @@ def test_anothers_script_is_told_what_it_lacks(method, data):
 
 @pytest.mark.parametrize('method', [
     '--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0',
-    '--cutmix 1.0 -j 2 --use-multi-epochs-loader',
+    '--cutmix 1.0 -j 2 --use-multi-epochs-loader', '--cutmix-variant center-gaussian',
 ])
 def test_mixing_stops_when_told(method, data, tmp_path, monkeypatch):
     """Also in loader workers that are already running, where stock's switch never arrives."""

@@ -1,13 +1,13 @@
 """From options to the augmentations a batch passes through."""
 import logging
-from collections.abc import Iterator
 from typing import Any
 
-import torch
-from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug.augment import BatchAugment, Compose, JointOcclusion, KeepPaste, create_augment
+from keepaug.augment.label_mixing import PartnerMixer
+from keepaug.engine.data import image_shapes
+from keepaug.engine.label_mixing import build_label_mixer, stock_mixing
 from keepaug.models.early_exit import EarlyExit
 
 _logger = logging.getLogger('train')
@@ -23,7 +23,7 @@ def build_augment(args, model: nn.Module) -> Compose | None:
     Raises:
         ValueError: A value does not fit.
     """
-    builders = (_keep_paste, _keep_cut, _cutout, _label_mixer, _joint_occlusion)
+    builders = (_keep_paste, _keep_cut, _cutout, build_label_mixer, _joint_occlusion)
     augments = [augment for builder in builders if (augment := builder(args, model)) is not None]
     if not augments:
         return None
@@ -40,6 +40,8 @@ def build_augment(args, model: nn.Module) -> Compose | None:
 
 def _named_by_flag(message: str, augment: BatchAugment, args) -> str:
     """A message that begins with a hyper-parameter's name, which is its flag's without the prefix, with the flag."""
+    if isinstance(augment, PartnerMixer):
+        return message  # names the flag itself
     own = message.startswith('size ') and isinstance(augment, KeepPaste) and args.keep_paste_size is not None
     prefix = 'occlusion' if isinstance(augment, JointOcclusion) else 'keep-paste' if own else 'keep'
     return f'--{prefix}-{message}'
@@ -47,14 +49,6 @@ def _named_by_flag(message: str, augment: BatchAugment, args) -> str:
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.backbone if isinstance(model, EarlyExit) else model
-
-
-def image_shapes(args, model: nn.Module) -> Iterator[torch.Tensor]:
-    """An empty image of every size the run will train on a bare model."""
-    channels, *size = resolve_input_data_config(model, args=vars(args))['input_size']
-    like = next(model.parameters())
-    for shape in [(edge, edge) for edge in getattr(args, 'train_img_sizes', None) or ()] or [size]:
-        yield like.new_zeros(1, channels, *shape)
 
 
 def _keep_paste(args, model: nn.Module) -> BatchAugment | None:
@@ -108,33 +102,10 @@ def _remode(args) -> str:
 
 
 def _cutmix_settings(args) -> dict[str, Any]:
-    return _mixing(args, cutmix_alpha=args.stood_down.cutmix or 1.)
+    return stock_mixing(args, cutmix_alpha=args.stood_down.cutmix or 1.)
 
 
 KEEP_CUT_SETTINGS = {'cutout': _cutout_settings, 'erase': _erase_settings, 'cutmix': _cutmix_settings}
-
-
-def _mixing(args, cutmix_alpha: float) -> dict[str, Any]:
-    """Hyper-parameters of stock's label mixers, which stood down for ours."""
-    stock = args.stood_down
-    return dict(
-        mixup_alpha=stock.mixup,
-        cutmix_alpha=cutmix_alpha,
-        cutmix_minmax=stock.cutmix_minmax,
-        # Another person's parser may lack these.
-        prob=getattr(args, 'mixup_prob', 1.),
-        switch_prob=getattr(args, 'mixup_switch_prob', 0.5),
-        mixing=getattr(args, 'mixup_mode', 'batch'),
-        smoothing=getattr(args, 'smoothing', 0.),
-    )
-
-
-def _label_mixer(args, model: nn.Module) -> BatchAugment | None:
-    """Stock's mixup and cutmix, where an augmentation of ours sent them here; keep-cut's own mode has them already."""
-    stock = getattr(args, 'stood_down', None)
-    if getattr(args, 'keep_cut', None) == 'cutmix' or not hasattr(stock, 'cutmix'):
-        return None
-    return create_augment('cutmix', num_classes=args.num_classes, **_mixing(args, cutmix_alpha=stock.cutmix))
 
 
 def _cutout(args, model: nn.Module) -> BatchAugment | None:

@@ -1,11 +1,12 @@
 """Images on disk to batches on the device."""
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import torch
 from PIL import Image
-from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader
+from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader, resolve_input_data_config
 from timm.data import auto_augment
 from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import Dataset, IterableDataset
@@ -184,6 +185,14 @@ def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     return wrap_dataset(dataset, args)
+
+
+def image_shapes(args, model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """An empty image of every size the run will train on a bare model."""
+    channels, *size = resolve_input_data_config(model, args=vars(args))['input_size']
+    like = next(model.parameters())
+    for shape in [(edge, edge) for edge in getattr(args, 'train_img_sizes', None) or ()] or [size]:
+        yield like.new_zeros(1, channels, *shape)
 
 
 def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:

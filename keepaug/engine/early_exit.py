@@ -7,7 +7,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from keepaug.augment.saliency import PASSES, low_size
-from keepaug.engine.augment import image_shapes
+from keepaug.engine.data import image_shapes
 from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_task import WrappedTask, innermost_task
 from keepaug.models.early_exit import EarlyExit

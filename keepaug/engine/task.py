@@ -96,6 +96,12 @@ def augment_batch(
     return task.augment(input, target) if isinstance(task, AugmentedTask) else (input, target)
 
 
+def tell_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
+    """Tells what grows with the training that an epoch begins: 0 in the first of all epochs, 1 in the last."""
+    if isinstance(task, AugmentedTask):
+        task.set_progress(epoch / max(1, epochs - 1))
+
+
 def soft_target_form(criterion):
     """The criterion that takes soft targets in place of one that takes class indices.
 
@@ -190,6 +196,10 @@ class AugmentedTask(WrappedTask):
             return self.task(input, mixed)
         finally:
             owner.criterion = criterion
+
+    def set_progress(self, progress: float) -> None:
+        """Tells the augmentations which share of the training, 0 to 1, is done."""
+        self.augment.set_progress(progress)
 
     def stop_mixing(self) -> None:
         """Switches off what mixes labels."""

@@ -19,6 +19,7 @@ from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.keep_paste import check_keep_paste
+from keepaug.options.label_mixing import check_label_mixing, label_mixers
 from keepaug.options.occlusion import check_copies, check_occlusion
 from keepaug.options.parse import create_parser
 from keepaug.options.refine import check_refine
@@ -27,7 +28,10 @@ Rows = Iterable[tuple[bool, str]]
 
 CROP_MODES = (None, '', 'rrc', 'rkrc', 'rkrr', 'pad4')
 # What a bare flag stands for: another person's script may hand us the YAML value `true` as it is.
-BARE = {'keep_cut': 'cutout', 'cutout': 0, 'joint_occlusion': 'hide-and-seek'}
+BARE = {
+    'keep_cut': 'cutout', 'cutout': 0, 'joint_occlusion': 'hide-and-seek', 'attentive_cutmix': 6,
+    'feature_cutmix': 'all', 'manifold_mixup': 'all',
+}
 # Ours that see batches on the device, each of which moves stock's mixing there.
 BATCHES = ('keep_cut', 'cutout', 'joint_occlusion')
 # What changes the loop or the loader, not only the data set and the task that another script lets us wrap.
@@ -77,7 +81,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
         _refuse(complete, (_own_script,))
     _refuse(complete, (
         _values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit, check_occlusion,
-        check_copies, check_refine,
+        check_copies, check_refine, check_label_mixing,
     ))
     off = _taken_over(complete)
     if off:
@@ -134,7 +138,7 @@ def _taken_over(args: argparse.Namespace) -> dict[str, Any]:
     ours = (
         args.keep_paste or args.augment_copies > 1 or args.refine_fade > 0
         or any(getattr(args, name) is not None for name in BATCHES))
-    if args.keep_cut == 'cutmix' or (_mixers(args) and ours):
+    if args.keep_cut == 'cutmix' or label_mixers(args) or (_mixers(args) and ours):
         off.update(mixup=0., cutmix=0., cutmix_minmax=None)
     # Without augmentation the loader does not look at the crop mode, and neither do we.
     if args.train_crop_mode == 'pad4' and not args.no_aug:
@@ -264,15 +268,21 @@ def _effect(args: argparse.Namespace) -> Rows:
 # What stock refuses.
 
 def _model(args: argparse.Namespace) -> Rows:
+    yield from _known_model('--model', args.model)
+    if args.attentive_cutmix is not None and args.attentive_teacher != 'self':
+        yield from _known_model('--attentive-teacher', args.attentive_teacher)
+
+
+def _known_model(flag: str, model: str) -> Rows:
     try:
-        source, name = parse_model_name(args.model)
+        source, name = parse_model_name(model)
     except ValueError:
-        yield True, (f'--model {args.model} is a path or has an unknown source: '
+        yield True, (f'{flag} {model} is a path or has an unknown source: '
                      'put hf-hub: before a repository of the Hub, local-dir: before a folder.')
         return
     if source is None and not timm.is_model(name):
         # The tag behind the dot is timm's to judge.
-        yield True, f'--model {args.model} is unknown to timm: {_nearest(name.split(".")[0], timm.list_models())}'
+        yield True, f'{flag} {model} is unknown to timm: {_nearest(name.split(".")[0], timm.list_models())}'
 
 
 def _stock_names(args: argparse.Namespace) -> Rows:

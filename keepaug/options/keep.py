@@ -6,6 +6,7 @@ from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
 from keepaug.options.keep_paste import add_keep_paste
+from keepaug.options.label_mixing import add_label_mixing
 from keepaug.options.occlusion import add_copies, add_occlusion
 from keepaug.options.refine import add_refine
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keep_paste(parser)
     _controls(parser)
     add_early_exit(parser)
+    add_label_mixing(parser)
     add_occlusion(parser)
     add_copies(parser)
     add_refine(parser)

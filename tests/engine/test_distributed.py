@@ -18,6 +18,7 @@ from keepaug.engine import LoopSettings, train_one_epoch
 from keepaug.engine.device import Precision
 from keepaug.engine.task import AugmentedTask
 from keepaug.functional import input_saliency
+from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
 
 WORLD_SIZE = 2
@@ -38,6 +39,25 @@ def _train_with_keep_cut(rank: int) -> dict:
     loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
     moved = any(not torch.equal(before, after) for before, after in zip(start, model.parameters()))
     return dict(weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved)
+
+
+def _train_with_features_mixed(rank: int) -> dict:
+    """Processes draw stages of their own; compiled, then distributed, as the script does it."""
+    model = small_cnn(classes=3)
+    mixer = create_augment('feature-cutmix', model=model, num_classes=3, mixing='elem')
+    mixer.check_images(torch.zeros(1, 3, 16, 16))
+    task = AugmentedTask(ClassificationTask(model, verbose=False), Compose([mixer]))
+    optimizer = create_optimizer_v2(model, opt='sgd', lr=0.1)
+    task.compile(backend='aot_eager')
+    task.prepare_distributed()
+    names = list(model.state_dict())
+    torch.manual_seed(rank)
+    batches = [(torch.randn(4, 3, 16, 16), torch.randint(3, (4,))) for _ in range(3)]
+    settings = LoopSettings(
+        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
+    same_state = names == list(model.state_dict())
+    return dict(weights=list(model.parameters()), lam=mixer.last['lam'], loss=loss, same_state=same_state)
 
 
 def _saliency_on_one_rank(rank: int) -> dict:
@@ -62,7 +82,7 @@ SCRIPTS = [
 ]
 
 
-CASES = {'train': _train_with_keep_cut, 'saliency': _saliency_on_one_rank}
+CASES = {'train': _train_with_keep_cut, 'features': _train_with_features_mixed, 'saliency': _saliency_on_one_rank}
 
 
 def _process(rank: int, folder: Path, ports: list[int], both_done) -> None:
@@ -110,6 +130,13 @@ def test_processes_agree_on_weights_and_loss(ranks):
 def test_processes_draw_their_own_regions(ranks):
     one, other = (rank['train']['boxes'] for rank in ranks)
     assert not torch.equal(one, other)
+
+
+def test_processes_mix_features_by_themselves_and_agree_on_weights(ranks):
+    one, other = (rank['features'] for rank in ranks)
+    assert all(torch.equal(a, b) for a, b in zip(one['weights'], other['weights'], strict=True))
+    assert one['loss'] == other['loss'] and one['same_state']
+    assert not torch.equal(one['lam'], other['lam'])
 
 
 def test_saliency_calls_no_collective(ranks):
