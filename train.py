@@ -33,12 +33,15 @@ def main() -> None:
     args = keepaug.prepare(args)
     options.check_stock(args)
     engine.check_data_folder(args.dataset, args.data_dir or args.data)
+    engine.check_class_folders(args)
     if args.check:
         _logger.info('The flags fit together.')
         return
 
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
+
+    args.resume = engine.find_resume(args)
 
     # Where: device, processes, number formats, seed.
     engine.import_device_modules(args)
@@ -81,6 +84,7 @@ def main() -> None:
     scheduler, epochs = engine.build_scheduler(
         args, optimizer, len(loader_train), start_epoch, decreasing_metric=engine.is_decreasing(args))
     phases = engine.Phases(epochs, args.refine_epochs, args.refine_fade)
+    last_epoch = engine.last_epoch(args, phases.total)
     refinement = engine.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = LoopSettings.from_args(args, device, precision, batch_size)
     risks = engine.build_risks(args, loader_train, data_config, settings)
@@ -93,12 +97,12 @@ def main() -> None:
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
 
-    if start_epoch >= phases.total:
-        _logger.info(f'Nothing to do: {start_epoch} of {phases.total} epochs are done; raise --epochs to go on.')
+    if start_epoch >= last_epoch:
+        _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise --epochs to go on.')
     results = []
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
-        for epoch in range(start_epoch, phases.total):
+        for epoch in range(start_epoch, last_epoch):
             engine.set_epoch(loader_train, epoch)
             engine.tell_progress(task, epoch, epochs)
             if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
@@ -111,7 +115,7 @@ def main() -> None:
                 scheduler=scheduler, saver=saver, mixup_fn=mixup_fn)
             if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
                 distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
-            if (epoch + 1) % args.val_interval and not phases.ends(epoch):
+            if not (engine.is_evaluated(args, epoch + 1, last_epoch) or phases.ends(epoch)):
                 if scheduler is not None:
                     scheduler.step(epoch + 1)
                 continue
@@ -130,6 +134,8 @@ def main() -> None:
                     epoch, train_metrics, eval_metrics, summary, lr=engine.mean_lr(optimizer), extra=extra,
                     log_wandb=args.log_wandb)
                 best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
+                if epoch + 1 in args.save_epochs:
+                    saver.save_milestone(epoch + 1)
             if scheduler is not None:
                 scheduler.step(epoch + 1, ranking)
             results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})

@@ -29,7 +29,7 @@ def validate(args) -> OrderedDict:
     """Judges one model; `args` are left as they are.
 
     Returns:
-        `model`, `top1`, `top1_err`, `top5`, `top5_err` in percent, averaged scores if asked for, `param_count` in
+        `model`, `top1`, `top1_err`, `top5`, `top5_err` (or `map` and F1 scores) in percent, averaged scores if asked for, `param_count` in
         millions, `img_size` in pixels, `crop_pct`, `interpolation`; under `--early-exit` also the stage its head follows.
 
     Raises:
@@ -70,17 +70,13 @@ def validate(args) -> OrderedDict:
         average=args.metrics_avg,
         log_interval=args.log_freq,
         observe=analysis and analysis.update,
+        evaluator=validation.build_evaluator(args, device),
     )
-    top1, top5 = metrics.pop('top1'), metrics.pop('top5')
     metrics.pop('loss')
-    _logger.info(' * ' + ' '.join([
-        f'Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})',
-        *(f'{name} {value:.3f}' for name, value in metrics.items())]))
+    _logger.info(' * ' + validation.headline(metrics))
     results = OrderedDict(
         model=args.model,
-        top1=round(top1, 4), top1_err=round(100 - top1, 4),
-        top5=round(top5, 4), top5_err=round(100 - top5, 4),
-        **{name: round(value, 4) for name, value in metrics.items()},
+        **validation.rounded(metrics),
         param_count=round(param_count / 1e6, 2),
         img_size=data_config['input_size'][-1],
         crop_pct=1. if pooled else data_config['crop_pct'],
@@ -110,7 +106,7 @@ def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
                 results.append(OrderedDict(result, checkpoint=run['checkpoint']) if run['checkpoint'] else result)
     except KeyboardInterrupt:
         pass
-    return sorted(results, key=lambda result: result['top1'], reverse=True)
+    return sorted(results, key=lambda result: result['map' if args.task == 'multilabel' else 'top1'], reverse=True)
 
 
 def validate_with_retry(args, retry: bool) -> OrderedDict:

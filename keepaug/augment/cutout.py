@@ -41,6 +41,11 @@ class Cutout(BatchAugment):
         self.holes = holes
         self.prob = check_probability('prob', prob)
 
+    def check_images(self, x: Tensor) -> None:
+        edge = min(x.shape[-2:])
+        if self.size is not None and self.size > edge:
+            raise ValueError(f'size {self.size} is larger than images of {edge} px: choose at most {edge}.')
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         batch, _, height, width = x.shape

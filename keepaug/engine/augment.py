@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from keepaug.augment import BatchAugment, Compose, JointOcclusion, KeepPaste, create_augment
+from keepaug.augment import BatchAugment, Compose, Cutout, JointOcclusion, KeepPaste, create_augment
 from keepaug.augment.label_mixing import PartnerMixer
 from keepaug.engine.data import image_shapes
 from keepaug.engine.label_mixing import build_label_mixer, stock_mixing
@@ -42,6 +42,8 @@ def _named_by_flag(message: str, augment: BatchAugment, args) -> str:
     """A message that begins with a hyper-parameter's name, which is its flag's without the prefix, with the flag."""
     if isinstance(augment, PartnerMixer):
         return message  # names the flag itself
+    if isinstance(augment, Cutout):
+        return message.replace('size', '--cutout', 1)
     own = message.startswith('size ') and isinstance(augment, KeepPaste) and args.keep_paste_size is not None
     prefix = 'occlusion' if isinstance(augment, JointOcclusion) else 'keep-paste' if own else 'keep'
     return f'--{prefix}-{message}'

@@ -10,6 +10,7 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 from timm.utils import CheckpointSaver
 
 from keepaug.engine.early_exit import checkpoint_optimizer
+from keepaug.engine.run import run_folder
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
@@ -45,6 +46,14 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
     return checkpoint
+
+
+def find_resume(args) -> str:
+    """The checkpoint to resume from; `auto` is the last one in the run's own folder, or none in a new folder."""
+    if args.resume != 'auto':
+        return args.resume
+    last = os.path.join(run_folder(args), 'last.pth.tar')
+    return last if os.path.exists(last) else ''
 
 
 def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -> int:

@@ -1,4 +1,5 @@
 """Images on disk to batches on the device."""
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -6,17 +7,33 @@ from typing import Any, Callable
 
 import torch
 from PIL import Image
-from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_dataset, create_loader, resolve_input_data_config
-from timm.data import auto_augment
+from timm.data import (
+    AugMixDataset,
+    FastCollateMixup,
+    Mixup,
+    MultiLabelTarget,
+    NaFlexMixup,
+    auto_augment,
+    create_dataset,
+    create_loader,
+    resolve_input_data_config,
+)
 from timm.data.loader import MultiEpochsDataLoader
+from timm.data.readers.img_extensions import get_img_extensions
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
 from keepaug.engine.copies import Copies, change_transform, collate_splits
+from keepaug.engine.naflex import create_patch_loader, eval_patches, train_patches
 from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_dataset import WrappedDataset, wrap_dataset
 
 _logger = logging.getLogger('train')
+
+# What timm's readers and the packages behind them raise.
+READER_ERRORS = (RuntimeError, AssertionError, ImportError, AttributeError, TypeError, KeyError, ValueError, OSError)
+# What timm's readers import, by the prefix of `--dataset`.
+READER_PACKAGES = {'hfds': 'datasets', 'hfids': 'datasets', 'tfds': 'tensorflow_datasets', 'wds': 'webdataset'}
 
 
 class SharedSwitchCollate(FastCollateMixup):
@@ -101,12 +118,18 @@ def build_dataset(
             target_key=args.target_key,
             num_samples=num_samples,
             trust_remote_code=args.dataset_trust_remote_code,
+            target_format=getattr(args, 'target_format', None),
             **reader_kwargs,
         )
-    except (RuntimeError, AssertionError, ModuleNotFoundError, TypeError, KeyError) as error:
+    except READER_ERRORS as error:
         source = f'--dataset {name}' if name else f'the folder {root}'
+        package = READER_PACKAGES.get(name.partition('/')[0].lower())
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
         raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
     _check_classes(root or name, dataset, args.num_classes)
+    if getattr(args, 'task', None) == 'multilabel':
+        dataset.target_transform = MultiLabelTarget(args.num_classes, dense=args.target_format == 'multihot')
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
         return dataset
     return NamedFailures(dataset)
@@ -134,6 +157,32 @@ def check_data_folder(name: str, root: str | None) -> None:
         raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
 
 
+def check_class_folders(args) -> None:
+    """Says, by the folders alone, that an image folder has more classes than `--num-classes`.
+
+    Reading the images settles it later, for nested folders and class maps too.
+
+    Raises:
+        ValueError: There are more classes.
+    """
+    root = args.data_dir or args.data
+    if args.dataset or args.class_map or args.num_classes is None or not os.path.isdir(root):
+        return
+    split = os.path.join(root, args.train_split)
+    extensions = tuple(get_img_extensions())
+    with os.scandir(split if os.path.isdir(split) else root) as entries:
+        classes = sum(_holds_files(entry.path, extensions) for entry in entries if entry.is_dir())
+    if classes > args.num_classes:
+        raise ValueError(
+            f'The data in {root} has {classes} classes, --num-classes is {args.num_classes}; '
+            f'give --num-classes {classes}.')
+
+
+def _holds_files(folder: str, extensions: tuple[str, ...]) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(extensions) for entry in entries)
+
+
 def _check_classes(source: str, dataset: Dataset, num_classes: int | None) -> None:
     """Labels the head has no output for are refused; a head with more outputs than labels is only said."""
     class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None)
@@ -153,19 +202,25 @@ def mixing_is_on(args) -> bool:
 
 
 def build_mixing(args) -> tuple[Mixup | None, Callable | None]:
-    """Stock's mixup and cutmix: on device without the prefetcher, in the collate function with it."""
+    """Stock's mixup and cutmix: on device without the prefetcher, in the loader with it and with `--naflex-loader`.
+
+    Returns:
+        What mixes on the device, and what mixes in the loader: its collate function, or NaFlex's mixer.
+    """
     if not mixing_is_on(args):
         return None, None
     mixup_args = dict(
         mixup_alpha=args.mixup,
         cutmix_alpha=args.cutmix,
-        cutmix_minmax=args.cutmix_minmax,
         prob=args.mixup_prob,
         switch_prob=args.mixup_switch_prob,
-        mode=args.mixup_mode,
         label_smoothing=args.smoothing,
         num_classes=args.num_classes,
+        multi_label=args.task == 'multilabel',
     )
+    if args.naflex_loader:  # which pairs images of like shape, whatever the mode, and ends by the epoch it is told
+        return None, NaFlexMixup(**mixup_args, mixup_off_epoch=args.mixup_off_epoch)
+    mixup_args.update(cutmix_minmax=args.cutmix_minmax, mode=args.mixup_mode)
     if args.prefetcher:
         return None, SharedSwitchCollate(**mixup_args)
     return Mixup(**mixup_args), None
@@ -222,10 +277,18 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
-    try:
-        loader = create_loader(
-            dataset,
+    if args.naflex_loader:
+        create, settings = create_patch_loader, dict(mixup_fn=collate_fn, **train_patches(args, data_config))
+    else:
+        create, settings = create_loader, dict(
             input_size=data_config['input_size'],
+            collate_fn=collate_fn,
+            use_multi_epochs_loader=args.use_multi_epochs_loader,
+            **_scheduled_sizes(args),
+        )
+    try:
+        loader = create(
+            dataset,
             batch_size=args.batch_size,
             is_training=True,
             no_aug=args.no_aug,
@@ -246,10 +309,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
             num_aug_repeats=args.aug_repeats,
             num_aug_splits=args.aug_splits,
             interpolation=interpolation,
-            collate_fn=collate_fn,
-            use_multi_epochs_loader=args.use_multi_epochs_loader,
             worker_seeding=args.worker_seeding,
-            **_scheduled_sizes(args),
+            **settings,
             **_loader_settings(args, data_config, device, dtype),
         )
     except (AssertionError, TypeError, NotImplementedError, KeyError, IndexError) as error:
@@ -285,13 +346,17 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
     settings = _loader_settings(args, data_config, device, dtype)
     if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
         settings['num_workers'] = min(2, args.workers)  # many workers pad each other's last batches
-    return create_loader(
+    if args.naflex_loader:
+        create, shape = create_patch_loader, eval_patches(args, data_config)
+    else:
+        create, shape = create_loader, dict(input_size=data_config['input_size'])
+    return create(
         dataset,
-        input_size=data_config['input_size'],
         batch_size=args.validation_batch_size or args.batch_size,
         is_training=False,
         interpolation=data_config['interpolation'],
         crop_pct=data_config['crop_pct'],
+        **shape,
         **settings,
     )
 
@@ -328,7 +393,7 @@ def _scheduled_sizes(args) -> dict[str, Any]:
 
 def average_batch_size(loader, batch_size: int) -> float:
     """Images per batch, averaged over the schedule where `--train-img-sizes` lets it vary."""
-    return getattr(loader.batch_sampler, 'average_batch_size', batch_size) if loader.batch_sampler else batch_size
+    return getattr(loader.batch_sampler, 'average_batch_size', batch_size)
 
 
 def set_epoch(loader, epoch: int) -> None:

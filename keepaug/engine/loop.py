@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchvision
@@ -20,8 +21,20 @@ from keepaug.engine.device import Precision
 
 _logger = logging.getLogger('train')
 
+# Images (B, C, H, W), or NaFlex's patches with their coordinates.
+Input = torch.Tensor | dict[str, Any]
+
 # How a batch's loss is weighted by its size, relative to the average batch (`--variable-batch-loss-scale`).
 BATCH_LOSS_POWER = {'none': 0., 'sqrt': 0.5, 'linear': 1.}
+
+
+def move(input: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Images or patches on a device in a format; what comes with patches keeps its own, and lengths stay numbers."""
+    if isinstance(input, dict):
+        return {name: move(value, device, dtype) for name, value in input.items()}
+    if not isinstance(input, torch.Tensor):
+        return input
+    return input.to(device=device, dtype=dtype if input.is_floating_point() else input.dtype, non_blocking=True)
 
 
 @dataclass
@@ -43,6 +56,7 @@ class LoopSettings:
         recovery_interval: Updates between recovery checkpoints; 0 for none.
         prefetched: Whether the loader puts batches on the device itself.
         channels_last: Memory layout of images.
+        uneven_ranks: Whether processes may see different numbers of images in a step; losses are weighted by them.
         synchronize_step: Wait for the device after each update.
         image_dir: Where `--save-images` writes, or None.
         tta: Consecutive outputs averaged in validation; 0 or 1 for none.
@@ -61,6 +75,7 @@ class LoopSettings:
     recovery_interval: int = 0
     prefetched: bool = True
     channels_last: bool = False
+    uneven_ranks: bool = False
     synchronize_step: bool = False
     image_dir: str | None = None
     tta: int = 0
@@ -78,26 +93,36 @@ class LoopSettings:
             clip_mode=args.clip_mode,
             average_batch_size=average_batch_size,
             copies=args.augment_copies,
-            batch_loss_scale=args.variable_batch_loss_scale,
+            batch_loss_scale=args.naflex_loss_scale if args.naflex_loader else args.variable_batch_loss_scale,
             log_interval=args.log_interval,
             recovery_interval=args.recovery_interval,
             prefetched=args.prefetcher,
             channels_last=args.channels_last,
+            uneven_ranks=args.naflex_loader and args.world_size > 1,
             synchronize_step=args.synchronize_step,
             tta=args.tta,
         )
 
-    def to_device(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def to_device(self, input: Input, target: torch.Tensor) -> tuple[Input, torch.Tensor]:
         """Brings a batch of the plain loader to the device; the prefetcher's are there already."""
         if self.prefetched:
             return input, target
-        return (
-            input.to(device=self.device, dtype=self.precision.dtype, non_blocking=True),
-            target.to(device=self.device, non_blocking=True),
-        )
+        return move(input, self.device, self.precision.dtype), target.to(device=self.device, non_blocking=True)
 
-    def in_layout(self, input: torch.Tensor) -> torch.Tensor:
-        return input.contiguous(memory_format=torch.channels_last) if self.channels_last else input
+    def in_layout(self, input: Input) -> Input:
+        if not self.channels_last or isinstance(input, dict):  # patches have no height and width
+            return input
+        return input.contiguous(memory_format=torch.channels_last)
+
+    def loss_weight(self, batch_size: int) -> float | torch.Tensor:
+        """Weight of a batch's loss, by its size against the average batch and against those of the other processes."""
+        weight = (batch_size / self.average_batch_size) ** BATCH_LOSS_POWER[self.batch_loss_scale]
+        if self.uneven_ranks:
+            # DDP averages over processes; this makes it an average over images.
+            total = torch.tensor(float(batch_size), device=self.device)
+            torch.distributed.all_reduce(total)
+            weight = weight * self.world_size * batch_size / total
+        return weight
 
 
 def train_one_epoch(
@@ -125,7 +150,7 @@ def train_one_epoch(
     trailing = batches % settings.grad_accum_steps or settings.grad_accum_steps
     # Where the task takes pairs, or the loader copies samples, a sample has several rows and counts once.
     rows_per_sample = getattr(task, 'rows_per_sample', 1) * settings.copies
-    loss_power = BATCH_LOSS_POWER[settings.batch_loss_scale]
+    weighted = BATCH_LOSS_POWER[settings.batch_loss_scale] or settings.uneven_ranks
     create_graph = getattr(optimizer, 'is_second_order', False)
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
     loss_sum = torch.zeros((), dtype=torch.float64, device=settings.device)
@@ -144,14 +169,14 @@ def train_one_epoch(
         if mixup_fn is not None:
             input, target = mixup_fn(input, target)
         input = settings.in_layout(input)
-        batch_size = len(input) // rows_per_sample
+        batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
         data_wait += time.time() - data_start
 
         with nullcontext() if need_update else task.no_sync():
             with settings.precision.autocast():
                 loss = task(input, target)['loss']
-                if loss_power:
-                    loss = loss * (batch_size / settings.average_batch_size) ** loss_power
+                if weighted:
+                    loss = loss * settings.loss_weight(batch_size)
                 loss = loss / group_size
             _backward(loss, need_update, task, optimizer, settings, create_graph)
         loss = loss.detach().double() * group_size

@@ -10,6 +10,7 @@ from timm.utils import set_jit_fuser
 
 from keepaug.engine.checkpoint import check_checkpoint
 from keepaug.engine.device import Precision
+from keepaug.engine.naflex import find_patch_size
 from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('train')
@@ -24,7 +25,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
 
     Returns:
         The model on the CPU and the data configuration (`input_size` (C, H, W), `mean`, `std`, `crop_pct`,
-        `interpolation`).
+        `interpolation`; with `--naflex-loader`, `patch_size`).
 
     Raises:
         ValueError: The model cannot be built as asked, or has no number of classes.
@@ -37,9 +38,14 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     if args.pretrained_path:
         # num_classes -1 makes timm re-initialise the head instead of loading the file's.
         overlay = dict(file=args.pretrained_path, num_classes=-1)
+    overlay.update(args.pretrained_cfg_overlay)
+    model_kwargs = args.model_kwargs
+    if args.naflex_loader and args.naflex_patch_sizes:
+        # Patches of another side than the model's enter through resampled weights.
+        model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
     try:
         model_args = resolve_model_input_args(
-            args.model, vars(args), in_chans=in_chans, pretrained_cfg_overlay=overlay or None, **args.model_kwargs)
+            args.model, vars(args), in_chans=in_chans, pretrained_cfg_overlay=overlay or None, **model_kwargs)
         model = create_model(
             pretrained=args.pretrained,
             num_classes=args.num_classes,
@@ -54,7 +60,11 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             pretrained_cfg_overlay=overlay or None,
             **model_args,
         )
-    except (RuntimeError, TypeError, AssertionError, KeyError) as error:
+    except OSError as error:  # what a failing download is, too
+        raise ValueError(
+            f'The weights of --model {args.model} cannot be had ({first_line(error)}): give a file of them with '
+            '--pretrained-path, or drop --pretrained.') from error
+    except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError) as error:
         what = f'--model {args.model}'
         if args.initial_checkpoint:
             what += f' with --initial-checkpoint {args.initial_checkpoint}'
@@ -73,7 +83,10 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         args.num_classes = model.num_classes
     if args.rank == 0:
         _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
-    return model, resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+    data_config = resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+    if args.naflex_loader:
+        data_config['patch_size'] = find_patch_size(model, args.model)
+    return model, data_config
 
 
 def set_kernels(args) -> None:
@@ -98,7 +111,7 @@ def place_model(
     Clears `args.dist_bn` under `--sync-bn`: synchronised statistics need no distribution after the epoch.
 
     Raises:
-        ValueError: Batch norm is to be synchronised on the CPU.
+        ValueError: Batch norm is to be synchronised on the CPU, or the model cannot be scripted.
     """
     if args.split_bn:
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
@@ -113,8 +126,20 @@ def place_model(
         if args.rank == 0:
             _logger.info('Converted model to use Synchronized BatchNorm.')
     if args.torchscript:
-        model = torch.jit.script(model)
+        model = script(model, args.model)
     return model
+
+
+def script(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The model scripted by torch.jit (`--torchscript`).
+
+    Raises:
+        ValueError: It is written in a way that cannot be scripted.
+    """
+    try:
+        return torch.jit.script(model)
+    except (torch.jit.frontend.FrontendError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise ValueError(f'--model {name} cannot be scripted ({first_line(error)}): drop --torchscript.') from error
 
 
 def _adjust_head(model: torch.nn.Module, scale: float | None, bias: float | None) -> None:

@@ -12,23 +12,27 @@ from timm.utils import get_outdir, trim_summary, update_summary
 from keepaug.engine.tracking import is_decreasing, tracked_metric
 
 
+def run_folder(args, name: str = '') -> str:
+    """The folder of a run: `--experiment` or else `name`, in that of all runs."""
+    return os.path.join(args.output or './output/train', args.experiment or name)
+
+
 def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
     """Makes the run's folder, with `args.yaml` in it and a `summary.csv` that ends before `start_epoch`.
 
     Raises:
         ValueError: The folder cannot be written.
     """
-    name = args.experiment or '-'.join([
-        datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model), str(data_config['input_size'][-1])])
-    parent = args.output or './output/train'
+    folder = run_folder(args, '-'.join([
+        datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model), str(data_config['input_size'][-1])]))
     try:
-        output_dir = get_outdir(parent, name)
+        output_dir = get_outdir(folder)
         with open(os.path.join(output_dir, 'args.yaml'), 'w') as file:
             file.write(args_text)
         trim_summary(os.path.join(output_dir, 'summary.csv'), start_epoch)
     except OSError as error:
         raise ValueError(
-            f'The output folder {os.path.join(parent, name)} cannot be written ({error.strerror}); '
+            f'The output folder {folder} cannot be written ({error.strerror}); '
             f'choose another with --output.') from error
     return output_dir
 
@@ -68,6 +72,26 @@ def write_summary(
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows([*rows, row])
+
+
+def last_epoch(args, epochs: int) -> int:
+    """The number of epochs after which the run ends: all of them, or those of `--stop-epoch`.
+
+    Args:
+        args: Options.
+        epochs: Epochs of the whole schedule.
+
+    Raises:
+        ValueError: `--stop-epoch` lies beyond the schedule.
+    """
+    if args.stop_epoch is not None and args.stop_epoch > epochs:
+        raise ValueError(f'--stop-epoch {args.stop_epoch} lies beyond the {epochs} epochs of the run: lower it.')
+    return args.stop_epoch or epochs
+
+
+def is_evaluated(args, completed: int, last: int) -> bool:
+    """Whether validation, a summary row and a checkpoint are due after so many completed epochs."""
+    return completed % args.val_interval == 0 or completed == last or completed in args.save_epochs
 
 
 def print_results(results: list[dict], args) -> None:

@@ -9,6 +9,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 
 from keepaug.engine.early_exit import add_head, find_early_exit
+from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('train')
 
@@ -46,8 +47,10 @@ def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
     module = task.get_trainable_module() if early_exit is None else task.get_trainable_module().backbone
     try:
         optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f'--opt {args.opt} with --opt-kwargs {args.opt_kwargs} cannot be built: {error}.') from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f'--opt {args.opt} with its flags and --opt-kwargs {args.opt_kwargs} cannot be built: '
+            f'{first_line(error)}.') from error
     if early_exit is not None:
         add_head(optimizer, early_exit, args.weight_decay)
     if args.rank == 0:

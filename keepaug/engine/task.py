@@ -1,14 +1,22 @@
 """The training task: model, loss, and the augmentations that batches pass through on the way in."""
 import inspect
-from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import (
+    AsymmetricLossMultiLabel,
+    BinaryCrossEntropy,
+    DistributionBalancedLoss,
+    LabelSmoothingCrossEntropy,
+    PolyBinaryCrossEntropy,
+    PolyCrossEntropy,
+    SoftTargetCrossEntropy,
+)
 from timm.task import (
     ClassificationTask,
     FeatureDistillationTask,
     LogitDistillationTask,
+    MultiLabelClassificationTask,
     TokenDistillationTask,
     TrainingTask,
 )
@@ -16,42 +24,31 @@ from timm.utils import unwrap_model
 
 from keepaug.augment import Compose
 from keepaug.engine.augment import build_augment
-from keepaug.engine.data import drop_prefetched, mixing_is_on
+from keepaug.engine.checkpoint import check_checkpoint
+from keepaug.engine.data import drop_prefetched
 from keepaug.engine.early_exit import add_early_exit
+from keepaug.engine.loss import loss_kwargs
+from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_task import WrappedTask, innermost_task
 
 
-def loss_kwargs(args) -> dict[str, Any]:
-    """Arguments of `timm.loss.create_classification_loss` for the loss the flags select.
-
-    Unlike the stock script of timm 1.0.29, `--bce-loss` is also honoured where smoothing is 0.
-    """
-    if args.jsd_loss:
-        return dict(loss_type='jsd', jsd_splits=args.aug_splits, smoothing=args.smoothing)
-    kwargs = dict(smoothing=args.smoothing, soft_targets=mixing_is_on(args))
-    if not args.bce_loss:
-        return dict(loss_type='ce', **kwargs)
-    return dict(
-        loss_type='bce',
-        bce_target_thresh=args.bce_target_thresh,
-        bce_sum=args.bce_sum,
-        pos_weight=args.bce_pos_weight,
-        **kwargs,
-    )
-
-
 def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
-    """The task of the run: classification, or distillation from `--kd-model-name`.
+    """The task of the run: classification, with one label or several, or distillation from `--kd-model-name`.
 
     Raises:
         ValueError: The teacher cannot be built, or loss flags contradict each other.
     """
     common = dict(criterion_kwargs=loss_kwargs(args), device=device, dtype=dtype, verbose=args.rank == 0)
+    if args.task == 'multilabel':
+        return MultiLabelClassificationTask(model, threshold=args.multilabel_threshold, **common)
     if not args.kd_model_name:
         return ClassificationTask(model, **common)
+    if args.kd_pretrained_path:
+        check_checkpoint(args.kd_pretrained_path, '--kd-pretrained-path')
     distill = dict(
         student_model=model,
         teacher_model=args.kd_model_name,
+        teacher_pretrained_path=args.kd_pretrained_path,
         distill_loss_weight=args.distill_loss_weight,
         task_loss_weight=args.task_loss_weight,
         **common,
@@ -66,10 +63,14 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
     task_class, settings = kinds[args.kd_distill_type]
     try:
         return task_class(**settings, **distill)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except OSError as error:  # what a failing download is, too
         raise ValueError(
-            f'--kd-model-name {args.kd_model_name} cannot teach by --kd-distill-type {args.kd_distill_type}: '
-            f'{error}') from error
+            f'The weights of --kd-model-name {args.kd_model_name} cannot be had ({first_line(error)}): '
+            'give a file of them with --kd-pretrained-path.') from error
+    except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f'--kd-model-name {args.kd_model_name} cannot teach --model {args.model} by --kd-distill-type '
+            f'{args.kd_distill_type}: {first_line(error)}.') from error
 
 
 def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
@@ -102,6 +103,13 @@ def tell_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
         task.set_progress(epoch / max(1, epochs - 1))
 
 
+# Criteria that take soft targets as they are; the last three are those of several labels per image.
+SOFT_CRITERIA = (
+    SoftTargetCrossEntropy, BinaryCrossEntropy, PolyCrossEntropy,
+    AsymmetricLossMultiLabel, PolyBinaryCrossEntropy, DistributionBalancedLoss,
+)
+
+
 def soft_target_form(criterion):
     """The criterion that takes soft targets in place of one that takes class indices.
 
@@ -111,14 +119,14 @@ def soft_target_form(criterion):
         ValueError: The criterion has no soft-target form.
     """
     kind = type(criterion)
-    if kind in (SoftTargetCrossEntropy, BinaryCrossEntropy):  # both take soft targets as they are
+    if kind in SOFT_CRITERIA:
         return criterion
     if kind is LabelSmoothingCrossEntropy:
         return SoftTargetCrossEntropy()
     if kind is torch.nn.CrossEntropyLoss:
         return torch.nn.CrossEntropyLoss(weight=criterion.weight, reduction=criterion.reduction)
     raise ValueError(
-        f'{kind.__name__} takes class indices only; labels that are mixed need cross entropy or binary cross entropy.')
+        f'{kind.__name__} takes no mixed labels: choose --loss ce, bce or poly, or mix none.')
 
 
 def wrap_task(task: TrainingTask, args) -> TrainingTask:
@@ -138,7 +146,11 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
     """
     task = add_early_exit(args, task)
     augment = build_augment(args, unwrap_model(task.get_trainable_module()))
-    return task if augment is None else AugmentedTask(task, augment)
+    if augment is None:
+        return task
+    if any(each.mixes_labels for each in augment.augments):
+        soft_target_form(innermost_task(task).criterion)  # says now what the first batch would
+    return AugmentedTask(task, augment)
 
 
 def compile_task(args, task: TrainingTask) -> None:

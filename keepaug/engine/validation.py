@@ -1,4 +1,5 @@
 """The parts of a validation: which models to judge, one pass over the data, the file of results."""
+import copy
 import csv
 import glob
 import importlib.util
@@ -23,21 +24,24 @@ from timm.models import (
     reparameterize_model,
     resolve_model_input_args,
 )
-from timm.task.evaluator import ClassificationEvaluator
+from timm.task.evaluator import ClassificationEvaluator, MultiLabelClassificationEvaluator
 from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key
 
 from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.data import build_dataset
 from keepaug.engine.device import Precision
 from keepaug.engine.early_exit import load_early_exit
-from keepaug.engine.loop import describe_metrics
-from keepaug.engine.model import set_kernels
+from keepaug.engine.loop import describe_metrics, move
+from keepaug.engine.model import script, set_kernels
 from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('validate')
 
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
+
+# Scores that are reported with their complement, the error.
+ACCURACIES = ('top1', 'top5')
 
 # What counts as a checkpoint in a folder; safetensors only where there is none of these.
 CHECKPOINTS = ('*.pth.tar', '*.pth')
@@ -136,7 +140,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
 def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
     """The model scripted, compiled or traced ahead of time, as the flags ask."""
     if args.torchscript:
-        return torch.jit.script(model)
+        return script(model, args.model)
     if args.torchcompile:
         torch._dynamo.reset()
         return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
@@ -202,7 +206,8 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
     if args.naflex_loader:
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
         return create_naflex_loader(
-            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False, **common
+            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False,
+            channels=data_config['input_size'][0], **common
         ), real_labels
     return create_loader(
         dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common), real_labels
@@ -241,6 +246,7 @@ def measure(
         average: str | None = None,
         log_interval: int = 10,
         observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+        evaluator: ClassificationEvaluator | None = None,
 ) -> OrderedDict[str, float]:
     """One pass over the data.
 
@@ -257,19 +263,20 @@ def measure(
         average: 'micro', 'macro' or 'weighted' for precision, recall and F1; None for none.
         log_interval: Batches between log lines.
         observe: Is given the logits and targets of each batch.
+        evaluator: What measures; unset: that of one label per image.
 
     Returns:
-        `loss`, `top1`, `top5` and, with `average`, `<average>_precision`, `_recall`, `_f1_score`; all but the loss in
-        percent.
+        What the evaluator reports, `loss`, `top1`, `top5`, and, with `average`, `<average>_precision`, `_recall`,
+        `_f1_score`; all but the loss in percent.
     """
     model.eval()
-    evaluator, of_batch = (ClassificationEvaluator(device=device) for _ in range(2))
+    evaluator = evaluator or ClassificationEvaluator(device=device)
+    of_batch = copy.deepcopy(evaluator)
     predicted, wanted = [], []
     batch_time, start = AverageMeter(), time.time()
     for batch_idx, (input, target) in enumerate(loader):
         if not prefetched:
-            target = target.to(device)
-            input = input.to(device=device, dtype=dtype) if isinstance(input, torch.Tensor) else input
+            input, target = move(input, device, dtype), target.to(device)
         if channels_last and isinstance(input, torch.Tensor):
             input = input.contiguous(memory_format=torch.channels_last)
         with autocast():
@@ -280,7 +287,12 @@ def measure(
                 output = output[:, valid_labels]
         if real_labels is not None:
             real_labels.add_result(output)
-        evaluator.update(output, target)
+        try:
+            evaluator.update(output, target)
+        except IndexError as error:
+            raise ValueError(
+                f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels as '
+                'many classes as the data has, which must count them in that order.') from error
         if observe is not None:
             observe(output, target)
         if average:
@@ -307,6 +319,30 @@ def _averaged_scores(target: torch.Tensor, predicted: torch.Tensor, average: str
     scores = precision_recall_fscore_support(target.numpy(), predicted.numpy(), average=average, zero_division=0)
     names = ('precision', 'recall', 'f1_score')
     return {f'{average}_{name}': 100. * float(score) for name, score in zip(names, scores)}
+
+
+def build_evaluator(args, device: torch.device) -> ClassificationEvaluator:
+    """What measures the task: top-1 and top-5 of one label per image, mean average precision and F1 of several."""
+    if getattr(args, 'task', None) == 'multilabel':  # stock's parser does not have it
+        return MultiLabelClassificationEvaluator(device, threshold=args.multilabel_threshold)
+    return ClassificationEvaluator(device)
+
+
+def headline(metrics: OrderedDict[str, float]) -> str:
+    """Scores in percent as one line, accuracies with their errors."""
+    return ' '.join(
+        f'Acc@{name[3:]} {value:.3f} ({100 - value:.3f})' if name in ACCURACIES else f'{name} {value:.3f}'
+        for name, value in metrics.items())
+
+
+def rounded(metrics: OrderedDict[str, float]) -> OrderedDict[str, float]:
+    """Scores in percent at four decimals, each accuracy followed by its error."""
+    results = OrderedDict()
+    for name, value in metrics.items():
+        results[name] = round(value, 4)
+        if name in ACCURACIES:
+            results[f'{name}_err'] = round(100 - value, 4)
+    return results
 
 
 def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str, retry: bool) -> OrderedDict:

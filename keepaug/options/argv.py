@@ -53,8 +53,8 @@ class StockFirst:
             return name
         matches = [flag for flag in self.stock if flag.startswith(name)]
         if name in actions:
-            # A switch of ours may be spelled like a prefix of a stock flag; a value behind it tells which one is meant.
-            shadows = actions[name].nargs == 0 and len(matches) == 1 and _reads(actions[matches[0]], value)
+            # A newer flag may be spelled like a prefix of a stock flag; the value behind it tells which one is meant.
+            shadows = len(matches) == 1 and _reads(actions[matches[0]], value) and not _reads(actions[name], value)
             return matches[0] if shadows else name
         matches = matches or [flag for flag in actions if flag.startswith(name)]
         return matches[0] if len(matches) == 1 else name

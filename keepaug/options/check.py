@@ -6,6 +6,7 @@ import argparse
 import copy
 import difflib
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import timm
 import timm.optim
 import torch
+from timm.data.transforms_factory import transforms_imagenet_train
 from timm.models import parse_model_name
 
 from keepaug.augment.keep_cut import KeepCut
@@ -20,6 +22,7 @@ from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.label_mixing import check_label_mixing, label_mixers
+from keepaug.options.newer import check_newer, check_task, name_loss
 from keepaug.options.occlusion import check_copies, check_occlusion
 from keepaug.options.parse import create_parser
 from keepaug.options.refine import check_refine
@@ -48,13 +51,14 @@ STOCK_NAMES = {
     'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
 }
 
-
+# Readers without random access.
+STREAMS = ('tfds/', 'wds/', 'hfids/')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
 # Smallest value of numbers that have one; where unset, timm or the script chooses.
 LEAST = {
     1: ('batch_size', 'validation_batch_size', 'checkpoint_hist', 'epochs', 'log_interval', 'val_interval',
-        'lr_base_size', 'recount'),
+        'lr_base_size', 'recount', 'num_classes'),
     0: ('start_epoch', 'mixup', 'cutmix', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs'),
 }
 PROBABILITIES = ('reprob', 'mixup_prob', 'mixup_switch_prob', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob',
@@ -97,7 +101,8 @@ def check_stock(args: argparse.Namespace) -> None:
         ValueError: one sentence for the user.
     """
     _refuse(_complete(args), (
-        _model, _stock_names, _optimizer, _device, _dtypes, _files, _ranges, _lengths, _loaders, _splits, _mixing,
+        _model, _stock_names, _optimizer, _device, _dtypes, _files, _policy, _ranges, _lengths, _loaders, _splits,
+        _mixing, check_newer,
     ))
 
 
@@ -107,7 +112,7 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: one sentence for the user.
     """
-    _refuse(_complete(args), (_device, _dtypes, _interpolation, check_early_exit_of))
+    _refuse(_complete(args), (_device, _dtypes, _interpolation, _kernels, check_task, check_early_exit_of))
 
 
 @functools.cache
@@ -117,7 +122,9 @@ def _defaults() -> dict[str, Any]:
 
 def _complete(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with a default for each that another person's parser does not have."""
-    return argparse.Namespace(**{**_defaults(), **vars(args)})
+    complete = argparse.Namespace(**{**_defaults(), **vars(args)})
+    name_loss(complete)
+    return complete
 
 
 def _refuse(args: argparse.Namespace, checks: Sequence[Callable[[argparse.Namespace], Rows]]) -> None:
@@ -199,6 +206,8 @@ def _values(args: argparse.Namespace) -> Rows:
          f'--keep-low-scale {scale} lies outside (0, 1]: give a share of the side such as 0.5.'),
         (side is not None and not (isinstance(side, int) and side >= 0),
          f'--cutout {side} is no side of a square: give a whole number of pixels, at least 1, or --cutout alone.'),
+        (bool(side and image) and side > image,
+         f'--cutout {side} is larger than images of {image} px: choose at most {image}.'),
     ]
 
 
@@ -269,6 +278,8 @@ def _effect(args: argparse.Namespace) -> Rows:
 
 def _model(args: argparse.Namespace) -> Rows:
     yield from _known_model('--model', args.model)
+    if args.kd_model_name:
+        yield from _known_model('--kd-model-name', args.kd_model_name)
     if args.attentive_cutmix is not None and args.attentive_teacher != 'self':
         yield from _known_model('--attentive-teacher', args.attentive_teacher)
 
@@ -322,10 +333,19 @@ def _dtypes(args: argparse.Namespace) -> Rows:
 
 
 def _files(args: argparse.Namespace) -> Rows:
-    for name in ('resume', 'initial_checkpoint', 'pretrained_path'):
+    for name in ('resume', 'initial_checkpoint', 'pretrained_path', 'kd_pretrained_path'):
         path = getattr(args, name)
-        yield bool(path) and not os.path.isfile(path), (
+        yield bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path), (
             f'{_flag(name, path)} is not there: give the path of a checkpoint file.')
+
+
+def _policy(args: argparse.Namespace) -> Rows:
+    if not args.aa:
+        return
+    try:
+        transforms_imagenet_train(auto_augment=args.aa)
+    except (AssertionError, AttributeError, ValueError, KeyError, IndexError, TypeError):
+        yield True, f'--aa {args.aa} is no policy of timm: try rand-m9-mstd0.5, augmix-m5-w4, original, v0 or 3a.'
 
 
 def _ranges(args: argparse.Namespace) -> Rows:
@@ -363,10 +383,32 @@ def _interpolation(args: argparse.Namespace) -> Rows:
         f'--interpolation {args.interpolation} is unknown: choose {_any_of(INTERPOLATIONS)}.')
 
 
+def _kernels(args: argparse.Namespace) -> Rows:
+    yield getattr(args, 'tf_preprocessing', False) and importlib.util.find_spec('tensorflow') is None, (
+        '--tf-preprocessing needs the package tensorflow: pip install tensorflow, or drop it.')
+
+
 def _loaders(args: argparse.Namespace) -> Rows:
+    stream = args.dataset.lower().startswith(STREAMS)
+    sizes = ' '.join(map(str, args.train_img_sizes or ()))
+    access = [
+        (args.aug_splits > 0, f'--aug-splits {args.aug_splits}'),
+        (args.aug_repeats > 0, f'--aug-repeats {args.aug_repeats}'),
+        (bool(sizes), f'--train-img-sizes {sizes}'),
+        (args.naflex_loader, '--naflex-loader'),
+    ]
+    single = [
+        *access[:-1],
+        (args.use_multi_epochs_loader, '--use-multi-epochs-loader'),
+        (args.torchscript, '--torchscript'),
+        (args.save_images, '--save-images'),
+    ]
     return [
-        (args.naflex_loader,
-         '--naflex-loader is not in this release: train on batches of one size, or with --train-img-sizes.'),
+        *((stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
+          for on, flag in access),
+        *((args.naflex_loader and on,
+           f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.')
+          for on, flag in single),
         (args.sync_bn and (args.split_bn or args.torchscript),
          '--sync-bn combines neither with --split-bn nor with --torchscript: drop one of them.'),
         (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
@@ -378,8 +420,9 @@ def _splits(args: argparse.Namespace) -> Rows:
     splits = args.aug_splits
     return [
         (splits == 1 or splits < 0, f'--aug-splits {splits} makes no sense: give 0 for none, or at least 2.'),
-        (args.jsd_loss and splits < 2,
-         f'--jsd-loss compares splits, and --aug-splits is {splits}: add --aug-splits 3.'),
+        (args.loss == 'jsd' and splits < 2,
+         f'--{"jsd-loss" if args.jsd_loss else "loss jsd"} compares splits, and --aug-splits is {splits}: '
+         'add --aug-splits 3.'),
         (args.split_bn and splits < 2 and not args.resplit,
          f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.'),
         (splits > 1 and args.resplit and args.no_prefetcher and args.reprob > 0,

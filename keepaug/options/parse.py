@@ -7,12 +7,15 @@ import yaml
 from keepaug.options.argv import stock_first
 from keepaug.options.config import replaced_defaults, split_config
 from keepaug.options.keep import add_arguments
+from keepaug.options.newer import add_newer, implied_defaults, name_loss
 from keepaug.options.train import create_train_parser
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """The parser of our training script: stock's flags, those of the methods, and those only this script has."""
+    """The parser of our training script: stock's flags, newer ones, those of the methods and of this script."""
     parser = create_train_parser()
+    stock_first(parser)
+    add_newer(parser)
     add_arguments(parser)
     add = parser.add_argument_group('this script').add_argument
     add('--check', action='store_true', help='check the arguments and exit before any data is read')
@@ -41,7 +44,12 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     newer = {action.dest: action.default for action in stock_first(parser).newer}
     with replaced_defaults(parser, known):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
+    with replaced_defaults(parser, {**implied_defaults(args), **known}):
+        args = parser.parse_args(rest, argparse.Namespace(**unknown))
     ours = {name for name, default in newer.items() if getattr(args, name) != default}
     stock = {name: value for name, value in vars(args).items() if name not in newer}
     recorded = {**stock, **{name: getattr(args, name) for name in (newer if ours else ()) if name != 'check'}}
-    return args, yaml.safe_dump(recorded, default_flow_style=False)
+    text = yaml.safe_dump(recorded, default_flow_style=False)
+    if hasattr(args, 'loss'):  # a parser of stock's flags alone has none
+        name_loss(args)
+    return args, text

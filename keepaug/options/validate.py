@@ -2,6 +2,8 @@
 import argparse
 
 from keepaug.options import shared
+from keepaug.options.argv import stock_first
+from keepaug.options.newer import add_task
 
 
 def create_validate_parser() -> argparse.ArgumentParser:
@@ -17,7 +19,9 @@ def create_validate_parser() -> argparse.ArgumentParser:
 
 
 def add_ours(parser: argparse.ArgumentParser) -> None:
-    """The flags that stock does not have."""
+    """The flags that stock does not have; they yield to the prefixes of its own."""
+    stock_first(parser)
+    add_task(parser)
     add = parser.add_argument_group('this script').add_argument
     add('--analysis-dir', default='', metavar='DIR',
         help='folder to write calibration error, accuracy per class and confusion matrix to')

@@ -35,8 +35,8 @@ def test_unique_prefixes_stay_stocks(crowded):
     unique = {prefix: flag for prefix, (flag, *others) in prefixes() if not others}
     assert len(unique) > 1000
     for prefix, flag in unique.items():
-        if prefix in ('--check', '--epoch'):
-            continue  # these are switches in full
+        if prefix in ('--check', '--epoch', '--task'):
+            continue  # these are newer flags in full
         assert rewrite([prefix]) == [flag]
         assert rewrite([f'{prefix}=3']) == [f'{flag}=3']
 
@@ -55,6 +55,13 @@ def test_every_stock_flag_parses_from_its_shortest_unique_prefix(crowded):
         words = [] if action.nargs == 0 else [value] * (action.nargs if isinstance(action.nargs, int) else 1)
         expected = vars(stock.parse_args([flag, *words]))
         assert expected.items() <= vars(crowded.parse_args([prefix, *words])).items(), prefix
+
+
+def test_a_newer_flag_yields_by_its_value():
+    parser = create_parser()
+    older, newer = parser.parse_args(['--task', '0.5']), parser.parse_args(['--task', 'multilabel'])
+    assert (older.task, older.task_loss_weight) == ('classification', 0.5)
+    assert (newer.task, newer.task_loss_weight) == ('multilabel', None)
 
 
 def test_ambiguous_prefixes_stay_ambiguous(crowded, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keepaug.options import add_arguments, create_parser, create_train_parser, create_validate_parser
+from keepaug.options import add_arguments, create_parser, create_train_parser, create_validate_parser, parse_args
 
 PARSERS = {'train': create_train_parser, 'validate': create_validate_parser}
 KINDS = {'_HelpAction': 'help', '_StoreAction': 'store', '_StoreTrueAction': 'store_true', 'ParseKwargs': 'ParseKwargs'}
@@ -57,6 +57,23 @@ def test_stock_values_are_untouched_by_our_flags():
     ours = vars(create_parser().parse_args(['data']))
     assert stock.items() <= ours.items()
     assert {'keep_cut', 'joint_occlusion', 'check'} <= ours.keys() - stock.keys()
+
+
+@pytest.mark.parametrize('line, exceptions', [
+    ('', {}),
+    ('--task multilabel', {'eval_metric': 'map', 'smoothing': 0.}),
+    ('--sched wsd', {'decay_epochs': 0.2, 'sched': 'wsd'}),
+    ('--sched rsqrt', {'decay_epochs': 0.2, 'sched': 'rsqrt'}),
+])
+def test_defaults_that_newer_choices_replace(line, exceptions, tmp_path):
+    """Every default of the contract stands but these, and each yields to what is typed or in the file."""
+    defaults = {dest: flag['default'] for dest, flag in read_contract('train').items() if dest != 'help'}
+    args, _ = parse_args(create_parser(), line.split())
+    assert vars(args).items() >= {**defaults, **exceptions}.items()
+    config = tmp_path / 'config.yaml'
+    config.write_text('smoothing: 0.3')
+    typed, _ = parse_args(create_parser(), [*line.split(), '-c', str(config), '--decay-epochs', '7'])
+    assert (typed.smoothing, typed.decay_epochs) == (0.3, 7)
 
 
 def test_the_file_of_defaults_is_mentioned():
