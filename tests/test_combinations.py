@@ -70,7 +70,7 @@ def command(method: str, mode: str, data: str = 'data', teacher: str = '') -> st
 
 def refusal(method: str, mode: str, teacher: str = __file__) -> str:
     """The sentence that refuses the two together; empty where there is none."""
-    args, _ = options.parse_args(PARSER, shlex.split(command(method, mode, teacher=teacher)))
+    args = PARSER.parse_args(shlex.split(command(method, mode, teacher=teacher)))
     try:
         options.check_stock(keepaug.prepare(args))
     except ValueError as error:
