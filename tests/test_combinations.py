@@ -15,7 +15,7 @@ import keepaug.engine.data
 from keepaug import options
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train, write_images
-from tests.test_every_method import METHODS, MODES
+from tests.test_every_method import EVERY, MODES
 
 TABLE = Path(__file__).parents[1] / 'docs' / 'combinations.md'
 HEADER = """# What combines
@@ -65,7 +65,7 @@ FAST = ('keep-cut', 'keep-paste')
 def command(method: str, mode: str, data: str = 'data', teacher: str = '') -> str:
     flags = {**MODES, **MORE_MODES}[mode].format(teacher=teacher)
     shape = TINY.replace('--img-size 32', '') if '--input-size' in flags else TINY
-    return f'{"" if "--dataset" in flags else data} {shape} --epochs 1 {METHODS[method]} {flags}'
+    return f'{"" if "--dataset" in flags else data} {shape} --epochs 1 {EVERY[method]} {flags}'
 
 
 def refusal(method: str, mode: str, teacher: str = __file__) -> str:
@@ -79,11 +79,11 @@ def refusal(method: str, mode: str, teacher: str = __file__) -> str:
 
 
 def table() -> str:
-    rows = ['| method | flags |', '|---|---|', *(f'| {name} | `{flags}` |' for name, flags in METHODS.items())]
+    rows = ['| method | flags |', '|---|---|', *(f'| {name} | `{flags}` |' for name, flags in EVERY.items())]
     rows += ['', '| stock mode | flags | works with | refused |', '|---|---|---|---|']
     for mode, flags in {**MODES, **MORE_MODES}.items():
         said = defaultdict(list)
-        for method in METHODS:
+        for method in EVERY:
             said[refusal(method, mode)].append(method)
         works = said.pop('', [])
         refused = '<br>'.join(f'{", ".join(methods)}: {sentence}' for sentence, methods in said.items())
@@ -110,7 +110,7 @@ def test_table_is_current():
 
 @pytest.mark.parametrize('method, mode', [
     pytest.param(method, mode, marks=() if method in FAST else pytest.mark.slow)
-    for method in METHODS for mode in MORE_MODES])
+    for method in EVERY for mode in MORE_MODES])
 def test_trains_or_is_refused(method, mode, data, teacher, tmp_path, capsys, monkeypatch):
     if mode in READERS:
         monkeypatch.setattr(keepaug.engine.data, 'create_dataset', READERS[mode])

@@ -145,7 +145,8 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
         ValueError: An augmentation does not fit the model.
     """
     task = add_early_exit(args, task)
-    augment = build_augment(args, unwrap_model(task.get_trainable_module()))
+    # The student alone where the task trains more, as feature distillation does.
+    augment = build_augment(args, unwrap_model(task.get_eval_model()))
     if augment is None:
         return task
     if any(each.mixes_labels for each in augment.augments):
