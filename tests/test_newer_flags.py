@@ -5,10 +5,11 @@ import pytest
 import timm
 import torch
 import yaml
+from timm.task import MultiLabelClassificationTask
 
 import keepaug.engine.data
 import validate
-from tests.readers import create_several_labels
+from tests.readers import SeveralLabels, create_several_labels
 from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
 
 
@@ -226,3 +227,18 @@ def test_validation_refuses(flags, words, data, tmp_path, capsys):
 
 def test_target_s_prefix_stays_stocks():
     assert validate.parser.parse_args(['--target', 'label']).target_key == 'label'
+
+
+@pytest.mark.parametrize('written', ['', '--target-format indices', '--target-format multihot'])
+def test_labels_arrive_as_they_are_written(written, several_labels, tmp_path, monkeypatch):
+    seen = []
+    forward = MultiLabelClassificationTask.forward
+
+    def watched(self, input, target):
+        seen.append(target)
+        return forward(self, input, target)
+
+    monkeypatch.setattr(MultiLabelClassificationTask, 'forward', watched)
+    run_train(f'{SEVERAL} --epochs 1 {written}', tmp_path)
+    wanted = SeveralLabels(dense=True).labels.float()
+    assert sorted(torch.cat(seen).tolist()) == sorted(wanted.tolist())
