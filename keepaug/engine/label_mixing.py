@@ -3,6 +3,7 @@ import logging
 from typing import Any
 
 import timm
+import torch
 from timm.data import resolve_input_data_config
 from timm.models import load_state_dict
 from torch import nn
