@@ -55,7 +55,7 @@ class TrainingRisks:
     Args:
         loader: The run's training batches: the augmented form is theirs, whatever is switched at the time.
         clean: Batches of the same samples, resized and cropped as in validation.
-        samples: Numbers of the samples.
+        samples: Numbers of the samples, even in number so that stock can mix them in pairs.
         settings: How the run brings batches to the device.
         smoothing: Label smoothing of mixed labels.
         seed: The same draws are made at each measurement.
@@ -90,11 +90,10 @@ class TrainingRisks:
             # A sample is asked for together with its size: the last one, in batches of its own.
             requests = [(index, len(plain.dataset.transforms) - 1) for index in requests]
             batch_size = plain.batch_sampler.batch_sizes[-1]
-        batch_size = min(batch_size, len(requests))
         batches = DataLoader(
             Selection(plain.dataset, requests),
-            batch_size=batch_size - batch_size % 2 or 1,  # stock mixes in pairs
-            drop_last=True,
+            # Stock mixes in pairs. The last batch is even too, as the samples are.
+            batch_size=batch_size - batch_size % 2 or 2,
             num_workers=plain.num_workers,
             collate_fn=plain.collate_fn,
             worker_init_fn=plain.worker_init_fn,
@@ -153,6 +152,7 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
         _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
         return None
     samples = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(args.seed))[:wanted].tolist()
+    samples = samples[:len(samples) // 2 * 2 or None]
     while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset)):
         dataset = dataset.dataset
     clean = create_loader(

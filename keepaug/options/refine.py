@@ -29,6 +29,7 @@ def check_refine(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
             f'{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.')
         yield bool(value) and args.aug_splits > 1, (
             f'{flag} cannot keep the splits of --aug-splits {args.aug_splits} apart: drop --aug-splits.')
+    yield args.risk_samples == 1, '--risk-samples 1 is too small to mix in pairs: give at least 2, or 0, which is off.'
     for name in ('refine_lr', 'refine_fade'):
         value = getattr(args, name)
         flag = f'--{name.replace("_", "-")} {value}'

@@ -59,6 +59,7 @@ OURS = [
     ('--refine-epochs -1', '--refine-epochs -1'),
     ('--refine-epochs 2 --refine-fade -1', '--refine-fade -1'),
     ('--risk-samples -1', '--risk-samples -1'),
+    ('--risk-samples 1', '--risk-samples 1', 'at least 2'),
     ('--refine-epochs 2 --naflex-loader', '--refine-epochs 2', '--naflex-loader'),
     ('--refine-epochs 2 --aug-splits 3', '--refine-epochs 2', '--aug-splits 3', 'drop --aug-splits'),
     ('--refine-fade 2', '--refine-fade 2', '--refine-epochs'),
