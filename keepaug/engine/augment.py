@@ -118,16 +118,19 @@ def _cutout(args, model: nn.Module) -> BatchAugment | None:
 def _joint_occlusion(args, model: nn.Module) -> BatchAugment | None:
     if not getattr(args, 'joint_occlusion', None):
         return None
-    return create_augment(
-        'joint-occlusion',
-        model=_bare(model),
-        mode=args.joint_occlusion,
-        grid=args.occlusion_grid,
-        keep_patch=args.occlusion_keep_patch,
-        keep_image=args.occlusion_keep_image,
-        holes=args.occlusion_holes,
-        size=args.occlusion_size,
-        layer=args.occlusion_layer,
-        jitter=args.occlusion_jitter,
-        only=args.occlusion_only,
-    )
+    try:
+        return create_augment(
+            'joint-occlusion',
+            model=_bare(model),
+            mode=args.joint_occlusion,
+            grid=args.occlusion_grid,
+            keep_patch=args.occlusion_keep_patch,
+            keep_image=args.occlusion_keep_image,
+            holes=args.occlusion_holes,
+            size=args.occlusion_size,
+            layer=args.occlusion_layer,
+            jitter=args.occlusion_jitter,
+            only=args.occlusion_only,
+        )
+    except ValueError as error:  # a model whose stem is unknown; all else is checked with the flags
+        raise ValueError(f'--occlusion-{error}') from error

@@ -2,6 +2,7 @@
 import pytest
 import timm
 from timm.task import ClassificationTask
+from torch import nn
 
 import keepaug
 from keepaug import options
@@ -58,3 +59,14 @@ def test_erasing_beside_the_paste(line, erasing):
 def test_a_window_larger_than_the_images_of_the_model(line, flag):
     with pytest.raises(ValueError, match=f'{flag} does not fit into images of 160 x 160 px'):
         wrapped(f'--keep-paste --aa rand-m9 {line}')
+
+
+@pytest.mark.parametrize('layer, reason', [
+    ('', '--occlusion-layer has no default for Sequential; name one of its modules'),
+    ('--occlusion-layer nowhere', '--occlusion-layer nowhere does not exist in Sequential'),
+])
+def test_a_layer_that_is_not_there_is_named_by_its_flag(layer, reason):
+    args = options.create_parser().parse_args(f'--joint-occlusion saliency --img-size 8 {layer}'.split())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+    with pytest.raises(ValueError, match=f'^{reason}'):
+        keepaug.wrap_task(ClassificationTask(model, verbose=False), keepaug.prepare(args))
