@@ -53,6 +53,8 @@ OURS = [
     ('--keep-paste --aa rand-m9 --cutmix 1 --mixup-mode half', '--mixup-mode half', 'elem'),
     ('--keep-paste --aa rand-m9 --keep-paste-size 8 --keep-cut erase --keep-size 6', '--keep-size 6', 'erase'),
     ('--keep-paste-size 8', '--keep-paste-size 8', '--keep-paste'),
+    ('--early-exit-weight 0.5', '--early-exit-weight 0.5', '--early-exit'),
+    ('--keep-cut --keep-saliency low --early-exit-stage layer2', '--early-exit-stage layer2', '--early-exit'),
     ('--joint-occlusion --naflex-loader', '--joint-occlusion', '--naflex-loader'),
     ('--joint-occlusion --aug-splits 3', '--joint-occlusion', '--aug-splits 3', 'drop --aug-splits'),
     ('--augment-copies 0', '--augment-copies 0'),
