@@ -33,7 +33,7 @@ class KeepCut(KeepRegion):
         tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
             windows, which is the control for what saliency adds.
         prob: Probability that an image is cut.
-        saliency: 'full', 'low', or None for 'low' where the model runs at a lower resolution, else 'full'.
+        saliency: A kind of `SaliencySource`; None for the cheapest that the model allows.
         low_scale: Size of the low-resolution copy, relative to the image.
         max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
         **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
