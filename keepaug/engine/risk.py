@@ -151,6 +151,9 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
     if isinstance(dataset, IterableDataset):
         _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
         return None
+    if args.feature_cutmix or args.manifold_mixup:
+        _logger.info('The risks on training images are left out: features are mixed in training mode only.')
+        return None
     samples = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(args.seed))[:wanted].tolist()
     samples = samples[:len(samples) // 2 * 2 or None]
     while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset)):

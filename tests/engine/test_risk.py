@@ -107,6 +107,11 @@ def test_streams_come_back_after_an_error():
         assert (torch.rand(()).item(), random.random(), np.random.rand()) == drawn
 
 
+def test_left_out_where_the_model_in_eval_mode_would_not_mix(data, tmp_path):
+    run = run_train(f'{data} {TINY} --epochs 1 --refine-epochs 1 --manifold-mixup', tmp_path)
+    assert 'risk' not in (run / 'summary.csv').read_text()
+
+
 @pytest.mark.parametrize('flags', [
     '--mixup 0.5 --reprob 0.3', '--mixup 0.5 --no-prefetcher', '--keep-cut --keep-size 8 --cutmix 1',
     '--aa original -j 1', '--train-img-sizes 32 48 --train-batch-sizes 8 4',
