@@ -129,6 +129,8 @@ def _saliency_needs_head(args, model: torch.nn.Module) -> bool:
         return PASSES[args.keep_saliency].early
     if not (args.keep_cut or getattr(args, 'keep_paste', False)) or args.keep_tau is None:
         return False
+    if args.feature_cutmix or args.manifold_mixup:  # may mix behind the head, which would not see what the label says
+        return False
     for images in image_shapes(args, model):
         low = low_size(tuple(images.shape[-2:]), args.keep_low_scale)
         if at_resolution(model, low, images) is not None:

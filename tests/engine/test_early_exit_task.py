@@ -178,6 +178,8 @@ def test_default_saliency_adds_a_head_where_only_the_first_layers_run_low():
     model.forward = fixed_size
     task = add_early_exit(parse('--keep-cut --keep-size 8'), ClassificationTask(model, verbose=False))
     assert isinstance(task, EarlyExitTask)
+    task = ClassificationTask(model, verbose=False)
+    assert add_early_exit(parse('--keep-cut --keep-size 8 --manifold-mixup'), task) is task, 'mixes behind the head'
     task = ClassificationTask(timm.create_model('test_resnet', num_classes=3), verbose=False)
     assert add_early_exit(parse('--keep-cut --keep-size 8'), task) is task
 
