@@ -1,6 +1,6 @@
 """Last-epoch accuracy of KeepCutout against its two controls, several seeds at equal epochs.
 
-    python benchmarks/cifar_accuracy.py --data-dir /data/cifar10 --seeds 5 --runs runs -- --epochs 200 --device cuda --amp
+    python benchmarks/cifar_accuracy.py --data-dir /data/cifar10 --seeds 5 --runs runs -- --device cuda --amp
 
 Every arm is a run of train.py that differs in its cut alone; all share crop, flip, schedule and seed, so that
 differences between arms are paired by seed. The published Cutout may overflow the border, which makes it cut less than
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from keepaug import options
 from keepaug.machine import describe_machine
 
 ARMS = {
@@ -86,11 +87,12 @@ def describe(top1: dict[str, list[float]], flags: list[str]) -> dict:
     for first, second in PAIRS:
         differences = [a - b for a, b in zip(top1.get(first, ()), top1.get(second, ()))]
         if len(differences) > 1:
-            half = stats.t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
-            mean = statistics.mean(differences)
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+            mean, half = statistics.mean(differences), stats.t.ppf(0.975, len(differences) - 1) * error
             pairs[f'{first} - {second}'] = dict(
                 mean=round(mean, 2), low=round(mean - half, 2), high=round(mean + half, 2), n=len(differences))
-    return dict(flags=' '.join(flags), machine=describe_machine('cpu'), top1=top1, differences=pairs)
+    device = options.create_parser().parse_args(flags).device
+    return dict(flags=' '.join(flags), machine=describe_machine(device), top1=top1, differences=pairs)
 
 
 if __name__ == '__main__':

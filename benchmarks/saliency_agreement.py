@@ -55,8 +55,8 @@ def main() -> None:
     rows = measure(model, loader, (edge, edge), args.tau, args.samples)
     record = dict(model=args.model, window=edge, tau=args.tau, machine=describe_machine(args.device), rows=rows)
     for name, row in rows.items():
-        print(f'{name:15s} ' + '  '.join(
-            f'{key} {value["mean"]:.3f} +- {value["half"]:.3f}' for key, value in row.items()) + f'  n = {args.samples}')
+        parts = [f'{key} {value["mean"]:.3f} +- {value["half"]:.3f}' for key, value in row.items()]
+        print(f'{name:15s} ', *parts, f'n = {row["shared choice"]["n"]}', sep='  ')
     if args.output:
         args.output.write_text(json.dumps(record, indent=1) + '\n')
 
