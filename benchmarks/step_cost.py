@@ -51,7 +51,8 @@ def main() -> None:
     if args.output:
         record = dict(
             model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
-            channels_last=args.channels_last, low_scale=args.low_scale, machine=machine, date=time.strftime('%Y-%m-%d'), rows=rows)
+            channels_last=args.channels_last, low_scale=args.low_scale, machine=machine,
+            date=time.strftime('%Y-%m-%d'), rows=rows)
         records = json.loads(args.output.read_text()) if args.output.exists() else []
         args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
 

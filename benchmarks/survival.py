@@ -262,8 +262,8 @@ def summarise(values: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[
 def tabulate(rows: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
     table = Table(title=title, caption=(
         'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed by '
-        'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. Gain: '
-        'over the same window drawn blindly, paired by image. Means with their 95 % interval.'))
+        'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. '
+        'Gain: over the same window drawn blindly, paired by image. Means with their 95 % interval.'))
     columns = dict(
         changed='image changed, %', left='top decile left, %', window='in the window, %', gain='gain, points')
     for column in ('augmentation', *columns.values()):

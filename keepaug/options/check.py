@@ -245,7 +245,8 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
         (args.keep_cut is not None and bool(args.data and args.data_dir) and not os.path.exists(args.data),
          f'{args.data} is neither a folder nor a mode of --keep-cut: choose {_any_of(KeepCut.modes)}.'),
         (args.mixup_mode == 'half' and 'cutmix' in _taken_over(args),
-         '--mixup-mode half exists in the loader only, and mixing moves to the device here: choose batch, pair or elem.'),
+         '--mixup-mode half exists in the loader only, and mixing moves to the device here: '
+         'choose batch, pair or elem.'),
     ]
 
 
@@ -262,7 +263,8 @@ def _effect(args: argparse.Namespace) -> Rows:
          f'with --keep-cut {args.keep_cut}, whose size is drawn'),
         ('keep_size', args.keep_cut is None and args.keep_paste_size is not None, 'beside --keep-paste-size'),
         ('resplit', args.keep_cut == 'erase', 'with --keep-cut erase, which cuts every image'),
-        ('keep_low_scale', args.keep_saliency in ('full', 'early') or args.keep_tau is None, 'where no reduced image is used'),
+        ('keep_low_scale', args.keep_saliency in ('full', 'early') or args.keep_tau is None,
+         'where no reduced image is used'),
         ('scale', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the scale'),
         ('ratio', args.train_crop_mode == 'pad4', 'with --train-crop-mode pad4, which keeps the shape'),
     ]

@@ -47,8 +47,8 @@ def _keep_cut(parser: argparse.ArgumentParser) -> None:
     add('--keep-size', type=int, metavar='PX', help='side of the window in pixels; unset: 16 below 96 px, else 40')
     add('--keep-prob', type=float, metavar='P', help='probability per image; unset: 1')
     add('--keep-saliency', choices=SALIENCIES,
-        help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early (both); '
-             'unset: low where the model can')
+        help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early '
+             '(both); unset: low where the model can')
     add('--keep-low-scale', type=float, default=0.5, metavar='SHARE', help='side of the reduced image, as a share')
 
 
