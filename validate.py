@@ -133,6 +133,8 @@ def main() -> None:
     print(f'--result\n{json.dumps(results, indent=4)}')
     if args.results_file:
         validation.write_results(args.results_file, results, args.results_format)
+    if not results:
+        raise ValueError('None of these could be validated; the lines above say why.')
 
 
 if __name__ == '__main__':

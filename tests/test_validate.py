@@ -245,7 +245,26 @@ def test_early_head_is_judged_alone(use_ema, data, tmp_path, capsys):
     assert result['top1'] == round(100 * correct / 24, 4)
 
 
-def test_early_head_that_is_not_there(data, run, capsys):
-    assert 'train with --early-exit' in refuse_validate(
-        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --early-exit', capsys)
+def test_early_head_that_is_not_there(data, run, tmp_path, capsys):
+    folder = tmp_path / 'folder'
+    command.main(['timm', f'{run}/last.pth.tar', '--output', str(folder)])
+    for held in (run / 'last.pth.tar', folder):
+        assert 'train with --early-exit' in refuse_validate(
+            f'{data} {COMMON} --checkpoint {held} --early-exit', capsys)
     assert "name the run's file with --checkpoint" in refuse_validate(f'{data} {COMMON} --early-exit', capsys)
+
+
+def test_safetensors_file_judged_at_another_size_says_so(data, run, tmp_path, capsys, caplog):
+    command.main(['safetensors', f'{run}/last.pth.tar', '--output', f'{tmp_path}/test.safetensors'])
+    flags = f'{data} {COMMON} --checkpoint {tmp_path}/test.safetensors'
+    _validate(flags.replace('--img-size 32', '--img-size 40'), capsys)
+    assert any('give --input-size 3 32 32' in message for message in caplog.messages)
+    caplog.clear()
+    _validate(flags, capsys)
+    assert not any('--input-size' in message for message in caplog.messages)
+
+
+def test_folder_of_files_that_all_fail_is_no_success(data, run, tmp_path, capsys):
+    torch.save({'state_dict': {'other.weight': torch.ones(1)}}, tmp_path / 'other.pth')
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)
+    assert 'None of these could be validated' in said

@@ -5,13 +5,17 @@ from collections.abc import Callable
 
 import torch
 
+# Libraries list every tensor that does not fit; beyond this nobody reads on.
+MOST_CHARACTERS = 300
+
 
 def first_line(error: Exception) -> str:
     """What an error of another library says first, fit to stand inside a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].endswith(':') and len(lines) > 1:  # a heading; what it announces comes next
         lines[0] += ' ' + lines[1].strip()
-    return lines[0].rstrip(' :.')
+    line = lines[0].rstrip(' :.')
+    return line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS].rstrip(' ,') + ' ...'
 
 
 def explain_errors(main: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ from json import JSONDecodeError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader, resolve_input_data_config
 from timm.layers import apply_test_time_pool
 from timm.models import (
@@ -102,6 +102,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
     if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
         in_chans = 3
+    held = {}
     if args.checkpoint:
         held = check_checkpoint(args.checkpoint, '--checkpoint')
         if args.use_ema and all(held.get(key) is None for key in AVERAGED):
@@ -126,6 +127,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         model = reparameterize_model(model)
     data_config = resolve_input_data_config(
         model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    if args.checkpoint.endswith('.safetensors'):
+        _compare_size(args.checkpoint, data_config)
     pooled = False
     if args.test_pool:
         model, pooled = apply_test_time_pool(model, data_config)
@@ -133,8 +136,18 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         try:
             model = load_early_exit(model, held, args.use_ema).early_classifier()
         except ValueError as error:
-            raise ValueError(f'--early-exit and --checkpoint {args.checkpoint} do not go together: {error}') from error
+            raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
     return model, data_config, pooled
+
+
+def _compare_size(path: str, data_config: dict[str, Any]) -> None:
+    """Says where an exported file was trained at another size than it is judged at; stock's script does not look."""
+    with safe_open(path, framework='pt') as file:
+        size = json.loads((file.metadata() or {}).get('input_size', 'null'))
+    if size and tuple(size) != tuple(data_config['input_size']):
+        _logger.warning(
+            f'{path} is of a run on images {tuple(size)} and is judged on {tuple(data_config["input_size"])}; '
+            f'give --input-size {" ".join(map(str, size))} for those of the run.')
 
 
 def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:

@@ -38,6 +38,7 @@ HEADER = """\
 # {architecture} from {path!r}, written by python -m keepaug.export.
 # Every key that must change together with the weights. Merge it over the configuration of a detector, or name that
 # one in a line _BASE_: PATH at the top. The weights belong to every meta-architecture, so none is set here.
+# MODEL.WEIGHTS is the path at the time of writing: change it when the folder moves.
 # MODEL.BACKBONE.FREEZE_AT stays at Detectron2's 2 (stem and res2 frozen): right for weights from ImageNet; for
 # weights from small or unusual data, set it to 0.
 """

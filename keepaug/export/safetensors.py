@@ -22,16 +22,19 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
     Raises:
         ValueError: The model's arguments cannot be written as JSON.
     """
+    config = timm_config(source, labels)
     metadata = {
         'architecture': source.architecture,
         'num_classes': str(source.model.num_classes),
         'averaged': str(source.averaged).lower(),
         **{name: json.dumps(source.data_config[name]) for name in ('input_size', 'mean', 'std')},
-        CONFIG_KEY: json.dumps(timm_config(source, labels)),
+        CONFIG_KEY: json.dumps(config),
     }
+    arguments = {
+        'num_classes': source.model.num_classes, **config.get('model_args', {}), 'checkpoint_path': output}
     with whole_file(output) as path:
         save_weights(source, path, metadata)
     return (
         f'{output}: {source.architecture} with {source.model.num_classes} classes.\n'
-        f"In timm: timm.create_model({source.architecture!r}, num_classes={source.model.num_classes}, "
-        f'checkpoint_path={output!r})')
+        f'In timm{source.prerequisite}: timm.create_model({source.architecture!r}, '
+        f'{", ".join(f"{name}={value!r}" for name, value in arguments.items())})')

@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_input_data_config
-from timm.models import clean_state_dict, is_model, parse_model_name, resolve_model_input_args
+from timm.models import clean_state_dict, is_model, model_entrypoint, parse_model_name, resolve_model_input_args
 from timm.utils import natural_key
 from torch import Tensor, nn
 
@@ -47,6 +47,11 @@ class Source:
     @property
     def architecture(self) -> str:
         return self.model.pretrained_cfg['architecture']
+
+    @property
+    def prerequisite(self) -> str:
+        """What timm needs to know the architecture, to be put behind its name; empty for its own."""
+        return ', after import keepaug' if model_entrypoint(self.architecture).__module__.startswith('keepaug') else ''
 
 
 def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: bool = True) -> Source:

@@ -42,7 +42,7 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
             raise ValueError(f'Nothing is written: timm loads another model than {source.path} from the folder.')
     return (
         f'{output}: {CONFIG} and {HF_SAFE_WEIGHTS_NAME}.\n'
-        f"In timm: timm.create_model('local-dir:{output}', pretrained=True)\n"
+        f"In timm{source.prerequisite}: timm.create_model('local-dir:{output}', pretrained=True)\n"
         f'To validate: python validate.py DATA --model local-dir:{output}')
 
 
