@@ -8,7 +8,6 @@ phases of a run with `--refine-epochs`.
 import argparse
 import csv
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -16,6 +15,8 @@ import matplotlib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
+
+from keepaug.engine import explain_errors  # noqa: E402
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
 LOSSES = {
@@ -72,15 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('run', help='folder of a run, with its summary.csv')
     parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the run')
     args = parser.parse_args(argv)
-    try:
-        rows = read_summary(args.run)
-        folder = args.run if os.path.isdir(args.run) else os.path.dirname(args.run)
-        output = args.output or os.path.join(folder, 'curves.png')
-        draw_curves(rows).savefig(output, dpi=150)
-    except (ValueError, OSError) as error:
-        sys.exit(f'keepaug.plot: {error}')
+    rows = read_summary(args.run)
+    folder = args.run if os.path.isdir(args.run) else os.path.dirname(args.run)
+    output = args.output or os.path.join(folder, 'curves.png')
+    draw_curves(rows).savefig(output, dpi=150)
     print(output)
 
 
 if __name__ == '__main__':
-    main()
+    explain_errors(main)

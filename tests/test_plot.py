@@ -37,5 +37,5 @@ def test_writes_a_picture(tmp_path, capsys):
 def test_says_what_is_missing(text, said, tmp_path):
     if text:
         (tmp_path / 'summary.csv').write_text(text)
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(ValueError, match=said):
         main([str(tmp_path)])

@@ -47,6 +47,7 @@ class KeepRegion(BatchAugment):
     def check_images(self, x: Tensor) -> None:
         if self.source is not None:
             self.source.resolve(tuple(x.shape[-2:]), x)
+            self.saliency = self.source.chosen  # now known, for the log
 
     def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""

@@ -63,6 +63,7 @@ class SaliencySource:
         if kind is not None and PASSES[kind].early and self.early is None:
             raise ValueError(f'saliency {kind} needs an early head: give model=keepaug.EarlyExit(model).')
         self.kind = kind
+        self.chosen: str | None = None  # of the last image size that was new
         self.low_scale = low_scale
         self._runners: dict[tuple[int, int], tuple[nn.Module, tuple[int, int]]] = {}
 
@@ -101,6 +102,7 @@ class SaliencySource:
             chosen = at_resolution(model, low, like) if way.low else (model, size)
             if chosen is None:
                 continue
+            self.chosen = kind
             if kind != kinds[0]:
                 _logger.info(
                     f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
@@ -108,7 +110,7 @@ class SaliencySource:
             return chosen
         raise ValueError(
             f'saliency {self.kind} is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose '
-            f'{self.kind.removeprefix("low-") if PASSES[self.kind].early else "full"}.')
+            f'{self.kind.removeprefix("low-") if PASSES[self.kind].early else "full"} or another low scale.')
 
 
 def low_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

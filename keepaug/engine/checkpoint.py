@@ -1,5 +1,6 @@
 """Checkpoints: reading them safely, resuming from them, writing them."""
 import argparse
+import logging
 import os
 import pickle
 import zipfile
@@ -9,10 +10,12 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 
-from keepaug.engine.early_exit import checkpoint_optimizer
+from keepaug.engine.early_exit import checkpoint_optimizer, find_early_exit
 from keepaug.engine.run import run_folder
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
+
+_logger = logging.getLogger('train')
 
 # Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
 AVERAGED = ('state_dict_ema', 'model_ema')
@@ -64,7 +67,8 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     """
     resumed_epoch = None
     if args.resume:
-        check_checkpoint(args.resume, '--resume')
+        held = check_checkpoint(args.resume, '--resume')
+        _tell_early_head(held, task)
         try:
             resumed_epoch = resume_task_checkpoint(
                 task,
@@ -123,7 +127,20 @@ def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scal
     return saver
 
 
+def _tell_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
+    """Says where a run goes on with or without the early head that the one before did not have, or had."""
+    had, has = 'early_exit' in (checkpoint.get('task_state') or {}), find_early_exit(task) is not None
+    if has and not had:
+        _logger.info('The checkpoint holds no early head; it starts fresh.')
+    elif had and not has:
+        _logger.info('The early head of the checkpoint is left behind; --early-exit would take it along.')
+
+
 def _mismatch(args, error: Exception) -> str:
+    if isinstance(error, (KeyError, ValueError)):  # the optimizer; weights that do not fit are a RuntimeError
+        return (
+            f'--resume {args.resume} was written by another optimizer than --opt {args.opt} ({first_line(error)}); '
+            'resume with its --opt, or with --no-resume-opt.')
     return (
         f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
         f'({first_line(error)}); resume with the flags of the run that wrote it.')

@@ -84,7 +84,13 @@ class EarlyExitTask(WrappedTask):
         state = dict(state or {})
         head, self.loaded_head_state = state.pop('early_exit', None), state.pop('early_exit_optimizer', None)
         if head is not None:  # a checkpoint of a run without early exit leaves the head as it is
-            self._early_exit(ema).head.load_state_dict(head, strict=strict)
+            early_exit = self._early_exit(ema)
+            try:
+                early_exit.head.load_state_dict(head, strict=strict)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f'its early head does not fit behind {early_exit.early_classifier().place}, --early-exit-stage '
+                    'puts it elsewhere') from error
         self.task.load_task_state(state, strict=strict, module=module, ema=ema)
 
     def get_checkpoint_state(self, ema: bool = False, unwrap_fn=unwrap_model) -> dict[str, Any]:

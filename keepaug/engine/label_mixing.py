@@ -34,7 +34,9 @@ def build_label_mixer(args, model: nn.Module) -> BatchAugment | None:
             return builder(args, model)
     if getattr(args, 'keep_cut', None) == 'cutmix' or not hasattr(getattr(args, 'stood_down', None), 'cutmix'):
         return None
-    return create_augment('cutmix', num_classes=args.num_classes, **stock_mixing(args, args.stood_down.cutmix))
+    settings = stock_mixing(args, args.stood_down.cutmix)
+    cuts = settings['cutmix_alpha'] > 0 or settings['cutmix_minmax'] is not None
+    return create_augment('cutmix' if cuts else 'mixup', num_classes=args.num_classes, **settings)
 
 
 def stock_mixing(args, cutmix_alpha: float) -> dict[str, Any]:

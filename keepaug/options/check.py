@@ -17,6 +17,7 @@ import torch
 from timm.data.transforms_factory import transforms_imagenet_train
 from timm.models import parse_model_name
 
+from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
@@ -242,12 +243,20 @@ def _one_cutter(args: argparse.Namespace) -> Rows:
         (args.keep_cut == 'cutmix' and args.mixup_prob != 1 and args.keep_prob is not None,
          f'--keep-cut cutmix has two probabilities, --mixup-prob {args.mixup_prob} and --keep-prob {args.keep_prob}: '
          'drop one of them.'),
-        (args.keep_cut is not None and bool(args.data and args.data_dir) and not os.path.exists(args.data),
-         f'{args.data} is neither a folder nor a mode of --keep-cut: choose {_any_of(KeepCut.modes)}.'),
+        *_mistyped_modes(args),
         (args.mixup_mode == 'half' and 'cutmix' in _taken_over(args),
          '--mixup-mode half exists in the loader only, and mixing moves to the device here: '
          'choose batch, pair or elem.'),
     ]
+
+
+def _mistyped_modes(args: argparse.Namespace) -> Rows:
+    """A mistyped mode is read as the folder of the data, and leaves its flag at the bare one's meaning."""
+    for name, modes in (('keep_cut', KeepCut.modes), ('joint_occlusion', JointOcclusion.modes)):
+        yield getattr(args, name) is not None and bool(args.data) and not os.path.exists(args.data) and (
+            bool(args.data_dir) or os.path.basename(args.data) == args.data and bool(
+                difflib.get_close_matches(args.data, modes, n=1))), (
+            f'{args.data} is neither a folder nor a mode of {_flag(name)}: choose {_any_of(modes)}.')
 
 
 def _effect(args: argparse.Namespace) -> Rows:

@@ -35,6 +35,9 @@ def check_refine(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         flag = f'--{name.replace("_", "-")} {value}'
         yield bool(value) and not args.refine_epochs, (
             f'{flag} has no effect without --refine-epochs: add it or drop {flag}.')
+    yield args.refine_fade > args.epochs, (
+        f'--refine-fade {args.refine_fade} is longer than the {args.epochs} epochs before the refinement: '
+        'give a smaller one.')
     yield args.refine_lr is not None and args.refine_lr <= 0, (
         f'--refine-lr {args.refine_lr} learns nothing: give a rate above 0.')
     yield args.refine_epochs > 0 and args.sched == 'plateau' and args.refine_lr is None, (

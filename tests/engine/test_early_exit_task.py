@@ -195,6 +195,18 @@ def test_stock_loads_and_resumes_the_checkpoint(flags, data, tmp_path):
         assert state['epoch'] == 2 and ('task_state' in state) == bool(more)
 
 
+def test_resume_says_what_does_not_fit(data, tmp_path, capsys, caplog):
+    run = run_train(f'{data} {TINY} --early-exit', tmp_path)
+    more = f'{data} {TINY} --epochs 3 --resume {run}/last.pth.tar'
+    assert '--early-exit-stage' in refuse_train(f'{more} --early-exit --early-exit-stage layer2', tmp_path, capsys)
+    assert 'another optimizer than --opt adamw' in refuse_train(f'{more} --opt adamw', tmp_path, capsys)
+    with caplog.at_level('INFO'):
+        plain = run_train(more, tmp_path, 'plain')
+        run_train(f'{data} {TINY} --epochs 4 --early-exit --resume {plain}/last.pth.tar', tmp_path, 'again')
+    assert any('is left behind' in line for line in caplog.messages)
+    assert any('it starts fresh' in line for line in caplog.messages)
+
+
 @pytest.mark.parametrize('flags, sentence', [
     ('--early-exit-weight -1', '--early-exit-weight -1.0 is negative'),
     ('--early-exit --early-exit-stage nine', 'stage nine is none of ResNet: choose'),

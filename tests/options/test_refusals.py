@@ -24,6 +24,9 @@ OURS = [
     ('--cutout --naflex-loader', '--cutout', '--naflex-loader'),
     ('--keep-cut --aug-splits 3', '--keep-cut', '--aug-splits 3', 'drop --aug-splits'),
     ('--cutout --aug-splits 3', '--cutout', '--aug-splits 3', 'drop --aug-splits'),
+    ('--joint-occlusion cutoff --data-dir /tmp', 'cutoff', '--joint-occlusion', 'hide-and-seek, cutout'),
+    ('--keep-cut cutmx', 'cutmx', '--keep-cut', 'cutmix'),  # a close miss, also where no folder is given otherwise
+    ('--refine-epochs 1 --refine-fade 5 --epochs 3', '--refine-fade 5', '3 epochs'),
     ('--keep-cut --cutout', '--keep-cut', '--cutout'),
     ('--keep-cut erase --reprob 0.3 --keep-prob 0.5', '--reprob 0.3', '--keep-prob 0.5'),
     ('--keep-cut cutmix --mixup-prob 0.3 --keep-prob 0.5', '--mixup-prob 0.3', '--keep-prob 0.5'),
