@@ -17,6 +17,7 @@ from timm.utils import distribute_bn, setup_default_logging
 import keepaug
 from keepaug import engine, options
 from keepaug.engine import LoopSettings, train_one_epoch
+from keepaug.watch import open_watch
 
 _logger = logging.getLogger('train')
 parser = options.create_parser()
@@ -40,7 +41,6 @@ def main() -> None:
 
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
-
     args.resume = engine.find_resume(args)
 
     # Where: device, processes, number formats, seed.
@@ -89,13 +89,14 @@ def main() -> None:
     settings = LoopSettings.from_args(args, device, precision, batch_size)
     risks = engine.build_risks(args, loader_train, data_config, settings)
     engine.check_eval_metric(args, task)
-    output_dir, saver = None, None
+    output_dir, saver, watch = None, None, None
     if primary:
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
+        watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)
 
     if start_epoch >= last_epoch:
         _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise --epochs to go on.')
@@ -133,6 +134,8 @@ def main() -> None:
                 engine.write_summary(
                     epoch, train_metrics, eval_metrics, summary, lr=engine.mean_lr(optimizer), extra=extra,
                     log_wandb=args.log_wandb)
+                if watch is not None:
+                    watch.log(epoch, engine.name_metrics(train_metrics, eval_metrics, engine.mean_lr(optimizer), extra))
                 best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
                 if epoch + 1 in args.save_epochs:
                     saver.save_milestone(epoch + 1)

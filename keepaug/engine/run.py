@@ -37,6 +37,21 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
     return output_dir
 
 
+def name_metrics(
+        train_metrics: Mapping[str, float],
+        eval_metrics: Mapping[str, float],
+        lr: float,
+        extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """An epoch's values under the names of `summary.csv`."""
+    return {
+        **{f'train_{name}': value for name, value in train_metrics.items()},
+        **{f'eval_{name}': value for name, value in eval_metrics.items()},
+        'lr': lr,
+        **extra,
+    }
+
+
 def write_summary(
         epoch: int,
         train_metrics: Mapping[str, float],
@@ -53,13 +68,7 @@ def write_summary(
     if not extra:
         update_summary(epoch, train_metrics, eval_metrics, filename, lr=lr, log_wandb=log_wandb)
         return
-    row = {
-        'epoch': epoch,
-        **{f'train_{name}': value for name, value in train_metrics.items()},
-        **{f'eval_{name}': value for name, value in eval_metrics.items()},
-        'lr': lr,
-        **extra,
-    }
+    row = {'epoch': epoch, **name_metrics(train_metrics, eval_metrics, lr, extra)}
     if log_wandb:
         import wandb
         wandb.log(row)

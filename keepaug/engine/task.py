@@ -185,11 +185,15 @@ class AugmentedTask(WrappedTask):
 
     Attributes:
         augment: Callable `(x, target) -> (x, target)`; see `keepaug.augment`.
+        watched: Whether the last training batch is kept.
+        received: That batch as it came in, images and targets.
     """
 
     def __init__(self, task: TrainingTask, augment: Compose):
         super().__init__(task)
         self.augment = augment
+        self.watched = False
+        self.received: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def rows_per_sample(self) -> int:
@@ -199,6 +203,8 @@ class AugmentedTask(WrappedTask):
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.training:
             return self.task(input, target)
+        if self.watched:
+            self.received = input, target
         input, mixed = self.augment(input, target)
         if mixed.ndim == target.ndim:
             return self.task(input, mixed)

@@ -9,6 +9,7 @@ from keepaug.options.keep_paste import add_keep_paste
 from keepaug.options.label_mixing import add_label_mixing
 from keepaug.options.occlusion import add_copies, add_occlusion
 from keepaug.options.refine import add_refine
+from keepaug.options.watch import add_watch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_occlusion(parser)
     add_copies(parser)
     add_refine(parser)
+    add_watch(parser)
 
 
 def tau(text: str) -> float | None:
