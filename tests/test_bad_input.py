@@ -31,7 +31,7 @@ def data(tmp_path_factory):
     ('{data} {TINY} --model-kwargs nonsense=3', ['--model test_resnet', 'nonsense']),
     ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
     ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
-    ('{data} --model mixer_s32_224 --num-classes 3 -b 8 --device cpu --keep-cut --keep-saliency low',
+    ('{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut --keep-saliency low',
      ['--keep-saliency low', '112', 'full']),
 ])
 def test_training_refuses(flags, words, data, tmp_path, capsys):
