@@ -29,8 +29,9 @@ def validate(args) -> OrderedDict:
     """Judges one model; `args` are left as they are.
 
     Returns:
-        `model`, `top1`, `top1_err`, `top5`, `top5_err` (or `map` and F1 scores) in percent, averaged scores if asked for, `param_count` in
-        millions, `img_size` in pixels, `crop_pct`, `interpolation`; under `--early-exit` also the stage its head follows.
+        `model`, `top1`, `top1_err`, `top5`, `top5_err` (or `map` and F1 scores) in percent, averaged scores if asked
+        for, `param_count` in millions, `img_size` in pixels, `crop_pct`, `interpolation`; under `--early-exit` also the
+        stage its head follows.
 
     Raises:
         ValueError: Model, checkpoint or data cannot be used.

@@ -54,7 +54,7 @@ def test_run_without_our_flags_is_stocks(name, mini, tmp_path):
         return
     for got, wanted in zip(numbers, golden['summary'], strict=True):
         # Another processor or library sums in another order, and training spreads the difference: an AMD EPYC is off by
-        # up to 4e-4 in the first epoch's loss and 2e-2 in the second's; 48 validation images then tell nothing any more.
+        # up to 4e-4 in the first epoch's loss and 2e-2 in the second's; 48 validation images then tell nothing more.
         first = wanted['epoch'] == 0
         assert got['train_loss'] == pytest.approx(wanted['train_loss'], rel=1e-3 if first else 4e-2)
         if first and 'eval_loss' in wanted:

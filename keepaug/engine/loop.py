@@ -328,4 +328,5 @@ def describe_metrics(
     names = {'loss': 'Loss', 'top1': 'Acc@1', 'top5': 'Acc@5'}
     now = of_batch.summary()
     return '  '.join(
-        f'{names.get(name, name)}: {now[name]:>7.3f} ({average:>7.3f})' for name, average in evaluator.summary().items())
+        f'{names.get(name, name)}: {now[name]:>7.3f} ({average:>7.3f})'
+        for name, average in evaluator.summary().items())

@@ -90,7 +90,7 @@ def _find(folder: str, *patterns: str) -> list[str]:
 
 
 def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any], bool]:
-    """The model to judge, with the checkpoint's weights, on the CPU; under `--early-exit` its first layers and their head.
+    """The model to judge, with the checkpoint's weights, on the CPU; under `--early-exit` its first layers and head.
 
     Returns:
         Model, data configuration, and whether test-time pooling replaced its head.

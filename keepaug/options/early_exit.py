@@ -10,7 +10,8 @@ def add_early_exit(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('early exit: a classifier after the first stage').add_argument
     add('--early-exit', action='store_true',
         help='train a linear classifier after the first stage beside the model; implied by --keep-saliency early')
-    add('--early-exit-weight', type=float, default=DEFAULTS['early_exit_weight'], metavar='W', help='weight of its loss')
+    add('--early-exit-weight', type=float, default=DEFAULTS['early_exit_weight'], metavar='W',
+        help='weight of its loss')
     add('--early-exit-stage', metavar='STAGE',
         help='stage it follows, by name or number in feature_info; unset: the first that reduces by 4')
 

@@ -73,7 +73,8 @@ def _saliency_on_one_rank(rank: int) -> dict:
     return dict(gradients=[parameter.grad for parameter in model.parameters()])
 
 
-# Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share evenly.
+# Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
+# evenly.
 SCRIPTS = [
     ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
      '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
