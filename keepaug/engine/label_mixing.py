@@ -143,8 +143,9 @@ def _load_weights(teacher: nn.Module, name: str, path: str) -> None:
     try:
         weights = load_state_dict(path)
         missing, unknown = teacher.load_state_dict(weights, strict=False)
-        # What belongs to no classifier must fit: a part of another network attends to nothing.
-        heads = tuple(f'{head}.' for head in classifiers)
+        # What belongs to no classifier must fit: a part of another network attends to nothing. Some classifiers are a
+        # norm or a hidden layer and the last one, which alone is named, of a common parent.
+        heads = tuple(f"{head.rpartition('.')[0] or head}." for head in classifiers)
         strange = [*missing, *(key for key in unknown if not key.startswith(heads))]
         if strange:
             raise RuntimeError(f'{strange[0]} is in one of the two only')

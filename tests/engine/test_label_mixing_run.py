@@ -72,6 +72,16 @@ def test_checkpoint_of_a_sibling(saved, named, tmp_path):
         label_mixing._load_weights(teacher, 'teacher', str(path))
 
 
+def test_checkpoint_whose_classifier_is_more_than_one_layer(tmp_path):
+    """LeViT's has a batch norm before the layer that timm names."""
+    path = tmp_path / 'levit.pth'
+    weights = timm.create_model('levit_128s', num_classes=5).state_dict()
+    torch.save(weights, path)
+    args = _args(f'--attentive-cutmix --attentive-teacher levit_128s --attentive-teacher-checkpoint {path}')
+    teacher = build_teacher(args, channels=3)
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
+
+
 def test_file_that_is_no_checkpoint(data, tmp_path, capsys):
     path = tmp_path / 'no.pth'
     path.write_bytes(b'no')
