@@ -1,11 +1,12 @@
 """From options to the label mixer: stock's mixup and cutmix on the device, or a method of ours."""
+import argparse
 import logging
 from typing import Any
 
 import timm
 import torch
 from timm.data import resolve_input_data_config
-from timm.models import load_state_dict
+from timm.models import load_state_dict, resolve_model_input_args
 from torch import nn
 
 from keepaug.augment import BatchAugment, create_augment
@@ -89,12 +90,11 @@ def _attentive_cutmix(args, model: nn.Module) -> BatchAugment:
     channels = data['input_size'][0]
     settings = dict(teacher=None, teacher_size=None)
     if args.attentive_teacher != 'self':
-        teacher = build_teacher(args, channels)
+        teacher, own = build_teacher(args, channels)
         like = next(model.parameters())
         settings['teacher'] = teacher.to(device=like.device, dtype=like.dtype)
         if getattr(args, 'channels_last', False):
             teacher.to(memory_format=torch.channels_last)
-        own = resolve_input_data_config(teacher)
         settings.update(
             teacher_size=own['input_size'][1:],
             normalisation=tuple(_per_channel(data[name], channels) for name in ('mean', 'std')),
@@ -107,23 +107,28 @@ def _attentive_cutmix(args, model: nn.Module) -> BatchAugment:
         grid=args.attentive_grid, **settings, **_partners(args))
 
 
-def build_teacher(args, channels: int) -> nn.Module:
+def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     """The network that attends, on the CPU: pretrained or from a checkpoint, frozen, without its classifier.
 
-    Without a classifier it does not matter which classes it was trained on.
+    Without a classifier it does not matter which classes it was trained on. Size and normalisation of its images are
+    those of the run that wrote the checkpoint, where that holds the run's arguments.
 
     Args:
         args: Options with `attentive_teacher` and `attentive_teacher_checkpoint`.
         channels: Channels of the images.
 
+    Returns:
+        The teacher, and how images enter it, as timm's data configuration.
+
     Raises:
         ValueError: The weights cannot be had, or are of another model.
     """
     name, path = args.attentive_teacher, args.attentive_teacher_checkpoint
-    if path:
-        check_checkpoint(path, '--attentive-teacher-checkpoint')
+    recorded = _recorded(check_checkpoint(path, '--attentive-teacher-checkpoint')) if path else {}
     try:
-        teacher = timm.create_model(name, pretrained=not path, num_classes=0, in_chans=channels)
+        teacher = timm.create_model(pretrained=not path, **resolve_model_input_args(
+            name, {**recorded, 'in_chans': channels, 'input_size': None},
+            **{**(recorded.get('model_kwargs') or {}), 'num_classes': 0, 'in_chans': channels}))
     except Exception as error:  # whatever a download or a model without weights raises
         reason = first_line(error).split('. ')[0]
         raise ValueError(
@@ -133,7 +138,17 @@ def build_teacher(args, channels: int) -> nn.Module:
         _load_weights(teacher, name, path)
     if getattr(args, 'rank', 0) == 0:
         _logger.info(f'Teacher {name} attends for --attentive-cutmix, from {path or "its pretrained weights"}')
-    return teacher.eval().requires_grad_(False)
+    return teacher.eval().requires_grad_(False), resolve_input_data_config(teacher, args=recorded)
+
+
+def _recorded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the model and the images of its run; nothing where it holds weights alone."""
+    run = checkpoint.get('args')
+    run = vars(run) if isinstance(run, argparse.Namespace) else {}
+    recorded = {name: run[name] for name in ('img_size', 'mean', 'std', 'model_kwargs') if run.get(name)}
+    if run.get('input_size'):
+        recorded['img_size'] = tuple(run['input_size'][1:])
+    return recorded
 
 
 def _load_weights(teacher: nn.Module, name: str, path: str) -> None:

@@ -48,7 +48,7 @@ def checkpoint(tmp_path):
 
 def test_teacher_from_a_checkpoint_of_other_classes(checkpoint):
     args = _args(f'--attentive-cutmix --attentive-teacher test_resnet --attentive-teacher-checkpoint {checkpoint}')
-    teacher = build_teacher(args, channels=3)
+    teacher, _ = build_teacher(args, channels=3)
     weights = torch.load(checkpoint)['state_dict']
     assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
     assert not teacher.training and not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -78,8 +78,22 @@ def test_checkpoint_whose_classifier_is_more_than_one_layer(tmp_path):
     weights = timm.create_model('levit_128s', num_classes=5).state_dict()
     torch.save(weights, path)
     args = _args(f'--attentive-cutmix --attentive-teacher levit_128s --attentive-teacher-checkpoint {path}')
-    teacher = build_teacher(args, channels=3)
+    teacher, _ = build_teacher(args, channels=3)
     assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize('name', ['test_resnet', 'test_vit'])
+def test_teacher_sees_images_as_the_run_that_trained_it(name, data, tmp_path):
+    """Size and normalisation are those of the run, not those its architecture was once pretrained with."""
+    statistics = '--mean 0.1 0.2 0.3 --std 0.4 0.5 0.6'
+    run = run_train(
+        f'{data} {TINY.replace("test_resnet", name)} --epochs 1 --img-size 48 {statistics}', tmp_path, 'teacher')
+    task, _ = _task(
+        f'{statistics} --attentive-cutmix --attentive-teacher {name} '
+        f'--attentive-teacher-checkpoint {run / "last.pth.tar"}')
+    mixer = task.augment.augments[0]
+    assert mixer.teacher_size == (48, 48)
+    assert mixer.rescaling is None, 'both were told the same'
 
 
 def test_file_that_is_no_checkpoint(data, tmp_path, capsys):
