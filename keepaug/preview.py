@@ -192,6 +192,7 @@ def record_batch(args: argparse.Namespace) -> Record:
     # Without the teacher or the criterion of the run: augmentations look at the model alone.
     task = ClassificationTask(model, device=device, dtype=precision.dtype, verbose=False)
     task = keepaug.wrap_task(task, args)
+    engine.tell_progress(task, epoch=1, epochs=2)  # what grows with the training is shown as it is at the end
     source = load_weights(args, task)
     _logger.info(f'Saliency is that of {source}.')
     task.train()

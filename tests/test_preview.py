@@ -54,6 +54,11 @@ def run_preview(tmp_path, monkeypatch):
     return run
 
 
+def test_schedule_shows_as_it_ends(data, run_preview, capsys):
+    run_preview(f'{data} {TINY} --cutmix-variant scheduled --preview-images 6')
+    assert 'CutMixVariant' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_gives_a_sheet(method, data, run_preview, capsys):
     sheet = run_preview(f'{data} {TINY} {METHODS[method]} --preview-images 6')

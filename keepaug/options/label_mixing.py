@@ -8,6 +8,12 @@ from keepaug.augment import CutMixVariant
 
 # What turns a mixer of ours on, and the mixer of stock's whose alpha it takes over.
 MIXERS = {'attentive_cutmix': None, 'cutmix_variant': 'cutmix', 'feature_cutmix': 'cutmix', 'manifold_mixup': 'mixup'}
+# What a flag with an optional value takes. Anything else after it is the path of the data set.
+VALUES = {
+    'attentive_cutmix': 'give a number of patches, such as 6',
+    'feature_cutmix': 'give different stages, such as 0,1,2',
+    'manifold_mixup': 'give different stages, such as 0,1,2',
+}
 TEACHER_ONLY = ('attentive_teacher', 'attentive_teacher_checkpoint', 'attentive_teacher_size', 'attentive_grid')
 PAPERS_TEACHER = 'resnet152'
 PAPERS_FIXED_SIZE = 16
@@ -56,6 +62,8 @@ def check_label_mixing(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     if not on:
         return
     flag = flags[0]
+    yield on[0] in VALUES and bool(args.data and args.data_dir) and not os.path.exists(args.data), (
+        f'{args.data} is neither a folder nor a value of {flag}: {VALUES.get(on[0])}.')
     yield args.keep_cut == 'cutmix', f'{flag} and --keep-cut cutmix both mix labels: choose one.'
     stock = {'mixup': args.mixup > 0, 'cutmix': args.cutmix > 0, 'cutmix_minmax': args.cutmix_minmax is not None}
     for name, mixes in stock.items():

@@ -40,6 +40,10 @@ REFUSED = [
     ('--cutmix-fixed-size 8', '--cutmix-fixed-size 8', '--cutmix-variant fixed'),
     ('--cutmix-variant one-hot --cutmix-fixed-size 8', '--cutmix-fixed-size 8', '--cutmix-variant fixed'),
     ('--cutmix-variant fixed --cutmix-fixed-size 0', '--cutmix-fixed-size 0'),
+    # Read as the path of the data set, of which there is another one.
+    ('--attentive-cutmix six --data-dir /data', 'six', '--attentive-cutmix'),
+    ('--feature-cutmix 1,1 --data-dir /data', '1,1', '--feature-cutmix'),
+    ('--manifold-mixup a,b --data-dir /data', 'a,b', '--manifold-mixup'),
     ('--cutmix-variant fixed --cutmix-fixed-size 40 --img-size 32', '--cutmix-fixed-size 40', 'at most 32'),
 ]
 
