@@ -268,3 +268,11 @@ def test_folder_of_files_that_all_fail_is_no_success(data, run, tmp_path, capsys
     torch.save({'state_dict': {'other.weight': torch.ones(1)}}, tmp_path / 'other.pth')
     said = refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)
     assert 'None of these could be validated' in said
+
+
+def test_an_exported_folder_trains_on(data, run, tmp_path, capsys):
+    folder = tmp_path / 'folder'
+    command.main(['timm', f'{run}/last.pth.tar', '--output', str(folder)])
+    flags = TINY.replace('--model test_resnet', f'--model local-dir:{folder} --pretrained')
+    more = run_train(f'{data} {flags} --epochs 1 --keep-cut --keep-size 8', tmp_path)
+    assert torch.load(more / 'last.pth.tar', weights_only=False)['epoch'] == 0

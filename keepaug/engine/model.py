@@ -31,7 +31,9 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         ValueError: The model cannot be built as asked, or has no number of classes.
     """
     set_kernels(args)
-    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else 3)
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
+    if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
+        in_chans = 3
     if args.initial_checkpoint:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint')
     overlay = {}
@@ -45,14 +47,13 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
     try:
         model_args = resolve_model_input_args(
-            args.model, vars(args), in_chans=in_chans, pretrained_cfg_overlay=overlay or None, **model_kwargs)
+            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
+            pretrained_cfg_overlay=overlay or None, **model_kwargs)
         model = create_model(
             pretrained=args.pretrained,
-            num_classes=args.num_classes,
             drop_rate=args.drop,
             drop_path_rate=args.drop_path,
             drop_block_rate=args.drop_block,
-            global_pool=args.gp,
             bn_momentum=args.bn_momentum,
             bn_eps=args.bn_eps,
             scriptable=args.torchscript,
