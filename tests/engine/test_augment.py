@@ -6,7 +6,7 @@ from torch import nn
 
 import keepaug
 from keepaug import options
-from keepaug.augment import CutMix, Cutout, KeepCut, KeepPaste
+from keepaug.augment import CutMix, Cutout, KeepCut, KeepPaste, Mixup
 
 
 def wrapped(line: str):
@@ -18,10 +18,10 @@ def wrapped(line: str):
 
 @pytest.mark.parametrize('line, kinds, rows', [
     ('--keep-paste --aa rand-m9', [KeepPaste], 2),
-    ('--keep-paste --aa rand-m9 --keep-cut --mixup 0.2', [KeepPaste, KeepCut, CutMix], 2),
+    ('--keep-paste --aa rand-m9 --keep-cut --mixup 0.2', [KeepPaste, KeepCut, Mixup], 2),
     ('--keep-paste --aa rand-m9 --cutout --cutmix 1', [KeepPaste, Cutout, CutMix], 2),
     ('--keep-paste --aa rand-m9 --keep-cut cutmix', [KeepPaste, KeepCut], 2),
-    ('--keep-cut --mixup 0.2', [KeepCut, CutMix], 1),
+    ('--keep-cut --mixup 0.2', [KeepCut, Mixup], 1),
 ])
 def test_order_on_one_batch(line, kinds, rows):
     task = wrapped(line)
