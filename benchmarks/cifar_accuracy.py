@@ -71,12 +71,15 @@ def train(args, arm: str, seed: int, flags: list[str]) -> float:
     """Accuracy in percent after the last epoch of one run."""
     summary = args.runs / f'{arm}-{seed}' / 'summary.csv'
     done = args.runs / f'{arm}-{seed}' / 'done'
+    wanted = ' '.join([args.data_dir, *flags, *ARMS[arm]])
+    if done.exists() and done.read_text() != wanted:
+        sys.exit(f'{done.parent} holds a run with other flags ({done.read_text()}); give another --runs.')
     if not done.exists():
         subprocess.run(
             [sys.executable, 'train.py', '--data-dir', args.data_dir, *flags, *ARMS[arm], '--seed', str(seed),
              '--output', str(args.runs), '--experiment', f'{arm}-{seed}'],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        done.touch()
+        done.write_text(wanted)
     with summary.open() as file:
         return float(list(csv.DictReader(file))[-1]['eval_top1'])
 

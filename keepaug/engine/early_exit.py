@@ -215,6 +215,7 @@ class PlainOptimizer:
     def load_state_dict(self, state: OptimizerState) -> None:
         """Takes the plain model's state, and the head's where the checkpoint just loaded had one."""
         head = self.task.loaded_head_state or split_groups(self.task.optimizer.state_dict())[1]
+        self.task.loaded_head_state = None  # the optimizer holds it from here on
         self.task.optimizer.load_state_dict({
             **state,
             'state': {**state['state'], **head['state']},
