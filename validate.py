@@ -9,6 +9,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 from collections import OrderedDict
 
 import torch
@@ -16,22 +17,27 @@ from timm import create_model
 from timm.utils import random_seed, setup_default_logging
 
 import keepaug  # noqa: F401  registers our networks with timm
-from keepaug import engine, options
+from keepaug import engine, evaluation, options
 from keepaug.engine import validation
-from keepaug.engine.analysis import Analysis, check_analysis, class_names, run_folder
+from keepaug.engine.analysis import Analysis, check_analysis, class_names
+from keepaug.evaluation import Gallery
 
 _logger = logging.getLogger('validate')
 parser = options.create_validate_parser()
 options.add_ours(parser)
 
 
-def validate(args) -> OrderedDict:
+def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     """Judges one model; `args` are left as they are.
+
+    Args:
+        args: Options.
+        gallery: Takes up what the evaluations beyond accuracy find.
 
     Returns:
         `model`, `top1`, `top1_err`, `top5`, `top5_err` (or `map` and F1 scores) in percent, averaged scores if asked
         for, `param_count` in millions, `img_size` in pixels, `crop_pct`, `interpolation`; under `--early-exit` also the
-        stage its head follows.
+        stage its head follows, under `--evaluate` what each evaluation found.
 
     Raises:
         ValueError: Model, checkpoint or data cannot be used.
@@ -43,24 +49,29 @@ def validate(args) -> OrderedDict:
     precision = engine.resolve_precision(args, device)
     random_seed(args.seed)
 
-    model, data_config, pooled = validation.load_model(args, create_model)
-    early_exit = getattr(model, 'place', None)
-    param_count = sum(parameter.numel() for parameter in model.parameters())
+    bare, data_config, pooled = validation.load_model(args, create_model)
+    early_exit = getattr(bare, 'place', None)
+    param_count = sum(parameter.numel() for parameter in bare.parameters())
     _logger.info(f'Model {args.model} created, param count: {param_count}')
-    model.to(device=device, dtype=precision.dtype)
+    bare.to(device=device, dtype=precision.dtype)
     if args.channels_last:
-        model.to(memory_format=torch.channels_last)
-    loader, real_labels = validation.build_loader(args, model, data_config, device, precision.dtype, pooled)
+        bare.to(memory_format=torch.channels_last)
+    dataset, real_labels = validation.build_validation_set(args, data_config)
+
+    def make_loader(images):
+        return validation.build_loader(args, images, bare, data_config, device, precision.dtype, pooled)
+
+    loader = make_loader(dataset)
     valid_labels = validation.read_valid_labels(args.valid_labels, args.num_classes)
-    model = validation.compile_model(args, model)
+    model = validation.compile_model(args, bare)
     if args.num_gpu > 1:
         model = torch.nn.DataParallel(model, device_ids=list(range(args.num_gpu)))
     if not args.naflex_loader:
         validation.warm_up(model, args, data_config, device, precision)
 
+    num_classes = len(valid_labels or range(args.num_classes))
     analysis, analysis_dir = None, getattr(args, 'analysis_dir', '')  # stock's parser does not have it
     if analysis_dir:
-        num_classes = len(valid_labels or range(args.num_classes))
         analysis = Analysis(num_classes, class_names(loader, num_classes), device)
     metrics = validation.measure(
         model, loader, device, precision.dtype, precision.autocast,
@@ -86,20 +97,25 @@ def validate(args) -> OrderedDict:
     if early_exit:
         results['early_exit'] = early_exit
     if analysis is not None:
-        analysis.write(analysis_dir, results)
+        analysis.write(analysis_dir, results, is_primary=validation.rank() == 0)
+    if getattr(args, 'evaluate', None):
+        subject = evaluation.build_subject(
+            args, model, bare, data_config, device, precision, valid_labels, class_names(loader, num_classes))
+        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype)
+        results.update(evaluation.run_evaluations(args, subject, data, gallery))
     return results
 
 
-def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
+def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None) -> list[OrderedDict]:
     """Judges several models or checkpoints, best first; those that fail are left out, Ctrl-C keeps what is done."""
     results = []
     try:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
             if args.analysis_dir:
-                run['analysis_dir'] = run_folder(args.analysis_dir, **run)
+                run['analysis_dir'] = os.path.join(args.analysis_dir, run['label'])
             try:
-                result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=True)
+                result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=True, gallery=gallery)
             except ValueError as error:
                 _logger.error(str(error))
                 continue
@@ -110,10 +126,10 @@ def validate_several(args, runs: list[dict[str, str]]) -> list[OrderedDict]:
     return sorted(results, key=lambda result: result['map' if args.task == 'multilabel' else 'top1'], reverse=True)
 
 
-def validate_with_retry(args, retry: bool) -> OrderedDict:
+def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> OrderedDict:
     """Judges one model, with smaller batches while memory does not suffice."""
     return validation.retry_smaller(
-        lambda batch_size: validate(argparse.Namespace(**{**vars(args), 'batch_size': batch_size})),
+        lambda batch_size: validate(argparse.Namespace(**{**vars(args), 'batch_size': batch_size}), gallery),
         args.batch_size * args.num_gpu, args.model, retry)
 
 
@@ -126,14 +142,17 @@ def main() -> None:
     validation.check_results_file(args.results_file)
     check_analysis(args.analysis_dir, args.real_labels)
     validation.open_exported_folder(args)
+    validation.join_processes(args)
+    gallery = Gallery(args.analysis_dir) if args.evaluate and args.analysis_dir else None
     runs = validation.choose_runs(args)
-    if runs == [{}]:
-        results = validate_with_retry(args, args.retry)
+    if len(runs) == 1 and 'model' not in runs[0]:
+        results = validate_with_retry(argparse.Namespace(**vars(args), **runs[0]), args.retry, gallery)
     else:
-        results = validate_several(args, runs)
-    print(f'--result\n{json.dumps(results, indent=4)}')
-    if args.results_file:
-        validation.write_results(args.results_file, results, args.results_format)
+        results = validate_several(args, runs, gallery)
+    if validation.rank() == 0:
+        print(f'--result\n{json.dumps(results, indent=4)}')
+        if args.results_file:
+            validation.write_results(args.results_file, results, args.results_format)
     if not results:
         raise ValueError('None of these could be validated; the lines above say why.')
 

@@ -83,18 +83,21 @@ class Analysis:
             confusion=confusion.tolist(),
         )
 
-    def write(self, folder: str, results: Mapping[str, Any]) -> None:
+    def write(self, folder: str, results: Mapping[str, Any], is_primary: bool = True) -> None:
         """Writes `analysis.json` with everything, and for spreadsheets and eyes `summary.csv`, `classes.csv`,
         `confusion.csv` and `confusion.png`.
 
         Args:
             folder: Folder to write to; it is made.
             results: Results of the validation, to stand beside.
+            is_primary: Whether this process writes; all of them take part in computing.
 
         Raises:
             ValueError: The folder cannot be written.
         """
         found = self.compute()
+        if not is_primary:
+            return
         summary = {**results, 'ece': found['ece']}
         try:
             os.makedirs(folder, exist_ok=True)
@@ -111,11 +114,6 @@ class Analysis:
         except OSError as error:
             raise ValueError(
                 f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
-
-
-def run_folder(folder: str, model: str, checkpoint: str) -> str:
-    """The folder of one among several runs, by the name of its checkpoint's file, or of its model."""
-    return os.path.join(folder, os.path.basename(checkpoint) or model.replace('/', '_'))
 
 
 def class_names(loader: Any, num_classes: int) -> list[str] | None:

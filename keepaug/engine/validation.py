@@ -1,4 +1,5 @@
 """The parts of a validation: which models to judge, one pass over the data, the file of results."""
+import argparse
 import copy
 import csv
 import glob
@@ -8,7 +9,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from json import JSONDecodeError
 from typing import Any
@@ -24,12 +25,17 @@ from timm.models import (
     reparameterize_model,
     resolve_model_input_args,
 )
-from timm.task.evaluator import ClassificationEvaluator, MultiLabelClassificationEvaluator
-from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, natural_key
+from timm.task.evaluator import (
+    ClassificationEvaluator,
+    MultiLabelClassificationEvaluator,
+    evaluation_sample_limit,
+)
+from timm.utils import AverageMeter, check_batch_size_retry, decay_batch_step, is_distributed_env, natural_key
+from torch.utils.data import Dataset
 
 from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.data import build_dataset
-from keepaug.engine.device import Precision
+from keepaug.engine.device import Precision, open_device
 from keepaug.engine.early_exit import load_early_exit
 from keepaug.engine.loop import describe_metrics, move
 from keepaug.engine.model import script, set_kernels
@@ -53,21 +59,57 @@ def open_exported_folder(args) -> None:
     Raises:
         ValueError: Averaged weights are asked of it.
     """
-    if os.path.isfile(os.path.join(args.checkpoint, 'config.json')) and not _find(args.checkpoint, *CHECKPOINTS):
+    if _is_exported(args.checkpoint):
         if args.use_ema:
             raise ValueError(f'--use-ema has no choice in --checkpoint {args.checkpoint}, which was exported: drop it.')
         args.model, args.checkpoint = f'local-dir:{args.checkpoint}', ''
 
 
-def choose_runs(args) -> list[dict[str, str]]:
-    """What to validate: changes of `model` and `checkpoint` to the options, one entry per run.
+def _is_exported(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, 'config.json')) and not _find(path, *CHECKPOINTS)
+
+
+def choose_runs(args) -> list[dict[str, Any]]:
+    """What to validate: changes of `model` and `checkpoint` to the options, one entry per run, each with a `label`.
 
     A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
-    pretrained models. A single entry without changes is one plain run.
+    pretrained models; those of `--compare` follow. A single entry without changes is one plain run.
 
     Raises:
-        ValueError: The folder holds no checkpoint.
+        ValueError: The folder holds no checkpoint, or one to compare with is none.
     """
+    runs = _chosen_runs(args)
+    if args.compare:
+        runs = [dict(model=args.model, checkpoint=args.checkpoint, **run) for run in runs]
+        runs += [_compared_run(args, path) for path in args.compare]
+    labels = label_runs([run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs])
+    return [dict(run, label=label) for run, label in zip(runs, labels)]
+
+
+def label_runs(paths: Sequence[str]) -> list[str]:
+    """A short name for each of several checkpoints or models: as much of the path's end as tells them apart.
+
+    What stands twice in the list has the same name twice.
+    """
+    parts = [os.path.normpath(path).split(os.sep) for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ['-'.join(part[-length:]) for part in parts]
+        if len(set(labels)) == len(set(paths)):
+            break
+    return labels
+
+
+def _compared_run(args, path: str) -> dict[str, Any]:
+    """The run of a checkpoint of `--compare`, as the architecture it says it is of."""
+    if _is_exported(path):
+        return dict(model=f'local-dir:{path}', checkpoint='')
+    held = check_checkpoint(path, '--compare')
+    trained = vars(held['args']) if isinstance(held.get('args'), argparse.Namespace) else {}
+    known = {name: trained[name] for name in ('model_kwargs', 'num_classes') if trained.get(name) is not None}
+    return {**known, 'model': held.get('arch') or args.model, 'checkpoint': path}
+
+
+def _chosen_runs(args) -> list[dict[str, Any]]:
     if os.path.isdir(args.checkpoint):
         files = _find(args.checkpoint, *CHECKPOINTS) or _find(args.checkpoint, '*.safetensors')
         if not files:
@@ -183,25 +225,38 @@ def check_averaging(args) -> None:
         args.metrics_avg = None
 
 
-def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.device, dtype: torch.dtype,
-                 pooled: bool):
-    """The validation batches and, with `--real-labels`, the judge that knows ImageNet's reassessed labels."""
-    dataset = build_dataset(
+def build_validation_set(args, data_config: dict) -> tuple[Dataset, RealLabelsImagenet | None]:
+    """The validation images and, with `--real-labels`, the judge that knows ImageNet's reassessed labels.
+
+    Raises:
+        ValueError: The images or the labels cannot be used.
+    """
+    dataset = build_split(args, args.split, data_config)
+    if not args.real_labels:
+        return dataset, None
+    try:
+        return dataset, RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
+    except (OSError, AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet\'s '
+            f'validation images ({first_line(error)}).') from error
+
+
+def build_split(args, split: str, data_config: dict) -> Dataset:
+    """The images of a split."""
+    return build_dataset(
         args,
-        args.split,
+        split,
         root=args.data or args.data_dir,  # here the positional path wins, in training --data-dir does
         channels=data_config['input_size'][0],
         num_samples=args.num_samples,
         load_bytes=args.tf_preprocessing,
     )
-    real_labels = None
-    if args.real_labels:
-        try:
-            real_labels = RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
-        except (OSError, AssertionError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f'--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet\'s '
-                f'validation images ({first_line(error)}).') from error
+
+
+def build_loader(args, dataset: Dataset, model: torch.nn.Module, data_config: dict, device: torch.device,
+                 dtype: torch.dtype, pooled: bool):
+    """Batches of a data set in order, resized and cropped for evaluation; in several processes each has its share."""
     common = dict(
         batch_size=args.batch_size,
         interpolation=data_config['interpolation'],
@@ -211,6 +266,7 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
         crop_mode=data_config['crop_mode'],
         crop_border_pixels=args.crop_border_pixels,
         num_workers=args.workers,
+        distributed=world_size() > 1,
         pin_memory=args.pin_mem,
         device=device,
         img_dtype=dtype,
@@ -220,10 +276,37 @@ def build_loader(args, model: torch.nn.Module, data_config: dict, device: torch.
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
         return create_naflex_loader(
             dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False,
-            channels=data_config['input_size'][0], **common
-        ), real_labels
+            channels=data_config['input_size'][0], **common)
     return create_loader(
-        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common), real_labels
+        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common)
+
+
+def world_size() -> int:
+    """Processes that share the images; one unless a launcher started more."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def join_processes(args) -> None:
+    """Joins the processes that a launcher such as torchrun started, each with a device of its own, if it did.
+
+    Raises:
+        ValueError: What is asked for needs all images in one process.
+    """
+    if not is_distributed_env():
+        return
+    whole = [flag for flag, asked in (
+        ('--real-labels', args.real_labels), ('--metrics-avg', args.metrics_avg), ('--naflex-loader', args.naflex_loader),
+    ) if asked]
+    if whole:
+        raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')
+    open_device(args)
+    if args.rank:
+        _logger.setLevel(logging.WARNING)  # what all do is said once
 
 
 def read_valid_labels(path: str, num_classes: int) -> list[int] | None:
@@ -284,6 +367,8 @@ def measure(
     """
     model.eval()
     evaluator = evaluator or ClassificationEvaluator(device=device)
+    # A distributed sampler repeats images so that all processes have as many; the repeated ones come last.
+    left = evaluation_sample_limit(loader)
     of_batch = copy.deepcopy(evaluator)
     predicted, wanted = [], []
     batch_time, start = AverageMeter(), time.time()
@@ -298,6 +383,11 @@ def measure(
                 output = output[0]
             if valid_labels is not None:
                 output = output[:, valid_labels]
+        if left is not None:
+            output, target = output[:left], target[:left]
+            left -= len(target)
+            if not len(target):
+                continue
         if real_labels is not None:
             real_labels.add_result(output)
         try:
@@ -318,7 +408,7 @@ def measure(
                 f'Test: [{batch_idx:>4d}/{len(loader)}]  '
                 f'Time: {batch_time.val:.3f}s ({batch_time.avg:.3f}s, {len(target) / batch_time.avg:>7.2f}/s)  '
                 + describe_metrics(of_batch, evaluator, output, target))
-    metrics = evaluator.compute()
+    metrics = evaluator.compute(distributed=world_size() > 1)
     if real_labels is not None:
         metrics.update(top1=real_labels.get_accuracy(k=1), top5=real_labels.get_accuracy(k=5))
     if average:

@@ -1,7 +1,7 @@
 """The command line as stock timm reads it, on a parser that holds more flags than stock's."""
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class StockFirst:
@@ -33,8 +33,8 @@ class StockFirst:
         """The same command line, with nothing left in it that argparse would read otherwise than stock does."""
         words = list(args)
         end = words.index('--') if '--' in words else len(words)
-        followers = [*words[1:end], None]
-        return [self._spell(word, follower) for word, follower in zip(words[:end], followers)] + words[end:]
+        spelt = [self._spell(word, follower) for word, follower in _pairs(words[:end])]
+        return self._split_lists(spelt) + words[end:]
 
     def _spell(self, word: str, follower: str | None) -> str:
         if not word.startswith('--'):
@@ -45,6 +45,21 @@ class StockFirst:
         if equals or action is None or flag in self.stock or action.nargs != '?' or _reads(action, follower):
             return flag + equals + value
         return f'{flag}={action.const}'
+
+    def _split_lists(self, words: Sequence[str]) -> list[str]:
+        """Gives every value of a newer flag's list of choices the flag anew, so that the list ends where they end."""
+        lists = {
+            flag: action for action in self.newer if action.nargs == '+' and action.choices
+            for flag in action.option_strings}
+        split, flag = [], None
+        for word, follower in _pairs(words):
+            if flag is not None and _reads(lists[flag], word):
+                split.append(f'{flag}={word}')
+                continue
+            flag = word if word in lists and _reads(lists[word], follower) else None
+            if flag is None:
+                split.append(word)
+        return split
 
     def _flag(self, name: str, value: str | None) -> str:
         """The full flag that `name` stands for, given the value that follows it; `name` itself where that is open."""
@@ -65,6 +80,11 @@ def stock_first(parser: argparse.ArgumentParser) -> StockFirst:
     if not isinstance(parser.parse_known_args, StockFirst):
         parser.parse_known_args = StockFirst(parser)
     return parser.parse_known_args
+
+
+def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str | None]]:
+    """Each word with the one behind it."""
+    return zip(words, [*words[1:], None])
 
 
 def _reads(action: argparse.Action, text: str | None) -> bool:

@@ -21,6 +21,7 @@ from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
+from keepaug.options.evaluation import check_evaluation
 from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.label_mixing import check_label_mixing, label_mixers
 from keepaug.options.newer import check_newer, check_task, name_loss
@@ -113,7 +114,7 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: one sentence for the user.
     """
-    _refuse(_complete(args), (_device, _dtypes, _interpolation, _kernels, check_task, check_early_exit_of))
+    _refuse(_complete(args), (_device, _dtypes, _interpolation, _kernels, check_task, check_early_exit_of, check_evaluation))
 
 
 @functools.cache

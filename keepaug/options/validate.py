@@ -3,6 +3,7 @@ import argparse
 
 from keepaug.options import shared
 from keepaug.options.argv import stock_first
+from keepaug.options.evaluation import add_evaluation
 from keepaug.options.newer import add_task
 
 
@@ -27,6 +28,7 @@ def add_ours(parser: argparse.ArgumentParser) -> None:
         help='folder to write calibration error, accuracy per class and confusion matrix to')
     add('--early-exit', action='store_true',
         help="judge the checkpoint's early head, through the layers before it only")
+    add_evaluation(parser)
 
 
 def _dataset(parser: argparse.ArgumentParser) -> None:

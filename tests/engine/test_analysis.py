@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from keepaug.engine.analysis import BINS, Analysis, check_analysis, class_names, run_folder
+from keepaug.engine.analysis import BINS, Analysis, check_analysis, class_names
 
 RESULTS = dict(model='net', top1=60., top5=100.)
 
@@ -113,5 +113,3 @@ def test_names():
                 class_to_idx = dict(dog=1, cat=0)
     assert class_names(Loader, 2) == ['cat', 'dog']
     assert class_names(Loader, 3) is None and class_names(object(), 2) is None
-    assert run_folder('out', 'resnet50', 'run/last.pth.tar') == 'out/last.pth.tar'
-    assert run_folder('out', 'hf-hub:timm/resnet50', '') == 'out/hf-hub:timm_resnet50'

@@ -1,0 +1,87 @@
+"""How far the accuracy falls when each image takes one small step against the model (CutMix, Table 11)."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from keepaug.evaluation.data import Batches
+from keepaug.evaluation.report import Panel, Report
+from keepaug.evaluation.subject import Subject
+from keepaug.functional.saliency import GRADIENT_SCALE
+
+
+# Steps of the curve, as shares of the one that is asked for; the gradient is the same for all.
+SHARES = (0., 0.25, 0.5, 0.75, 1.)
+
+
+def fgsm(subject: Subject, batches: Batches, eps: float = 8.) -> Report:
+    """Top-1 and top-5 accuracy under a white-box attack by the fast gradient sign method.
+
+    Goodfellow et al. 2015, Explaining and Harnessing Adversarial Examples: pixels + eps * sign of the loss's gradient.
+
+    Args:
+        subject: Classifier.
+        batches: Validation images.
+        eps: Step of every pixel and channel in units of 1/255.
+
+    Returns:
+        `top1` and `top5` of the attacked images, `clean_top1` and `clean_top5` of the same images as they are.
+    """
+    hits = torch.zeros(len(SHARES), 2, dtype=torch.float64, device=subject.device)
+    images = torch.zeros((), dtype=torch.float64, device=subject.device)
+    for x, target, _ in batches:
+        direction = loss_direction(subject, x, target)
+        with torch.no_grad():
+            for row, share in zip(hits, SHARES):
+                row += count_hits(subject.logits(step(subject, x, direction, share * eps / 255)), target)
+        images += len(target)
+    images = subject.total(images).item()
+    accuracy = (100 * subject.total(hits) / max(images, 1)).tolist()
+    (clean_top1, clean_top5), *_, (top1, top5) = accuracy
+    return Report(
+        'fgsm',
+        values=dict(top1=top1, top5=top5, clean_top1=clean_top1, clean_top5=clean_top5),
+        settings=dict(eps=f'{eps:g}/255', images=int(images)),
+        note='One white-box step in pixel space, clipped to the range of pixels; it bounds robustness from above only: '
+             'a model that hides its gradient looks robust and is not.',
+        panels=[Panel('FGSM', 'step in 1/255', 'accuracy in %', {
+            name: ([share * eps for share in SHARES], list(column))
+            for name, column in zip(('top-1', 'top-5'), zip(*accuracy))})],
+    )
+
+
+def loss_direction(subject: Subject, x: Tensor, target: Tensor) -> Tensor:
+    """Sign (B, C, H, W) of the gradient of the cross entropy with respect to images, which is that of their pixels.
+
+    Args:
+        subject: Classifier.
+        x: Images (B, C, H, W), normalised.
+        target: Class indices (B,).
+    """
+    x = x.detach().float().requires_grad_()
+    with torch.enable_grad():
+        loss = F.cross_entropy(subject.logits(x), target, reduction='sum')
+        gradient, = torch.autograd.grad(GRADIENT_SCALE * loss, x)  # scaled: nothing vanishes in half precision
+    return gradient.sign()
+
+
+def step(subject: Subject, x: Tensor, direction: Tensor, eps: float) -> Tensor:
+    """Images moved by `eps`, in pixels of [0, 1], which they do not leave; none of them moves at 0.
+
+    Args:
+        subject: Classifier.
+        x: Images (B, C, H, W), normalised.
+        direction: Signs (B, C, H, W).
+        eps: Step.
+
+    Returns:
+        Normalised images in float32.
+    """
+    if not eps:
+        return x.float()
+    return subject.normalise((subject.to_pixels(x) + eps * direction).clamp(0, 1))
+
+
+def count_hits(logits: Tensor, target: Tensor) -> Tensor:
+    """How many labels (B,) are the largest of the logits (B, K), and how many among the five largest: (2,)."""
+    ranked = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
+    return torch.stack([ranked[:, 0].sum(), ranked.sum()])

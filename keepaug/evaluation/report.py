@@ -1,0 +1,158 @@
+"""What an evaluation found, and how it is told: columns of results, a line of the log, a file, a picture."""
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image
+
+# Digits that are written behind the point; percentages of a million images need four.
+DIGITS = 4
+WIDTH = 6.4  # inches of a panel, and matplotlib's own default
+HEIGHT = 4.8
+DOTS = 120  # per inch
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A diagram.
+
+    Attributes:
+        title: What is shown.
+        xlabel: What runs to the right, with its unit.
+        ylabel: What runs up, with its unit.
+        curves: Places and values by label.
+        yscale: 'linear' or 'log'.
+    """
+    title: str
+    xlabel: str
+    ylabel: str
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    yscale: str = 'linear'
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one evaluation found out about one classifier.
+
+    Attributes:
+        evaluation: Its name, such as 'fgsm'.
+        values: Numbers by name; in percent unless the name says otherwise.
+        settings: What was measured with and on, such as the number of images.
+        note: The convention behind the numbers, and its trap.
+        panels: Diagrams.
+        picture: A contact sheet, or None.
+    """
+    evaluation: str
+    values: Mapping[str, float]
+    settings: Mapping[str, Any]
+    note: str
+    panels: Sequence[Panel] = ()
+    picture: Image.Image | None = field(default=None, compare=False)
+
+    def columns(self) -> dict[str, float]:
+        """The values as columns of a row of results, each behind the evaluation's name."""
+        prefix = self.evaluation.replace('-', '_')
+        return {f'{prefix}_{name}': round(value, DIGITS) for name, value in self.values.items()}
+
+    def describe(self) -> str:
+        """The values, settings and note as a line of the log."""
+        values = ', '.join(f'{name} {round(value, DIGITS):g}' for name, value in self.values.items())
+        settings = ', '.join(f'{name} {value}' for name, value in self.settings.items())
+        return f'{self.evaluation}: {values} ({settings}). {self.note}'
+
+
+class Gallery:
+    """The reports of several classifiers, written side by side.
+
+    Args:
+        folder: Where to write.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self.reports: dict[str, dict[str, Report]] = {}
+
+    def add(self, subject: str, report: Report) -> None:
+        """Takes up a report and writes all of its evaluation, so that a run that is cut short leaves what it has.
+
+        Args:
+            subject: Name of the classifier.
+            report: What was found out about it.
+
+        Raises:
+            ValueError: The folder cannot be written.
+        """
+        reports = self.reports.setdefault(report.evaluation, {})
+        reports[subject] = report
+        path = os.path.join(self.folder, report.evaluation)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with open(path + '.json', 'w') as file:
+                json.dump({name: _plain(report) for name, report in reports.items()}, file, indent=4)
+            picture = draw(reports)
+            if picture is not None:
+                picture.save(path + '.png')
+        except OSError as error:
+            raise ValueError(
+                f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.') from error
+
+
+def draw(reports: Mapping[str, Report]) -> Image.Image | None:
+    """One picture of an evaluation: its diagrams with the curves of every classifier, then the contact sheets.
+
+    Args:
+        reports: What the evaluation found, by classifier.
+
+    Returns:
+        The picture, or None where there is nothing to see.
+    """
+    parts = [_draw_panels(reports)] if any(report.panels for report in reports.values()) else []
+    parts += [report.picture for report in reports.values() if report.picture is not None]
+    if not parts:
+        return None
+    whole = Image.new('RGB', (max(part.width for part in parts), sum(part.height for part in parts)), 'white')
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
+
+
+def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
+    """Diagrams beside each other; those of one title share their axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    titles = list(dict.fromkeys(panel.title for report in reports.values() for panel in report.panels))
+    figure = Figure(figsize=(WIDTH * len(titles), HEIGHT), dpi=DOTS, layout='constrained')
+    canvas = FigureCanvasAgg(figure)
+    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
+        for name, report in reports.items():
+            for panel in report.panels:
+                if panel.title != title:
+                    continue
+                axes.set(title=title, xlabel=panel.xlabel, ylabel=panel.ylabel, yscale=panel.yscale)
+                for label, (places, values) in panel.curves.items():
+                    who = [name] if len(reports) > 1 else []
+                    axes.plot(places, values, label=', '.join([*who, label]), marker='.' if len(places) < 30 else None)
+        # A class or a folder may be called $5: no mathematics.
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)
+    canvas.draw()
+    return Image.fromarray(_rgb(canvas))
+
+
+def _rgb(canvas):
+    import numpy as np
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    """The report as JSON can hold it."""
+    return dict(
+        values={name: round(value, DIGITS) for name, value in report.values.items()},
+        settings=dict(report.settings),
+        note=report.note,
+        panels=[asdict(panel) for panel in report.panels],
+    )

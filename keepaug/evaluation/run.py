@@ -1,0 +1,102 @@
+"""From the flags of validate.py to the evaluations they name."""
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.data import ImageDataset
+from timm.data.loader import adapt_to_chs
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from keepaug.engine import validation
+from keepaug.engine.data import NamedFailures
+from keepaug.engine.device import Precision
+from keepaug.engine.loop import move
+from keepaug.evaluation.data import Data
+from keepaug.evaluation.fgsm import fgsm
+from keepaug.evaluation.report import Gallery, Report
+from keepaug.evaluation.subject import Subject
+
+_logger = logging.getLogger('validate')
+
+# By the name that `--evaluate` knows it by: what it reads of the flags, and of which images.
+EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
+    'fgsm': lambda args, subject, data: fgsm(subject, data.validation('fgsm'), args.fgsm_eps),
+}
+
+
+def run_evaluations(args, subject: Subject, data: Data, gallery: Gallery | None = None) -> dict[str, float]:
+    """Runs the evaluations of `--evaluate` in their order.
+
+    Returns:
+        What they found, as columns of a row of results.
+
+    Raises:
+        ValueError: An evaluation is impossible for this model or these images, or a picture cannot be written.
+    """
+    columns = {}
+    for name in dict.fromkeys(args.evaluate):
+        report = EVALUATIONS[name](args, subject, data)
+        columns.update(report.columns())
+        if subject.rank == 0:
+            _logger.info(report.describe())
+            if gallery is not None:
+                gallery.add(subject.name, report)
+    return columns
+
+
+def build_subject(
+        args, model: nn.Module, bare: nn.Module, data_config: dict[str, Any], device: torch.device,
+        precision: Precision, classes: list[int] | None, names: list[str] | None) -> Subject:
+    """The classifier that validate.py has loaded."""
+    mean, std = (
+        torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=device).view(1, -1, 1, 1)
+        for key in ('mean', 'std'))
+    return Subject(
+        getattr(args, 'label', args.model), model.eval(), bare.eval(), mean, std,
+        dtype=precision.dtype,
+        autocast=precision.autocast,
+        classes=classes,
+        names=names,
+        seed=args.seed,
+        rank=validation.rank(),
+        world_size=validation.world_size(),
+    )
+
+
+def build_data(
+        args, dataset: Dataset, make_loader: Callable[[Dataset], Any], data_config: dict[str, Any],
+        device: torch.device, dtype: torch.dtype) -> Data:
+    """The images that the flags name.
+
+    Raises:
+        ValueError: Single images cannot be asked of the data set.
+    """
+    if isinstance(dataset, IterableDataset):
+        raise ValueError(
+            f'--evaluate asks for single images, which --dataset {args.dataset} cannot give: name a data set with '
+            'random access, such as an image folder.')
+
+    def open_folder(path: str) -> Dataset:
+        try:
+            return NamedFailures(ImageDataset(path, input_img_mode=args.input_img_mode or 'RGB'))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f'The folder {path} holds no images; name one that does.') from error
+
+    def place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        x, target = move(x, device, dtype), target.to(device)
+        return x.contiguous(memory_format=torch.channels_last) if args.channels_last else x, target
+
+    return Data(
+        dataset,
+        make_loader,
+        open_training=lambda: validation.build_split(args, 'train', data_config),
+        open_folder=open_folder,
+        place=place,
+        samples=args.eval_samples,
+        seed=args.seed,
+        log_interval=args.log_freq,
+        rank=validation.rank(),
+        world_size=validation.world_size(),
+    )

@@ -1,0 +1,37 @@
+"""The flags of the evaluations beyond accuracy, and what they refuse."""
+import argparse
+import importlib.util
+import os
+from collections.abc import Iterable
+
+EVALUATIONS = ('localization', 'fgsm', 'occlusion', 'in-between', 'ood', 'risk', 'spectrum')
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('evaluations beyond accuracy').add_argument
+    add('--evaluate', action='extend', nargs='+', choices=EVALUATIONS, metavar='NAME',
+        help=f'what to measure after the plain pass: {", ".join(EVALUATIONS)}')
+    add('--eval-samples', type=int, metavar='N', help='evaluate on so many images, a seeded choice; unset: all')
+    add('--compare', nargs='+', default=[], metavar='CKPT',
+        help='further checkpoints to judge, and to draw in the same pictures; their own architecture where they name it')
+    add('--fgsm-eps', type=float, default=8., metavar='N', help="step of the FGSM attack in 1/255 of the pixels' range")
+
+
+def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
+    """Rows of what `--evaluate` and `--compare` refuse."""
+    if not hasattr(args, 'evaluate'):  # stock's parser alone
+        return
+    for path in args.compare:
+        yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
+    if not args.evaluate:
+        yield bool(args.eval_samples), '--eval-samples chooses images for --evaluate: name what to evaluate.'
+        return
+    asked = f'--evaluate {" ".join(args.evaluate)}'
+    missing = [name for name in ('torchmetrics', 'scipy', 'matplotlib') if importlib.util.find_spec(name) is None]
+    yield bool(missing), f'{asked} needs {" and ".join(missing)}: pip install keepaug[eval].'
+    yield args.eval_samples is not None and args.eval_samples < 1, (
+        f'--eval-samples {args.eval_samples} must be at least 1; leave it out for all images.')
+    yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
+    yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
+    yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
+    yield not args.fgsm_eps >= 0, f'--fgsm-eps {args.fgsm_eps:g} must not be negative.'

@@ -1,0 +1,104 @@
+"""FGSM against a linear classifier, whose attack is known by hand, and against a slow loop."""
+import pytest
+import timm
+import torch
+from torch import nn
+
+from keepaug.evaluation.fgsm import SHARES, count_hits, fgsm, loss_direction, step
+from tests.evaluation.subjects import make_batches, make_subject
+
+
+class Difference(nn.Module):
+    """Two classes: the second wins where the mean over the image is above 0."""
+
+    def forward(self, x):
+        mean = x.mean((1, 2, 3))
+        return torch.stack([-mean, mean], 1)
+
+
+@pytest.fixture
+def photographs():
+    torch.manual_seed(0)
+    return torch.rand(10, 3, 32, 32).sub(0.5).div(0.25), torch.randint(10, (10,))
+
+
+def network(**changes):
+    torch.manual_seed(1)
+    return make_subject(timm.create_model('test_resnet', num_classes=10), **changes)
+
+
+def test_a_step_against_a_mean():
+    # Pixels 0.55 are of the second class; 12/255 below 0.508 they are of the first.
+    subject = make_subject(Difference())
+    x = subject.normalise(torch.full((4, 3, 2, 2), 0.55))
+    target = torch.tensor([1, 1, 1, 0])
+    found = {eps: fgsm(subject, make_batches(x, target), eps).values for eps in (0, 12, 13)}
+    assert found[0]['top1'] == found[12]['top1'] == 75  # the last one moves up, away from its label, too
+    assert found[13]['top1'] == 0
+    assert found[13]['clean_top1'] == 75 and found[13]['top5'] == 100
+
+
+def test_pixels_stay_in_their_range():
+    subject = make_subject(Difference())
+    pixels = torch.tensor([0., 0.01, 0.5, 0.99, 1.]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    x = subject.normalise(pixels)
+    up = subject.to_pixels(step(subject, x, torch.ones_like(x), 8 / 255))
+    torch.testing.assert_close(up, (pixels + 8 / 255).clamp(max=1))
+    down = subject.to_pixels(step(subject, x, -torch.ones_like(x), 8 / 255))
+    torch.testing.assert_close(down, (pixels - 8 / 255).clamp(min=0))
+
+
+def test_no_step_is_the_clean_accuracy(photographs):
+    x, target = photographs
+    subject = network()
+    with torch.no_grad():
+        right = (subject.model(x).argmax(1) == target).double().mean().item()
+    values = fgsm(subject, make_batches(x, target), eps=0).values
+    assert values['top1'] == values['clean_top1'] == pytest.approx(100 * right)
+
+
+def test_as_one_image_at_a_time(photographs):
+    x, target = photographs
+    subject = network()
+    hits = 0
+    for image, label in zip(x, target):
+        pixels = (image * 0.25 + 0.5)[None].requires_grad_()
+        loss = -subject.model((pixels - 0.5) / 0.25).log_softmax(1)[0, label]
+        loss.backward()
+        attacked = (pixels + 8 / 255 * pixels.grad.sign()).clamp(0, 1)
+        hits += subject.model((attacked - 0.5) / 0.25).argmax() == label
+    for batch_size in (1, 3, 10):
+        assert fgsm(subject, make_batches(x, target, batch_size)).values['top1'] == pytest.approx(10 * hits)
+
+
+def test_the_curve_runs_from_clean_to_attacked(photographs):
+    x, target = photographs
+    report = fgsm(network(), make_batches(x, target), eps=16)
+    places, values = report.panels[0].curves['top-1']
+    assert places == [16 * share for share in SHARES]
+    assert (values[0], values[-1]) == (report.values['clean_top1'], report.values['top1'])
+
+
+def test_a_small_gradient_does_not_vanish_in_half_precision():
+    class Faint(Difference):
+        def forward(self, x):
+            return super().forward(x * 1e-4)
+
+    subject = make_subject(Faint().half(), dtype=torch.float16)
+    x = torch.zeros(1, 3, 64, 64)
+    assert loss_direction(subject, x, torch.tensor([1])).abs().min() == 1
+
+
+def test_weights_are_left_alone(photographs):
+    x, target = photographs
+    subject = network()
+    before = {name: value.clone() for name, value in subject.bare.state_dict().items()}
+    fgsm(subject, make_batches(x, target))
+    assert all(torch.equal(before[name], value) for name, value in subject.bare.state_dict().items())
+    assert all(parameter.grad is None for parameter in subject.bare.parameters())
+
+
+def test_hits():
+    logits = torch.tensor([[3., 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4]])
+    assert count_hits(logits, torch.tensor([0, 1, 5])).tolist() == [1, 2]
+    assert count_hits(logits[:, :3], torch.tensor([0, 0, 2])).tolist() == [1, 3]
