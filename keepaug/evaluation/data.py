@@ -24,7 +24,7 @@ class Batches:
         loader: Its batches, in the order of `numbers`, every `world_size`-th one from `rank` on.
         numbers: The images' numbers in the data set.
         place: Brings a batch to the device.
-        what: Who goes through them, for the log.
+        what: Who goes through them, for the log; empty for no lines.
         log_interval: Batches between log lines.
         rank: This process.
         world_size: Processes that share the images.
@@ -63,7 +63,7 @@ class Batches:
             x, target = self.place(x, target)
             yield x[:len(numbers)], target[:len(numbers)], numbers
             done += len(numbers)
-            if self.rank == 0 and (position % self.log_interval == 0 or position + 1 == len(self)):
+            if self.what and self.rank == 0 and (position % self.log_interval == 0 or position + 1 == len(self)):
                 rate = done * self.world_size / (time.time() - start)
                 _logger.info(f'{self.what}: [{position + 1:>4d}/{len(self)}]  {rate:>7.2f} images/s')
 
@@ -109,6 +109,12 @@ class Data:
         """Validation images, for the evaluation named `what`."""
         return self._batches(self.dataset, what)
 
+    def partners(self) -> Batches:
+        """The images of `validation` in another order, for pairs with those."""
+        numbers = choose(len(self.dataset), self.samples, self.seed)
+        order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(self.seed))
+        return self._batches(self.dataset, '', [numbers[place] for place in order.tolist()])
+
     def training(self, what: str) -> Batches:
         """Training images, resized and cropped as in validation."""
         return self._batches(self.open_training(), what)
@@ -121,8 +127,9 @@ class Data:
         """
         return self._batches(self.open_folder(path), what)
 
-    def _batches(self, dataset: Dataset, what: str) -> Batches:
-        numbers = choose(len(dataset), self.samples, self.seed)
+    def _batches(self, dataset: Dataset, what: str, numbers: Sequence[int] | None = None) -> Batches:
+        if numbers is None:
+            numbers = choose(len(dataset), self.samples, self.seed)
         # A copy, for the loader gives the set a transform.
         loader = self.make_loader(Selection(copy.copy(dataset), numbers))
         return Batches(dataset, loader, numbers, what=what, **self.of_batches)

@@ -15,6 +15,8 @@ from keepaug.engine.device import Precision
 from keepaug.engine.loop import move
 from keepaug.evaluation.data import Data
 from keepaug.evaluation.fgsm import fgsm
+from keepaug.evaluation.in_between import in_between
+from keepaug.evaluation.occlusion import occlusion
 from keepaug.evaluation.report import Gallery, Report
 from keepaug.evaluation.subject import Subject
 
@@ -23,6 +25,8 @@ _logger = logging.getLogger('validate')
 # By the name that `--evaluate` knows it by: what it reads of the flags, and of which images.
 EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
     'fgsm': lambda args, subject, data: fgsm(subject, data.validation('fgsm'), args.fgsm_eps),
+    'occlusion': lambda args, subject, data: occlusion(subject, data.validation('occlusion')),
+    'in-between': lambda args, subject, data: in_between(subject, data.validation('in-between'), data.partners()),
 }
 
 

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keepaug.functional.masks import cells_to_mask
 from keepaug.functional.saliency import in_eval_mode, run_detached
 
 # What classes of norm layers are called, in torch and timm: those over the channels of one place, and others.
@@ -103,11 +104,4 @@ def top_patches_mask(scores: Tensor, n: int, size: tuple[int, int]) -> Tensor:
     flat = scores.flatten(1).float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     best = flat.topk(n, dim=1).indices
     cells = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, True).view(batch, rows, columns)
-    y, x = (_cell_of_pixels(edge, count, scores.device) for edge, count in zip(size, (rows, columns)))
-    return cells[:, y][:, :, x][:, None]
-
-
-def _cell_of_pixels(edge: int, count: int, device: torch.device) -> Tensor:
-    """Index (edge,) of the cell each pixel lies in, for lines at `i * edge // count`."""
-    lines = torch.arange(1, count, device=device) * edge // count
-    return torch.searchsorted(lines, torch.arange(edge, device=device), right=True)
+    return cells_to_mask(cells, size)

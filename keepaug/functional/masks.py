@@ -70,6 +70,21 @@ def hide_and_seek_mask(
     removed = draw.uniform(batch, grid, grid, device=device, generator=generator) >= keep_patch
     if keep_image > 0.:
         removed &= draw.uniform(batch, 1, 1, device=device, generator=generator) >= keep_image
-    # Pixel y belongs to the last cell whose line i * H // grid is at most y.
-    rows, cols = (((torch.arange(edge, device=device) + 1) * grid - 1) // edge for edge in size)
-    return removed[:, rows][:, :, cols][:, None]
+    return cells_to_mask(removed, size)
+
+
+def cells_to_mask(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells of a grid as pixels.
+
+    Args:
+        cells: bool (B, h, w).
+        size: Image (H, W); the grid's lines lie at i * H // h and i * W // w.
+
+    Returns:
+        bool (B, 1, H, W).
+    """
+    # Pixel y belongs to the last cell whose line i * H // h is at most y.
+    rows, cols = (
+        ((torch.arange(edge, device=cells.device) + 1) * count - 1) // edge
+        for edge, count in zip(size, cells.shape[1:]))
+    return cells[:, rows][:, :, cols][:, None]

@@ -174,8 +174,22 @@ def inside_boxes(
     Returns:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
     """
-    u = draw.uniform(2, len(sizes), device=sizes.device, generator=generator)
-    y0, x0 = ((place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), u, size))
+    return boxes_at(draw.uniform(len(sizes), 2, device=sizes.device, generator=generator), sizes, size)
+
+
+def boxes_at(places: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes inside the image, from the first place that is to the last.
+
+    Args:
+        places: (B, 2) in [0, 1), down and across: shares of the way.
+        sizes: int64 (B, 2): height and width, at most the image's.
+        size: Image (H, W).
+
+    Returns:
+        int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
+    """
+    y0, x0 = (
+        (place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), places.unbind(1), size))
     return torch.stack([x0, y0, x0 + sizes[:, 1], y0 + sizes[:, 0]], dim=1)
 
 

@@ -1,0 +1,74 @@
+"""What evaluations found, in files and pictures; and the images they ask for."""
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from keepaug.evaluation import Gallery, Panel, Report
+from keepaug.evaluation.data import Batches, choose
+from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
+
+PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.])})
+
+
+def report(**changes):
+    return Report(**{**dict(evaluation='in-between', values={'auc': 12.345678}, settings={'images': 7}, note='Why.'),
+                     **changes})
+
+
+def test_a_row_and_a_line():
+    assert report().columns() == {'in_between_auc': 12.3457}
+    assert report().describe() == 'in-between: auc 12.3457 (images 7). Why.'
+
+
+def test_two_subjects_in_one_file_and_one_picture(tmp_path):
+    gallery = Gallery(str(tmp_path / 'new'))
+    gallery.add('a', report(panels=[PANEL]))
+    gallery.add('b', report(panels=[PANEL, Panel('another', 'x', 'y', {'c': ([1], [1])}, yscale='log')]))
+    gallery.add('b', report(evaluation='ood'))
+    found = json.loads((tmp_path / 'new' / 'in-between.json').read_text())
+    assert list(found) == ['a', 'b'] and found['a']['values'] == {'auc': 12.3457}
+    assert found['b']['panels'][0]['curves'] == {'of one': [[0, 1], [0.5, 2.]]}
+    assert Image.open(tmp_path / 'new' / 'in-between.png').size == (round(2 * WIDTH * DOTS), round(HEIGHT * DOTS))
+    assert not (tmp_path / 'new' / 'ood.png').exists()  # nothing to see
+
+
+def test_sheets_stand_below_diagrams():
+    sheet = Image.new('RGB', (300, 50), 'red')
+    alone = draw({'a': report(picture=sheet)})
+    assert alone.size == (300, 50)
+    whole = draw({'a': report(panels=[PANEL], picture=sheet), 'b': report(panels=[PANEL])})
+    assert whole.height == round(HEIGHT * DOTS) + 50 and whole.getpixel((0, whole.height - 1)) == (255, 0, 0)
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match='--analysis-dir .*choose another'):
+        Gallery(str(tmp_path / 'file')).add('a', report())
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 7
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_each_image_once_over_all_processes(world_size):
+    numbers, seen = [10, 11, 12, 13, 14, 15, 16], []
+    for rank in range(world_size):
+        mine = [numbers[i % 7] for i in range(rank, -(-7 // world_size) * world_size, world_size)]  # as timm pads
+        batches = [(torch.tensor(part), torch.tensor(part)) for part in (mine[:2], mine[2:4], mine[4:6], mine[6:]) if part]
+        for x, target, found in Batches(
+                Numbers(), batches, numbers, lambda *batch: batch, 'test', rank=rank, world_size=world_size):
+            assert x.tolist() == target.tolist() == found
+            seen += found
+    assert sorted(seen) == numbers
+
+
+def test_a_choice_is_seeded_and_not_the_first():
+    assert list(choose(5, None, 0)) == list(choose(5, 9, 0)) == [0, 1, 2, 3, 4]
+    chosen = choose(1000, 20, 0)
+    assert chosen == choose(1000, 20, 0) and chosen == sorted(set(chosen)) and len(chosen) == 20
+    assert chosen != choose(1000, 20, 1) and max(chosen) > 500

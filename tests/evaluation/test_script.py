@@ -1,0 +1,148 @@
+"""validate.py --evaluate on checkpoints of a run: rows, files, processes, refusals."""
+import csv
+import json
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+from PIL import Image
+
+import validate
+from keepaug.evaluation.run import EVALUATIONS
+from keepaug.options.evaluation import EVALUATIONS as NAMES
+from tests.scripts import TINY, refuse_validate, run_train, write_images
+
+COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 5 --log-freq 1'
+
+# What an evaluation needs beside the validation images.
+EXTRA = {}
+# Those that draw.
+SEEDED = ('occlusion', 'in-between')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(scope='module')
+def runs(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp('runs')
+    return [run_train(f'{data} {TINY} --epochs 1 --seed {seed}', output, f'run{seed}') for seed in (1, 2)]
+
+
+def _validate(flags: str, capsys):
+    capsys.readouterr()
+    with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
+            mock.patch.object(validate, 'setup_default_logging'):
+        validate.main()
+    return json.loads(capsys.readouterr().out.partition('--result\n')[2])
+
+
+def test_every_name_has_its_evaluation():
+    assert set(EVALUATIONS) == set(NAMES)
+
+
+@pytest.mark.parametrize('name', EVALUATIONS)
+def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
+    rows = _validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar --evaluate {name} '
+        f'--analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv {EXTRA.get(name, "").format(data=data)}',
+        capsys)
+    prefix = name.replace('-', '_')
+    assert {row['checkpoint'] for row in rows} == {f'{run}/last.pth.tar' for run in runs}
+    columns = [column for column in rows[0] if column.startswith(prefix + '_')]
+    assert columns and all(isinstance(row[column], (int, float)) for row in rows for column in columns)
+    with open(tmp_path / 'rows.csv', newline='') as file:
+        written = list(csv.DictReader(file))
+    assert [row[columns[0]] for row in written] == [str(row[columns[0]]) for row in rows]
+    found = json.loads((tmp_path / 'out' / f'{name}.json').read_text())
+    assert set(found) == {'run1-last.pth.tar', 'run2-last.pth.tar'}
+    assert all(report['note'] and report['settings'] for report in found.values())
+    assert Image.open(tmp_path / 'out' / f'{name}.png').width > 100
+    # Each keeps its own confusion beside the common pictures.
+    assert (tmp_path / 'out' / 'run2-last.pth.tar' / 'confusion.png').exists()
+
+
+def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
+    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
+    first, again = _validate(flags, capsys), _validate(flags + ' -b 3 -j 2', capsys)
+    assert first == again
+    other = _validate(flags + ' --seed 7', capsys)
+    assert first['top1'] == other['top1'] and first != other
+
+
+def test_options_that_change_how_it_computes(data, runs, capsys):
+    plain = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm'
+    expected = _validate(plain, capsys)
+    for flags in ('--channels-last', '--no-prefetcher', '--torchscript'):
+        assert _validate(f'{plain} {flags}', capsys) == expected, flags
+    half = _validate(f'{plain} --amp --amp-dtype bfloat16', capsys)
+    assert half['fgsm_top1'] == pytest.approx(expected['fgsm_top1'], abs=20)
+
+
+def test_only_some_classes(data, runs, tmp_path, capsys):
+    labels = tmp_path / 'labels.txt'
+    labels.write_text('2\n1\n0\n')
+    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm --fgsm-eps 0'
+    reversed_classes = _validate(f'{flags} --valid-labels {labels}', capsys)
+    assert reversed_classes['fgsm_clean_top1'] == reversed_classes['fgsm_top1'] == reversed_classes['top1']
+
+
+def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys):
+    folder = tmp_path / 'both'
+    folder.mkdir()
+    for run in runs:
+        os.link(run / 'last.pth.tar', folder / f'{run.name}.pth.tar')
+    rows = _validate(f'{data} {COMMON} --checkpoint {folder} --evaluate fgsm --analysis-dir {tmp_path}/out', capsys)
+    assert len(rows) == 2
+    assert set(json.loads((tmp_path / 'out' / 'fgsm.json').read_text())) == {'run1.pth.tar', 'run2.pth.tar'}
+
+
+def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys):
+    other = run_train(
+        f'{data} {TINY} --epochs 1 --model test_byobnet', tmp_path_factory.mktemp('other'))
+    rows = _validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {other}/last.pth.tar --evaluate fgsm', capsys)
+    assert {row['model'] for row in rows} == {'test_resnet', 'test_byobnet'}
+
+
+def test_two_processes_find_what_one_finds(data, runs, capsys):
+    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
+    alone = _validate(flags, capsys)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+         'validate.py', *flags.split()],
+        capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout.partition('--result\n')[2])
+    assert together == alone
+
+
+@pytest.mark.parametrize('flags, words', [
+    ('--evaluate fgsm --task multilabel --target-format multihot', ['--evaluate fgsm', '--task multilabel']),
+    ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
+    ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
+    ('--eval-samples 9', ['--eval-samples', '--evaluate']),
+    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1']),
+    ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
+    ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
+])
+def test_refusals(flags, words, data, capsys):
+    said = refuse_validate(f'{data} {COMMON} {flags}', capsys)
+    assert all(word in said for word in words)
+
+
+def test_a_compared_file_that_is_none(data, runs, tmp_path, capsys):
+    broken = tmp_path / 'broken.pth.tar'
+    broken.write_bytes(b'no checkpoint')
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {broken}', capsys)
+    assert '--compare' in said and 'no checkpoint' in said
+
+
+def test_a_missing_package(data, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    said = refuse_validate(f'{data} {COMMON} --evaluate ood fgsm', capsys)
+    assert '--evaluate ood fgsm' in said and 'pip install keepaug[eval]' in said
