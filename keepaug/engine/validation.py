@@ -300,7 +300,9 @@ def join_processes(args) -> None:
     if not is_distributed_env():
         return
     whole = [flag for flag, asked in (
-        ('--real-labels', args.real_labels), ('--metrics-avg', args.metrics_avg), ('--naflex-loader', args.naflex_loader),
+        ('--real-labels', args.real_labels),
+        ('--metrics-avg', args.metrics_avg),
+        ('--naflex-loader', args.naflex_loader),
     ) if asked]
     if whole:
         raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')

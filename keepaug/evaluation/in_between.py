@@ -49,9 +49,8 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
         'in-between',
         values=values,
         settings=dict(pairs=int(pairs), weights=len(lams)),
-        note='Share of predictions that are neither class of a pair, in percent. A model that always names one of a few '
-             'classes scores well here: read it beside the accuracy, and note that training with a mixer is '
-             'training for its curve.',
+        note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was trained '
+             'for that curve; the other mixer tells more.',
         panels=[Panel('in-between classes', 'weight of the first image', 'neither class in %', curves)],
     )
 

@@ -59,7 +59,8 @@ def test_each_image_once_over_all_processes(world_size):
     numbers, seen = [10, 11, 12, 13, 14, 15, 16], []
     for rank in range(world_size):
         mine = [numbers[i % 7] for i in range(rank, -(-7 // world_size) * world_size, world_size)]  # as timm pads
-        batches = [(torch.tensor(part), torch.tensor(part)) for part in (mine[:2], mine[2:4], mine[4:6], mine[6:]) if part]
+        parts = [torch.tensor(mine[start:start + 2]) for start in range(0, len(mine), 2)]
+        batches = [(part, part) for part in parts]
         for x, target, found in Batches(
                 Numbers(), batches, numbers, lambda *batch: batch, 'test', rank=rank, world_size=world_size):
             assert x.tolist() == target.tolist() == found

@@ -122,7 +122,7 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
 
 
 @pytest.mark.parametrize('flags, words', [
-    ('--evaluate fgsm --task multilabel --target-format multihot', ['--evaluate fgsm', '--task multilabel']),
+    ('--evaluate fgsm --task multilabel --dataset hfds/some', ['--evaluate fgsm', '--task multilabel']),
     ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
     ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
     ('--eval-samples 9', ['--eval-samples', '--evaluate']),
