@@ -92,11 +92,19 @@ class EarlyClassifier(nn.Module):
         """Name of the module that the head follows."""
         return stage_info(self.backbone)[self.stage]['module']
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Early logits (B, K) of images (B, C, H, W)."""
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) that the early head pools."""
         (early,) = self.backbone.forward_intermediates(
             x, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt='NCHW')
-        return self.head(early.mean((2, 3)))
+        return early
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Early logits (B, K) of those maps."""
+        return self.head(x.mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Early logits (B, K) of images (B, C, H, W)."""
+        return self.forward_head(self.forward_features(x))
 
 
 def stage_info(model: nn.Module) -> list[dict[str, Any]]:

@@ -1,0 +1,273 @@
+"""Boxes around the objects of images, as the usual files have them and as the model sees them.
+
+A box is x0, y0, x1, y1 in pixels, half-open as in torchvision: pixel 0 alone is the box from 0 to 1.
+"""
+import csv
+import os
+import xml.etree.ElementTree
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from keepaug.evaluation.geometry import follow, moving_steps
+
+Box = tuple[float, float, float, float]
+
+# How far a box may stick out of its image, in pixels: some count from 1, some round.
+OVERHANG = 2.
+
+
+class TrueBoxes:
+    """The boxes of a data set's images, in pixels of what the model sees.
+
+    Attributes:
+        unmatched: Images that the file has boxes for and the data set does not hold.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Callable | None, path: str = ''):
+        """
+        Args:
+            dataset: Map-style data set; one that has a method `box` knows its boxes, such as
+                `keepaug/cluttered-digits`, others name their files and open them, as timm's image folders do.
+            transform: What it is evaluated with.
+            path: File or folder of boxes (see `read_boxes`); empty for those that the data set knows.
+
+        Raises:
+            ValueError: There are no boxes, they are not those of these images, or cannot follow the transform.
+        """
+        self.dataset = dataset
+        self.steps = moving_steps(transform)
+        self.path = path
+        self.unmatched = 0
+        self._boxes: dict[int, list[Box]] | None = None
+        if not path:
+            if not hasattr(dataset, 'box'):
+                raise ValueError(
+                    '--evaluate localization needs boxes, which this data set does not know: name a file or folder of '
+                    'them by --gt-boxes.')
+            return
+        if not hasattr(dataset, 'filename'):
+            raise ValueError(
+                f'--gt-boxes {path} goes by file names, which this data set does not have: use an image folder.')
+        named = read_boxes(path)
+        names = [dataset.filename(index) for index in range(len(dataset))]
+        self._boxes, missing = match(named, names, path)
+        self.unmatched = len(missing)
+        if not self._boxes:
+            raise ValueError(
+                f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
+                f'of them; its images are called {names[0]} and so on.')
+
+    def __call__(self, index: int) -> Tensor:
+        """The boxes of an image where the model sees it, cut to what it sees.
+
+        Args:
+            index: Number of the image in the data set.
+
+        Returns:
+            float32 (n, 4), XYXY; n is 0 where no box is known, or none is seen.
+
+        Raises:
+            ValueError: A box lies outside its image.
+        """
+        boxes, size = self._of_image(index)
+        view = follow(self.steps, size)
+        moved = boxes * boxes.new_tensor([view.scale_x, view.scale_y] * 2) + boxes.new_tensor([view.left, view.top] * 2)
+        height, width = view.size
+        moved = torch.minimum(moved.clamp(min=0), moved.new_tensor([width, height] * 2))
+        return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])].float()
+
+    def is_known(self, index: int) -> bool:
+        """Whether an image has a box at all, seen or not."""
+        return self._boxes is None or index in self._boxes
+
+    def _of_image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
+        """Boxes (n, 4) of an image as it is stored, and its size (H, W)."""
+        if self._boxes is None:
+            return self.dataset.box(index)[None].double(), tuple(self.dataset.mask(index).shape)
+        if index not in self._boxes:
+            return torch.zeros(0, 4, dtype=torch.float64), (1, 1)
+        with self.dataset.reader[index][0] as file, Image.open(file) as image:  # reads the header alone
+            width, height = image.size
+        for box in self._boxes[index]:
+            x0, y0, x1, y1 = box
+            if min(x0, y0) < -OVERHANG or x1 > width + OVERHANG or y1 > height + OVERHANG:
+                raise ValueError(
+                    f'--gt-boxes {self.path}: the box {box} lies outside of {self.dataset.filename(index)}, which is '
+                    f'{width} x {height} pixels; the boxes must be those of the images as they are stored.')
+        return torch.tensor(self._boxes[index], dtype=torch.float64), (height, width)
+
+
+def read_boxes(path: str) -> dict[str, list[Box]]:
+    """Reads boxes, of any of these formats; an image may have several.
+
+    | format | it is known by | coordinates |
+    |---|---|---|
+    | `image,x0,y0,x1,y1`, with or without that first line | commas | half-open |
+    | Tiny-ImageNet's `val_annotations.txt`: image, class, x0, y0, x1, y1 | six columns | last pixel included |
+    | CUB-200-2011's `bounding_boxes.txt`: number, x, y, width, height; `images.txt` beside it | five columns | sizes |
+    | a folder of ImageNet's (Pascal VOC's) XML files, searched with all below it | a folder | last pixel included |
+
+    Args:
+        path: File or folder.
+
+    Returns:
+        Boxes by the name of the image, as the file has it; XML has it without its suffix.
+
+    Raises:
+        ValueError: There is no such file, or a line of it makes no box.
+    """
+    if os.path.isdir(path):
+        return _collect(_read_xml(Path(path)), path)
+    try:
+        with open(path, newline='') as file:
+            lines = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'--gt-boxes {path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}); name a file '
+            'of boxes.') from error
+    if not lines:
+        raise ValueError(f'--gt-boxes {path} is empty; name a file of boxes.')
+    first = lines[0][1]
+    columns = len(first.split())
+    if ',' in first:
+        return _collect(_read_csv(lines, path), path)
+    if columns not in READERS:
+        raise ValueError(
+            f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB.')
+    return _collect(READERS[columns](lines, path), path)
+
+
+class Entry(NamedTuple):
+    """A box as it was read: the image's name, the box, and where it was found, for the user."""
+    name: str
+    box: Box
+    place: str
+
+
+def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
+    boxes: dict[str, list[Box]] = {}
+    for name, box, place in entries:
+        if not box[0] < box[2] or not box[1] < box[3] or not all(abs(edge) < 1e6 for edge in box):
+            raise ValueError(f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels.')
+        boxes.setdefault(name, []).append(box)
+    if not boxes:
+        raise ValueError(f'--gt-boxes {path} holds no boxes; name a file of boxes.')
+    return boxes
+
+
+def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
+    try:
+        a, b, c, d = map(float, texts)
+    except ValueError as error:
+        raise ValueError(f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers.') from error
+    return a, b, c, d
+
+
+def _read_csv(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
+    for row, (number, _) in zip(csv.reader(line for _, line in lines), lines):
+        if [entry.strip() for entry in row[1:]] == ['x0', 'y0', 'x1', 'y1']:
+            continue
+        place = f'line {number}'
+        name, *numbers = row
+        yield Entry(name, _numbers(numbers, place, path), place)
+
+
+def _read_tiny_imagenet(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
+    for number, line in lines:
+        place = f'line {number}'
+        name, _, *numbers = line.split()
+        x0, y0, x1, y1 = _numbers(numbers, place, path)
+        yield Entry(name, (x0, y0, x1 + 1, y1 + 1), place)
+
+
+def _read_cub(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
+    names_path = os.path.join(os.path.dirname(path), 'images.txt')
+    try:
+        with open(names_path) as file:
+            names = dict(line.split(maxsplit=1) for line in file if line.strip())
+    except (OSError, ValueError) as error:
+        raise ValueError(f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line.') from error
+    for number, line in lines:
+        place = f'line {number}'
+        image, *numbers = line.split()
+        if image not in names:
+            raise ValueError(f'--gt-boxes {path}, {place}: {names_path} knows no image {image}.')
+        x, y, width, height = _numbers(numbers, place, path)
+        yield Entry(names[image].strip(), (x, y, x + width, y + height), place)
+
+
+# Columns of a line without commas.
+READERS = {5: _read_cub, 6: _read_tiny_imagenet}
+
+
+def _read_xml(folder: Path) -> Iterator[Entry]:
+    for file in sorted(folder.rglob('*.xml')):
+        place = str(file.relative_to(folder))
+        try:
+            found = [
+                [edges.findtext(edge, '') for edge in ('xmin', 'ymin', 'xmax', 'ymax')]
+                for edges in xml.etree.ElementTree.parse(file).iter('bndbox')]
+        except (OSError, xml.etree.ElementTree.ParseError) as error:
+            raise ValueError(f'--gt-boxes {folder}, {place} cannot be read as XML ({error}).') from error
+        for texts in found:
+            x0, y0, x1, y1 = _numbers(texts, place, str(folder))
+            yield Entry(file.stem, (x0, y0, x1 + 1, y1 + 1), place)
+
+
+def match(
+        boxes: dict[str, list[Box]], filenames: Sequence[str], path: str) -> tuple[dict[int, list[Box]], list[str]]:
+    """Finds the images that names stand for.
+
+    A name, with or without its suffix, stands for the image whose file is called so in folders that are called so, as
+    far as name and file tell them; else for the only one whose file is called so.
+
+    Args:
+        boxes: Boxes by name.
+        filenames: Paths of all images.
+        path: Where the boxes are from, for the sentence.
+
+    Returns:
+        Boxes by number of the image, and the names that no image has.
+
+    Raises:
+        ValueError: A name stands for several images, or several names for one image.
+    """
+    paths = [PurePath(filename) for filename in filenames]
+    called: dict[str, list[int]] = {}
+    for index, image in enumerate(paths):
+        for name in {image.name, image.stem}:
+            called.setdefault(name, []).append(index)
+    parts = {name: PurePath(name).parts or ('',) for name in boxes}
+    by_path = {
+        name: [index for index in called.get(parts[name][-1], []) if _folders_agree(paths[index].parts, parts[name])]
+        for name in boxes}
+    sure = {index for found in by_path.values() for index in found}
+    names: dict[int, str] = {}
+    missing = []
+    for name, found in by_path.items():
+        if not found:
+            found = called.get(parts[name][-1], [])
+            if len(found) != 1 or found[0] in sure:
+                missing.append(name)
+                continue
+        if len(found) > 1:
+            raise ValueError(
+                f'--gt-boxes {path}: {name} may be {filenames[found[0]]} or {filenames[found[1]]}; name images by '
+                'their paths.')
+        index, = found
+        if index in names:
+            raise ValueError(f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}; name images '
+                             'by their paths.')
+        names[index] = name
+    return {index: boxes[name] for index, name in names.items()}, missing
+
+
+def _folders_agree(path: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    """Whether the folders of two paths are the same from the innermost on, as far as both tell them."""
+    return all(one == other for one, other in zip(path[-2::-1], name[-2::-1]))
