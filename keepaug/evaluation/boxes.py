@@ -3,6 +3,7 @@
 A box is x0, y0, x1, y1 in pixels, half-open as in torchvision: pixel 0 alone is the box from 0 to 1.
 """
 import csv
+import logging
 import os
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ from torch.utils.data import Dataset
 
 from keepaug.evaluation.geometry import follow, moving_steps
 
+_logger = logging.getLogger('validate')
+
 Box = tuple[float, float, float, float]
 
 # How far a box may stick out of its image, in pixels: some count from 1, some round.
@@ -23,11 +26,7 @@ OVERHANG = 2.
 
 
 class TrueBoxes:
-    """The boxes of a data set's images, in pixels of what the model sees.
-
-    Attributes:
-        unmatched: Images that the file has boxes for and the data set does not hold.
-    """
+    """The boxes of a data set's images, in pixels of what the model sees."""
 
     def __init__(self, dataset: Dataset, transform: Callable | None, path: str = ''):
         """
@@ -43,7 +42,6 @@ class TrueBoxes:
         self.dataset = dataset
         self.steps = moving_steps(transform)
         self.path = path
-        self.unmatched = 0
         self._boxes: dict[int, list[Box]] | None = None
         if not path:
             if not hasattr(dataset, 'box'):
@@ -57,11 +55,13 @@ class TrueBoxes:
         named = read_boxes(path)
         names = [dataset.filename(index) for index in range(len(dataset))]
         self._boxes, missing = match(named, names, path)
-        self.unmatched = len(missing)
         if not self._boxes:
             raise ValueError(
                 f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
                 f'of them; its images are called {names[0]} and so on.')
+        _logger.info(
+            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images; {len(missing)} that the file names '
+            'are not in the data set.')
 
     def __call__(self, index: int) -> Tensor:
         """The boxes of an image where the model sees it, cut to what it sees.
@@ -81,10 +81,6 @@ class TrueBoxes:
         height, width = view.size
         moved = torch.minimum(moved.clamp(min=0), moved.new_tensor([width, height] * 2))
         return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])].float()
-
-    def is_known(self, index: int) -> bool:
-        """Whether an image has a box at all, seen or not."""
-        return self._boxes is None or index in self._boxes
 
     def _of_image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
         """Boxes (n, 4) of an image as it is stored, and its size (H, W)."""

@@ -121,7 +121,8 @@ def class_activation(model: nn.Module, features: Tensor, target: Tensor, size: t
 def blur(saliency: Tensor) -> Tensor:
     """Smooths maps (B, 1, H, W) by a Gaussian of `BLUR` times their shorter edge."""
     sigma = BLUR * min(saliency.shape[-2:])
-    return gaussian_blur(saliency, 2 * round(3 * sigma) + 1, [sigma])
+    with torch.autocast(saliency.device.type, enabled=False):
+        return gaussian_blur(saliency, 2 * round(3 * sigma) + 1, [sigma])
 
 
 class _Head(nn.Module):

@@ -13,17 +13,27 @@ from keepaug.engine import validation
 from keepaug.engine.data import NamedFailures
 from keepaug.engine.device import Precision
 from keepaug.engine.loop import move
+from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data
 from keepaug.evaluation.fgsm import fgsm
 from keepaug.evaluation.in_between import in_between
+from keepaug.evaluation.localization import localization
 from keepaug.evaluation.occlusion import occlusion
 from keepaug.evaluation.report import Gallery, Report
 from keepaug.evaluation.subject import Subject
 
 _logger = logging.getLogger('validate')
 
+
+def _localize(args, subject: Subject, data: Data) -> Report:
+    batches = data.validation('localization')
+    boxes = TrueBoxes(batches.dataset, batches.loader.dataset.transform, args.gt_boxes)
+    return localization(subject, batches, boxes, args.cam_threshold)
+
+
 # By the name that `--evaluate` knows it by: what it reads of the flags, and of which images.
 EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
+    'localization': _localize,
     'fgsm': lambda args, subject, data: fgsm(subject, data.validation('fgsm'), args.fgsm_eps),
     'occlusion': lambda args, subject, data: occlusion(subject, data.validation('occlusion')),
     'in-between': lambda args, subject, data: in_between(subject, data.validation('in-between'), data.partners()),

@@ -14,6 +14,11 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add('--eval-samples', type=int, metavar='N', help='evaluate on so many images, a seeded choice; unset: all')
     add('--compare', nargs='+', default=[], metavar='CKPT',
         help='further checkpoints to judge, and to draw in the same pictures; their own architecture where they name it')
+    add('--gt-boxes', default='', metavar='PATH',
+        help='true boxes for localization: CSV (image,x0,y0,x1,y1), val_annotations.txt of Tiny-ImageNet, '
+             'bounding_boxes.txt of CUB, or a folder of XML as for ImageNet; --dataset keepaug/... knows its own')
+    add('--cam-threshold', type=float, default=0.2, metavar='SHARE',
+        help="share of a class activation map's maximum that its box is cut out at")
     add('--fgsm-eps', type=float, default=8., metavar='N', help="step of the FGSM attack in 1/255 of the pixels' range")
 
 
@@ -34,4 +39,19 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
+    yield from _check_localization(args)
     yield not args.fgsm_eps >= 0, f'--fgsm-eps {args.fgsm_eps:g} must not be negative.'
+
+
+def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
+    if 'localization' not in args.evaluate:
+        yield bool(args.gt_boxes), '--gt-boxes is for --evaluate localization: drop it, or name that.'
+        return
+    yield not args.gt_boxes and not args.dataset.startswith('keepaug/'), (
+        '--evaluate localization needs true boxes: name a file or folder of them by --gt-boxes.')
+    yield bool(args.gt_boxes) and not os.path.exists(args.gt_boxes), (
+        f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.')
+    yield not 0 < args.cam_threshold <= 1, (
+        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1.")
+    yield args.tf_preprocessing, (
+        '--evaluate localization cannot tell where --tf-preprocessing puts a box: drop one of the two.')
