@@ -10,7 +10,7 @@ from keepaug.functional.attention import CHANNEL_NORMS
 from keepaug.functional.saliency import call_with, channels_first, in_eval_mode, input_saliency, own_parameters
 
 CLASS_ACTIVATION = 'class activation map'
-INPUT_SALIENCY = 'input saliency'
+INPUT_SALIENCY = 'blurred input saliency'
 
 # A head is taken for linear if a logit is its bias and the sum of its map, but for this share of it; at features of
 # ordinary size and at large ones, where no activation function is nearly linear any more.
@@ -37,7 +37,7 @@ class ClassActivation:
     the image or a single place.
 
     Attributes:
-        method: 'class activation map' or 'input saliency'; known after the first batch.
+        method: 'class activation map' or 'blurred input saliency'; known after the first batch.
     """
 
     def __init__(self, model: nn.Module):

@@ -32,8 +32,8 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 SHOWN = 12  # images
 ACROSS = 3  # of them in a row
 SHEET_EDGE = 120  # px of the shorter edge, at least
-TRUE_COLOUR = 'red'
-FOUND_COLOUR = 'lime'
+TRUE_COLOUR = (255, 0, 0)
+FOUND_COLOUR = (0, 255, 0)
 BORDER = 2  # px
 
 
@@ -239,7 +239,7 @@ def draw(subject: Subject, shown: Sequence[Found]) -> Image.Image:
         label: torch.stack([outlined(picture, found, scale) for picture, found in zip(pictures, shown)])
         for label, pictures in columns.items()}
     return contact_sheet(
-        columns, titles=[f'{subject.name}: true boxes {TRUE_COLOUR}, the box found {FOUND_COLOUR}'],
+        columns, titles=[f'{subject.name}: true boxes red, the box found green'],
         edge=SHEET_EDGE, across=ACROSS)
 
 

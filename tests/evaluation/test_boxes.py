@@ -146,13 +146,20 @@ def test_boxes_are_resized_cropped_and_cut(folder, write):
     assert boxes(2).shape == (0, 4)  # not in what is seen
 
 
+def test_edges_have_their_own_scale(folder, write):
+    squash = create_transform((3, 10, 10), crop_pct=1., crop_mode='squash')
+    boxes = TrueBoxes(folder, squash, write('boxes.csv', '1.png,4,4,36,8\n'))
+    assert boxes(0).tolist() == [[1, 2, 9, 4]]
+
+
 def test_boxes_of_other_images_are_refused(folder, write):
     with pytest.raises(ValueError, match='boxes for 2 images, x.png first, and the data set holds none .* a/1.png'):
         TrueBoxes(folder, None, write('boxes.csv', 'x.png,1,2,3,4\ny.png,1,2,3,4\n'))
-    boxes = TrueBoxes(folder, None, write('boxes.csv', '1.png,0,0,41,20\n2.png,0,0,20,40\n'))
+    boxes = TrueBoxes(folder, None, write('boxes.csv', '1.png,0,0,41,20\n2.png,0,0,20,40\n3.png,0,0,60,20\n'))
     assert boxes(0).tolist() == [[0, 0, 40, 20]]  # counted from 1
-    with pytest.raises(ValueError, match='lies outside of a/2.png, which is 40 x 20 pixels'):
-        boxes(1)
+    for index, name in ((1, 'a/2.png'), (2, 'b/3.png')):
+        with pytest.raises(ValueError, match=f'lies outside of {name}, which is 40 x 20 pixels'):
+            boxes(index)
 
 
 def test_sets_without_names_or_boxes_are_refused(folder):
