@@ -60,8 +60,8 @@ class TrueBoxes:
                 f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
                 f'of them; its images are called {names[0]} and so on.')
         _logger.info(
-            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images; {len(missing)} that the file names '
-            'are not in the data set.')
+            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images; {len(missing)} others that it '
+            'names are not in the data set.')
 
     def __call__(self, index: int) -> Tensor:
         """The boxes of an image where the model sees it, cut to what it sees.
@@ -258,8 +258,9 @@ def match(
                 'their paths.')
         index, = found
         if index in names:
-            raise ValueError(f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}; name images '
-                             'by their paths.')
+            raise ValueError(
+                f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}; name images by their '
+                'paths.')
         names[index] = name
     return {index: boxes[name] for index, name in names.items()}, missing
 

@@ -111,8 +111,8 @@ def localization(
             center_edge=CENTRED[best_centred.indices[at_hit]].item(),
         ),
         note='The box of the largest region (8 neighbours) of the label\'s map, scaled to [0, 1], at the threshold. '
-             'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and so '
-             'has seen the boxes. Compare with center, a box in the middle that has seen no image.',
+             'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and '
+             'so has seen the boxes. Compare with center, a box in the middle that has seen no image.',
         panels=[Panel('Localization', 'threshold of the map', 'images in %', {
             f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())})],
         picture=draw(subject, shown) if subject.rank == 0 and shown else None,

@@ -28,6 +28,7 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         return
     for path in args.compare:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
+    yield from _check_localization(args)
     if not args.evaluate:
         yield bool(args.eval_samples), '--eval-samples chooses images for --evaluate: name what to evaluate.'
         return
@@ -39,12 +40,11 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
-    yield from _check_localization(args)
     yield not args.fgsm_eps >= 0, f'--fgsm-eps {args.fgsm_eps:g} must not be negative.'
 
 
 def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
-    if 'localization' not in args.evaluate:
+    if 'localization' not in (args.evaluate or ()):
         yield bool(args.gt_boxes), '--gt-boxes is for --evaluate localization: drop it, or name that.'
         return
     yield not args.gt_boxes and not args.dataset.startswith('keepaug/'), (

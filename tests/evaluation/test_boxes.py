@@ -9,7 +9,7 @@ from keepaug.engine.data import NamedFailures
 from keepaug.evaluation.boxes import TrueBoxes, match, read_boxes
 
 XML = '''<annotation><filename>{name}</filename>{boxes}</annotation>'''
-OBJECT = '<object><name>n01</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+OBJECT = '<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
 
 
 @pytest.fixture

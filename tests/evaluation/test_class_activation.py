@@ -26,8 +26,8 @@ LINEAR = (
     'nfnet', 'regnet', 'swin_transformer', 'swin_transformer_v2_cr', 'twins', 'vision_transformer_relpos',
 )
 OTHER = {
-    'vision_transformer': 'a class token', 'deit': 'a class token and a distilled one', 'pit': 'nothing but a class token',
-    'mobilenetv3': 'a convolution and its activation', 'mambaout': 'a hidden layer', 'coat': 'a list of features',
+    'vision_transformer': 'a class token', 'pit': 'nothing but a class token', 'coat': 'a list of features',
+    'mobilenetv3': 'a convolution and its activation', 'mambaout': 'a hidden layer',
 }
 
 
@@ -58,6 +58,12 @@ def assert_splits(model, x, tolerance=1e-4):
     return maps
 
 
+def test_two_class_tokens():
+    activation = ClassActivation(small('deit_tiny_distilled_patch16_224', img_size=64, depth=1))
+    activation(images(64), torch.arange(3))
+    assert activation.method == INPUT_SALIENCY
+
+
 @pytest.mark.parametrize('name', LINEAR)
 def test_mean_and_bias_are_the_logit(name):
     family = FAMILIES[name]
@@ -83,7 +89,8 @@ def test_other_pooling(pool):
     assert_splits(small('test_resnet', global_pool=pool), images((96, 64)))
 
 
-@pytest.mark.parametrize('pool, method', [('avg', CLASS_ACTIVATION), ('token', INPUT_SALIENCY), ('map', INPUT_SALIENCY)])
+@pytest.mark.parametrize(
+    'pool, method', [('avg', CLASS_ACTIVATION), ('token', INPUT_SALIENCY), ('map', INPUT_SALIENCY)])
 def test_tokens(pool, method):
     activation = ClassActivation(small('test_vit', img_size=96, global_pool=pool))
     maps = activation(images(96), torch.arange(3))

@@ -11,7 +11,8 @@ from torchvision import transforms
 from keepaug.evaluation.geometry import follow, moving_steps
 
 SIZES = [(40, 40), (61, 40), (40, 61), (97, 53), (33, 120)]  # (H, W)
-CROPS = list(itertools.product(('center', 'squash', 'border'), ((32, 32), (24, 40), (45, 31)), (0.875, 1., 0.6), (0, 3)))
+TARGETS = [(32, 32), (24, 40), (45, 31)]
+CROPS = list(itertools.product(('center', 'squash', 'border'), TARGETS, (0.875, 1., 0.6), (0, 3)))
 
 
 def edges(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -132,8 +132,8 @@ def test_best_overlap_of_every_threshold_as_flooding_finds_it():
     for scaled in maps(4):
         found = best_overlaps(scaled, torch.tensor(true, dtype=torch.float32))
         for threshold, value in zip(THRESHOLDS[::7], found[::7]):
-            wanted = max((overlap(around(region), box) for region in flood(scaled >= threshold) for box in true), default=0)
-            assert value.item() == pytest.approx(wanted, abs=1e-6)
+            wanted = [overlap(around(region), box) for region in flood(scaled >= threshold) for box in true]
+            assert value.item() == pytest.approx(max(wanted, default=0), abs=1e-6)
 
 
 # The numbers of a set.
@@ -263,7 +263,8 @@ def test_digits_bring_their_boxes(checkpoint, tmp_path, capsys):
     written = next(iter(json.loads((tmp_path / 'localization.json').read_text()).values()))
     assert written['settings']['images'] == 12 and written['settings']['map'] == 'class activation map'
     assert (tmp_path / 'localization.png').exists()
-    again = _validate(f'{DIGITS} --checkpoint {checkpoint} --evaluate localization -b 12 --amp --amp-dtype bfloat16', capsys)
+    again = _validate(
+        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization -b 12 --amp --amp-dtype bfloat16', capsys)
     assert again['localization_center'] == found['localization_center']
 
 
@@ -282,9 +283,11 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize('flags, said', [
     ('{data} --evaluate localization', '--gt-boxes'),
     ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
+    ('{data} --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
     ('{data} --evaluate fgsm --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
 ])
 def test_refusals(flags, said, tmp_path, capsys):
-    assert said in refuse_validate(f'{flags.format(data=tmp_path)} --model test_resnet --num-classes 3 --device cpu', capsys)
+    flags = f'{flags.format(data=tmp_path)} --model test_resnet --num-classes 3 --device cpu'
+    assert said in refuse_validate(flags, capsys)

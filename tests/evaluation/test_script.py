@@ -17,14 +17,17 @@ from tests.scripts import TINY, refuse_validate, run_train, write_images
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 5 --log-freq 1'
 
 # What an evaluation needs beside the validation images.
-EXTRA = {}
+EXTRA = {'localization': '--gt-boxes {data}/boxes.csv'}
 # Those that draw.
 SEEDED = ('occlusion', 'in-between')
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+    folder = write_images(tmp_path_factory.mktemp('images'))
+    (folder / 'boxes.csv').write_text(
+        ''.join(f'{path.relative_to(folder)},8,8,24,28\n' for path in sorted(folder.glob('val/*/*.png'))))
+    return folder
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +113,8 @@ def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys
 
 
 def test_two_processes_find_what_one_finds(data, runs, capsys):
-    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
+    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11 ' \
+            f'--evaluate localization {EXTRA["localization"].format(data=data)}'
     alone = _validate(flags, capsys)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
