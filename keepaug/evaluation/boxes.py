@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from keepaug.evaluation.geometry import follow, moving_steps
+from keepaug.evaluation.geometry import move_boxes, moving_steps
 
 _logger = logging.getLogger('validate')
 
@@ -76,10 +76,7 @@ class TrueBoxes:
             ValueError: A box lies outside its image.
         """
         boxes, size = self._of_image(index)
-        view = follow(self.steps, size)
-        moved = boxes * boxes.new_tensor([view.scale_x, view.scale_y] * 2) + boxes.new_tensor([view.left, view.top] * 2)
-        height, width = view.size
-        moved = torch.minimum(moved.clamp(min=0), moved.new_tensor([width, height] * 2))
+        moved = move_boxes(boxes, self.steps, size)
         return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])].float()
 
     def _of_image(self, index: int) -> tuple[Tensor, tuple[int, int]]:

@@ -28,9 +28,9 @@ class ClassActivation:
     The map of class k at place p is the part of logit k that comes from the features f(p) (Zhou et al. 2016, Eq. 1 and
     2): `M_k(p) = P w_k f(p)` behind mean pooling of P places and a linear layer `w`, so that its mean over the places
     and the bias are the logit. It is read off as features times their gradient, which for such a head is the same
-    whatever layers spell it: a linear layer, a 1 x 1 convolution, a batch norm before, pooling by the maximum. A layer
-    norm after the pooling counts with the scale it has for the pooled features, at all places alike; then too the sum
-    is the logit.
+    whatever layers spell it: a linear layer, a 1 x 1 convolution, a batch norm before. A layer norm after the pooling
+    counts with the scale it has for the pooled features, at all places alike; then too the mean and the bias are the
+    logit. With pooling by the maximum a channel counts at its largest place alone.
 
     Where no such split exists the map is the input saliency, blurred: a class token or attention pooling (the places
     have no logit of their own), a hidden layer with its activation function in the head, features that are no map of

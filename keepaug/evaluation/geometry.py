@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, ResizeKeepRatio, ToNumpy, TrimBorder
+from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
 class View(NamedTuple):
-    """Where pixels of an image come to lie: x at `scale_x x + left`, y at `scale_y y + top`.
+    """What a step makes of an image: x comes to lie at `scale_x x + left`, y at `scale_y y + top`.
 
     Attributes:
         size: (H, W) of the result.
@@ -48,15 +49,24 @@ def moving_steps(transform: Callable | None) -> list[Step]:
     return steps
 
 
-def follow(steps: Sequence[Step], size: tuple[int, int]) -> View:
-    """All steps in one, for an image of a size (H, W)."""
-    whole = View(size)
-    for step in steps:
-        view = step(whole.size)
-        whole = View(
-            view.size, view.scale_x * whole.scale_x, view.scale_y * whole.scale_y,
-            view.scale_x * whole.left + view.left, view.scale_y * whole.top + view.top)
-    return whole
+def move_boxes(boxes: Tensor, steps: Sequence[Step], size: tuple[int, int]) -> Tensor:
+    """Where boxes come to lie, cut to what is left of the image.
+
+    Args:
+        boxes: (n, 4), XYXY, half-open, in pixels of the image.
+        steps: What `moving_steps` found.
+        size: Image (H, W).
+
+    Returns:
+        (n, 4); a box that is cut off whole has no area.
+    """
+    for step in (View, *steps):  # the first one moves nothing
+        view = step(size)
+        size = view.size
+        scale, offset = boxes.new_tensor([view.scale_x, view.scale_y] * 2), boxes.new_tensor([view.left, view.top] * 2)
+        height, width = size
+        boxes = torch.minimum((boxes * scale + offset).clamp(min=0), boxes.new_tensor([width, height] * 2))
+    return boxes
 
 
 def _resize(step: transforms.Resize, size: tuple[int, int]) -> View:

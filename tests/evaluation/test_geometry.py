@@ -8,7 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from keepaug.evaluation.geometry import follow, moving_steps
+from keepaug.evaluation.geometry import move_boxes, moving_steps
 
 SIZES = [(40, 40), (61, 40), (40, 61), (97, 53), (33, 120)]  # (H, W)
 TARGETS = [(32, 32), (24, 40), (45, 31)]
@@ -36,12 +36,9 @@ def test_marker_lands_in_its_box(mode, target, crop_pct, border):
         top, left = (edge // 2 - 3 for edge in size)
         pixels[top:top + 5, left:left + 6] = 255
         seen = transform(Image.fromarray(pixels))[0].numpy()
-        view = follow(steps, size)
-        assert view.size == seen.shape == target
-        box = (view.scale_x * left + view.left, view.scale_x * (left + 6) + view.left,
-               view.scale_y * top + view.top, view.scale_y * (top + 5) + view.top)
+        (x0, y0, x1, y1), = move_boxes(torch.tensor([[left, top, left + 6., top + 5.]]), steps, size).tolist()
         found = (*edges(seen.max(0), 0.5 * seen.max()), *edges(seen.max(1), 0.5 * seen.max()))
-        assert np.abs(np.subtract(box, found)).max() < 0.5, (size, box, found)
+        assert np.abs(np.subtract((x0, x1, y0, y1), found)).max() < 0.5, (size, found)
 
 
 @pytest.mark.parametrize('mode', ['center', 'squash', 'border'])
@@ -53,8 +50,8 @@ def test_whole_pixels_exactly(mode):
         transform = create_transform((1, 30, 30), crop_mode=mode, crop_pct=1.)
         crop = transforms.Compose([step for step in transform.transforms if 'Crop' in type(step).__name__])
         row, column = np.argwhere(np.asarray(crop(Image.fromarray(pixels).convert('RGB')))[..., 0])[0]
-        view = follow(moving_steps(crop), (height, width))
-        assert (15 + view.top, 14 + view.left, view.size) == (row, column, (30, 30))
+        moved = move_boxes(torch.tensor([[14., 15, 15, 16]]), moving_steps(crop), (height, width))
+        assert moved.tolist() == [[column, row, column + 1, row + 1]]
 
 
 def test_padding_to_the_pixel():
@@ -62,12 +59,20 @@ def test_padding_to_the_pixel():
         crop = transforms.CenterCrop(30)
         pixels = torch.zeros(1, height, width)
         pixels[0, 3, 4] = 1
-        view = follow(moving_steps(crop), (height, width))
-        assert crop(pixels)[0].nonzero().tolist() == [[3 + view.top, 4 + view.left]]
+        moved = move_boxes(torch.tensor([[4., 3, 5, 4]]), moving_steps(crop), (height, width))
+        assert crop(pixels)[0].nonzero().flip(1).tolist() == moved[:, :2].tolist()
 
 
 def test_no_transform_moves_nothing():
-    assert follow(moving_steps(None), (7, 9)) == ((7, 9), 1, 1, 0, 0)
+    boxes = torch.tensor([[1., 2, 3, 4], [5, 5, 10, 9]])
+    assert move_boxes(boxes, moving_steps(None), (7, 9)).tolist() == [[1, 2, 3, 4], [5, 5, 9, 7]]
+
+
+def test_what_is_trimmed_does_not_reach_into_the_padding():
+    # 40 x 20 without 4 pixels around, 32 x 12, is put into the middle of 32 x 32.
+    steps = moving_steps(create_transform((3, 32, 32), crop_mode='border', crop_pct=1., crop_border_pixels=4))
+    whole = torch.tensor([[0., 0, 40, 20]])
+    assert move_boxes(whole, steps, (20, 40)).tolist() == [[0, 10, 32, 22]]
 
 
 def test_unknown_step_is_refused():
