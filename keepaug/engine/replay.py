@@ -16,7 +16,7 @@ from keepaug.engine.data import build_mixing, build_train_dataset, build_train_l
 from keepaug.engine.device import Precision
 from keepaug.engine.early_exit import load_early_exit
 from keepaug.engine.loop import move
-from keepaug.engine.risk import Selection, preserved_streams, seed_streams, select_batches
+from keepaug.engine.risk import Selection, preserved_streams, seed_streams, select_batches, without_smoothing
 
 # Where the images come from and what they are is the business of who looks, not of the run.
 SOURCE = (
@@ -57,6 +57,7 @@ class AugmentedBatches:
         mixup_fn: Stock's mixing, or None.
         device: Device of the batches.
         precision: Number formats.
+        smoothing: Label smoothing of mixed labels, which is taken out: it is no augmentation.
         channels_last: Memory layout of images.
         seed: Seed of all draws.
         rank: This process.
@@ -71,6 +72,7 @@ class AugmentedBatches:
             mixup_fn: Mixup | None,
             device: torch.device,
             precision: Precision,
+            smoothing: float = 0.,
             channels_last: bool = False,
             seed: int = 0,
             rank: int = 0,
@@ -81,6 +83,7 @@ class AugmentedBatches:
         self.steps: list[Callable] = [step for step in (mixup_fn, augment) if step is not None]
         self.device = device
         self.precision = precision
+        self.smoothing = smoothing
         self.channels_last = channels_last
         self.seed = seed
         self.numbers = range(rank, rank + world_size * len(self.batches), world_size)
@@ -99,12 +102,35 @@ class AugmentedBatches:
                 with self.precision.autocast():
                     for step in self.steps:
                         x, target = step(x, target)
-                yield x, target
+                yield x, without_smoothing(target, self.smoothing)
 
 
 def mix_seed(seed: int, number: int) -> int:
     """A seed that all random streams take, another for each number."""
     return (seed * 1_000_003 + number) % 2 ** 32
+
+
+# What augments in a way that only training has, by the argument that turns it on.
+TRAINING_ONLY = {
+    'feature_cutmix': 'mixes features in training mode only',
+    'manifold_mixup': 'mixes features in training mode only',
+    'naflex_loader': 'makes batches of patches',
+}
+
+
+def check_replay(recorded: argparse.Namespace) -> None:
+    """Says what of a run's augmentation cannot be had outside its training.
+
+    Raises:
+        ValueError: Something cannot.
+    """
+    reasons = [f'--{name.replace("_", "-")} {why}' for name, why in TRAINING_ONLY.items() if getattr(recorded, name)]
+    if recorded.task == 'multilabel':
+        reasons.append('--task multilabel has several labels per image')
+    if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
+        reasons.append('--mixup-mode half exists in the prefetching loader only')
+    if reasons:
+        raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
 
 
 def build_augmented(
@@ -138,8 +164,9 @@ def build_augmented(
         setattr(run, name, getattr(args, name))
     run.img_size, run.input_size = None, list(data_config['input_size'])
     # Without the prefetcher all that is drawn for an image is drawn with it, not batches ahead.
-    run.prefetcher, run.distributed, run.rank, run.seed = False, False, getattr(args, 'rank', 0), args.seed
-    run.use_multi_epochs_loader = False
+    run.prefetcher, run.use_multi_epochs_loader, run.distributed = False, False, False
+    run.rank, run.world_size, run.seed = getattr(args, 'rank', 0), getattr(args, 'world_size', 1), args.seed
+    run.train_split = 'train'
     try:
         dataset = build_train_dataset(run, data_config)
         if isinstance(dataset, IterableDataset):
@@ -151,33 +178,18 @@ def build_augmented(
         raise ValueError(f'--evaluate risk cannot augment as the run did: {error}') from error
     if augment is not None:
         augment.set_progress(1.)
-    samples = choose(dataset)
     return AugmentedBatches(
-        loader, samples[:len(samples) // 2 * 2], augment, mixup_fn, device, precision, run.channels_last, args.seed,
-        run.rank, getattr(args, 'world_size', 1))
+        loader, _shuffled(choose(dataset), args.seed), augment, mixup_fn, device, precision, run.smoothing,
+        run.channels_last, args.seed, run.rank, run.world_size)
 
 
-# What augments in a way that only training has, by the argument that turns it on.
-TRAINING_ONLY = {
-    'feature_cutmix': 'mixes features in training mode only',
-    'manifold_mixup': 'mixes features in training mode only',
-    'naflex_loader': 'makes batches of patches',
-}
-
-
-def check_replay(recorded: argparse.Namespace) -> None:
-    """Says what of a run's augmentation cannot be had outside its training.
-
-    Raises:
-        ValueError: Something cannot.
-    """
-    reasons = [f'--{name.replace("_", "-")} {why}' for name, why in TRAINING_ONLY.items() if getattr(recorded, name)]
-    if recorded.task == 'multilabel':
-        reasons.append('--task multilabel has several labels per image')
-    if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
-        reasons.append('--mixup-mode half exists in the prefetching loader only')
-    if reasons:
-        raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
+def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
+    """Samples in a random order, an even number of them: an image folder's are sorted by class, and a batch that mixes
+    must not hold one class."""
+    if len(samples) < 2:
+        raise ValueError(f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.')
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [samples[place] for place in order[:len(order) // 2 * 2]]
 
 
 def _with_early_head(model: nn.Module, checkpoint: Mapping[str, Any], use_ema: bool) -> nn.Module:

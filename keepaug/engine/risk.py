@@ -103,24 +103,18 @@ class TrainingRisks:
                     with torch.no_grad():
                         output = model(input)
                 logits = output[0] if isinstance(output, (tuple, list)) else output
-                total += total_loss(logits, target, self.smoothing)
+                total += total_loss(logits, without_smoothing(target, self.smoothing))
                 count += len(logits)
         return total.item() / count
 
 
-def total_loss(logits: torch.Tensor, target: torch.Tensor, smoothing: float = 0.) -> torch.Tensor:
-    """Sum of the cross entropies of a batch against labels without smoothing.
+def without_smoothing(target: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Mixed labels (B, K) as they were before label smoothing; class indices (B,) as they are."""
+    return target if target.ndim == 1 else (target - smoothing / target.shape[1]) / (1. - smoothing)
 
-    Args:
-        logits: (B, K).
-        target: Class indices (B,) or mixed labels (B, K).
-        smoothing: Label smoothing that mixed labels hold.
 
-    Returns:
-        float64, in nats.
-    """
-    if target.ndim == 2:
-        target = (target - smoothing / target.shape[1]) / (1. - smoothing)
+def total_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross entropies, in nats, of logits (B, K) for class indices (B,) or mixed labels (B, K); float64."""
     return F.cross_entropy(logits.float(), target, reduction='sum').detach().double()
 
 

@@ -5,12 +5,13 @@ Out-of-Distribution Examples in Neural Networks", 2017, and of ODIN: Liang et al
 Out-of-Distribution Image Detection in Neural Networks", 2018.
 """
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from keepaug.engine.analysis import BINS
+from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
@@ -47,9 +48,8 @@ NOISE = {'uniform': uniform_noise, 'gaussian': gaussian_noise}
 
 def ood(
         subject: Subject,
-        batches: Iterable,
-        out: Mapping[str, Iterable],
-        *,
+        batches: Batches,
+        out: Mapping[str, Batches],
         temperature: float = 1000.,
         eps: float = 0.0014,
 ) -> Report:
@@ -80,7 +80,7 @@ def ood(
         predictions.append(confidence(logits, target))
         scores[INSIDE].append(of_batch)
         for name, pixels in draw_noise(x, index, subject.seed).items():
-            scores[name].append(score_images(subject, subject.normalise(pixels).to(x), temperature, eps)[1])
+            scores[name].append(score_images(subject, subject.normalise(pixels), temperature, eps)[1])
     for name, images in out.items():
         scores[name] += [score_images(subject, x, temperature, eps)[1] for x, *_ in images]
 
@@ -122,7 +122,7 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
         The plain logits (B, K) and the scores, float64 (B, 2), in the order of `SCORES`.
     """
     moves = eps != 0.
-    x = x.detach().requires_grad_(moves)
+    x = x.detach().float().requires_grad_(moves)
     with torch.set_grad_enabled(moves):
         logits = subject.logits(x)
         sureness = log_odds(logits, temperature)
@@ -132,8 +132,7 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
     logits = logits.detach()
     if moves:
         with torch.no_grad():
-            moved = x.float() + eps / subject.std * gradient.sign()
-            sureness = log_odds(subject.logits(moved.to(x.dtype)), temperature)
+            sureness = log_odds(subject.logits(x + eps / subject.std * gradient.sign()), temperature)
     return logits, torch.stack([log_odds(logits), sureness.detach()], 1)
 
 

@@ -2,13 +2,13 @@
 
 He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 """
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 
@@ -45,6 +45,8 @@ class GroupedMoments:
 
     def update(self, features: Tensor, group: Tensor) -> None:
         """Adds vectors (B, D) of the groups (B,)."""
+        if not len(features):
+            return
         features = features.double()
         present, row = group.unique(return_inverse=True)
         member = F.one_hot(row, len(present)).double()
@@ -77,7 +79,7 @@ class GroupedMoments:
         return (shift.T * self.count) @ shift
 
 
-def spectrum(subject: Subject, batches: Iterable, *, class_index: int = 0) -> Report:
+def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report:
     """Singular values of the covariance of penultimate features, over all images and within classes.
 
     Args:
@@ -94,41 +96,52 @@ def spectrum(subject: Subject, batches: Iterable, *, class_index: int = 0) -> Re
     Raises:
         ValueError: The model has no such features, they are not finite, or the class has fewer than two images.
     """
-    classes = len(subject.classes) if subject.classes is not None else subject.bare.num_classes
-    inside, alone = None, None
-    for x, target, _ in batches:
-        features = penultimate(subject, x)
-        if inside is None:
-            inside, alone = (GroupedMoments(k, features.shape[1], features.device) for k in (classes, 1))
-        inside.update(features, target)
-        members = features[target == class_index]
-        if len(members):
-            alone.update(members, target.new_zeros(len(members)))
-    inside.merge(subject.total)
-    alone.merge(subject.total)
-
-    images, of_class = int(inside.count.sum()), int(alone.count)
-    seen = int((inside.count > 0).sum())
-    if of_class < 2 or images == seen:
+    within, alone = measure_moments(subject, batches, class_index)
+    images, of_class, present = int(within.count.sum()), int(alone.count), int((within.count > 0).sum())
+    if of_class < 2:
         raise ValueError(
             f'--spectrum-class {class_index} has {of_class} of the {images} training images looked at, a covariance needs '
             'two at least: name another class, or raise --eval-samples.')
-    names = {'all': 'all classes', f'class{class_index}': f'class {class_index}', 'within': 'within classes, pooled'}
-    covariances = (
-        (inside.scatter + inside.between()) / (images - 1), alone.scatter / (of_class - 1), inside.scatter / (images - seen))
-    spectra = {name: singular_values(covariance) for name, covariance in zip(names, covariances)}
+    matrices = {
+        'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
+        f'class{class_index}': (f'class {class_index}', of_class, alone.scatter / (of_class - 1)),
+        'within': ('within classes, pooled', images, within.scatter / (images - present)),
+    }
+    values, panels = {}, []
+    for name, (title, count, covariance) in matrices.items():
+        found = singular_values(covariance)
+        values.update({f'{name}_{what}': value for what, value in describe(found).items()})
+        panels.append(Panel(title, 'singular values, from the largest', 'value', {
+            f'{count} images': (list(range(1, len(found) + 1)), found.tolist())}, yscale='log'))
     return Report(
         'spectrum',
-        values={f'{name}_{what}': value for name, s in spectra.items() for what, value in describe(s).items()},
-        settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(spectra['all'])),
+        values=values,
+        settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(within.scatter)),
         note='Singular values of covariance matrices, which are squares of those of the centred features. n images give at '
              'most n - 1 that are not zero: compare models on the same images, more than there are dimensions. Values '
              'themselves follow the scale of the features, which differs between models; ranks and shares do not.',
-        panels=[
-            Panel(names[name], 'singular value, from the largest', 'value', {
-                '': (list(range(1, len(s) + 1)), s.tolist())})
-            for name, s in spectra.items()],
+        panels=panels,
     )
+
+
+def measure_moments(subject: Subject, batches: Batches, class_index: int) -> tuple[GroupedMoments, GroupedMoments]:
+    """Moments of the penultimate features of the images of all processes: by class, and of one class alone."""
+    classes = subject.bare.num_classes if subject.classes is None else len(subject.classes)
+    within, alone = None, None
+    for x, target, _ in batches:
+        features = penultimate(subject, x)
+        if within is None:
+            within, alone = (GroupedMoments(groups, features.shape[1], subject.device) for groups in (classes, 1))
+        within.update(features, target)
+        members = features[target == class_index]
+        alone.update(members, target.new_zeros(len(members)))
+    # A process without images learns from the others how long their sums are.
+    dimension = subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max().item()
+    if within is None:
+        within, alone = (GroupedMoments(groups, dimension, subject.device) for groups in (classes, 1))
+    within.merge(subject.total)
+    alone.merge(subject.total)
+    return within, alone
 
 
 @torch.no_grad()
@@ -146,9 +159,11 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
         raise ValueError(
             f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
             f'{type(model).__name__} has none: leave it out.') from error
-    features = features[0] if isinstance(features, (tuple, list)) else features
-    features = features.flatten(1).float()
-    return features
+    if features.flatten(1).shape[1] != features.shape[1]:
+        raise ValueError(
+            f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives {tuple(features.shape[1:])} features: '
+            'leave it out, or pool with --gp avg.')
+    return features.flatten(1).float()
 
 
 def singular_values(covariance: Tensor) -> Tensor:
