@@ -27,10 +27,11 @@ POINTS = 201
 
 
 def name_sets(folders: Sequence[str]) -> dict[str, str]:
-    """Folders by the names their results get: the folder's own, or its path where another has that name."""
+    """Folders by the names their results get: the folder's own, or its whole path where another set has that name."""
     names = [os.path.basename(os.path.normpath(folder)) for folder in folders]
     taken = [*names, *NOISE, INSIDE]
-    return {name if taken.count(name) == 1 else folder: folder for name, folder in zip(names, folders)}
+    return {
+        name if taken.count(name) == 1 else os.path.abspath(folder): folder for name, folder in zip(names, folders)}
 
 
 def uniform_noise(image: Tensor, generator: torch.Generator) -> None:
@@ -178,7 +179,7 @@ def calibration_error(predictions: Tensor) -> float:
         predictions: Of each image its confidence and 1 where it is right, else 0: (N, 2).
     """
     from torchmetrics.functional.classification import binary_calibration_error
-    sure, right = predictions.unbind(1)
+    sure, right = predictions.T.contiguous()
     return 100. * binary_calibration_error(sure, right.long(), n_bins=BINS, norm='l1').item()
 
 

@@ -2,6 +2,7 @@
 
 He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 """
+import math
 from collections.abc import Callable
 
 import torch
@@ -90,8 +91,8 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     Returns:
         For `all` images, for those of the class (`class0`) and `within` all classes, pooled: `rank`, the number of values
         above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values' shares; `top10`, the
-        share of the variance in the ten largest, in percent; `largest`; and `100th`, the hundredth in percent of the
-        largest, where there are as many.
+        share of the variance in the ten largest, in percent; `log10_largest`, the size of the largest; and `100th`, the
+        hundredth in percent of the largest, where there are as many. Nothing for features that are all the same.
 
     Raises:
         ValueError: The model has no such features, they are not finite, or the class has fewer than two images.
@@ -117,7 +118,7 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
         'spectrum',
         values=values,
         settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(within.scatter)),
-        note='Singular values of covariance matrices, which are squares of those of the centred features. n images give at '
+        note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give at '
              'most n - 1 that are not zero: compare models on the same images, more than there are dimensions. Values '
              'themselves follow the scale of the features, which differs between models; ranks and shares do not.',
         panels=panels,
@@ -182,7 +183,7 @@ def singular_values(covariance: Tensor) -> Tensor:
 
 
 def describe(values: Tensor) -> dict[str, float]:
-    """A spectrum in numbers; all zero where all values are.
+    """A spectrum in numbers; none where all values are zero.
 
     The effective rank is Roy and Vetterli's ("The Effective Rank: A Measure of Effective Dimensionality", 2007).
 
@@ -190,13 +191,15 @@ def describe(values: Tensor) -> dict[str, float]:
         values: Singular values from the largest (D,).
     """
     largest = values[0].item()
-    share = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    if not largest:
+        return {}
+    share = values / values.sum()
     numbers = dict(
         rank=(values > COUNTED * largest).sum().item(),
-        effective_rank=torch.special.entr(share).sum().exp().item() if largest else 0.,
+        effective_rank=torch.special.entr(share).sum().exp().item(),
         top10=100. * share[:TOP].sum().item(),
-        largest=largest,
+        log10_largest=math.log10(largest),
     )
     if len(values) >= NTH:
-        numbers[f'{NTH}th'] = 100. * values[NTH - 1].item() / largest if largest else 0.
+        numbers[f'{NTH}th'] = 100. * values[NTH - 1].item() / largest
     return numbers
