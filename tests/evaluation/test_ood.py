@@ -1,4 +1,8 @@
 """Out-of-distribution detection: known answers, slow references, noise of the right kind, nothing lost in half precision."""
+import json
+import sys
+from unittest import mock
+
 import pytest
 import timm
 import torch
@@ -6,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torchmetrics.classification import MulticlassCalibrationError
 
+import validate
 from keepaug.engine.analysis import BINS
 from keepaug.evaluation.ood import (
     calibration_error,
@@ -18,6 +23,7 @@ from keepaug.evaluation.ood import (
     score_images,
 )
 from tests.evaluation.subjects import make_batches, make_subject
+from tests.scripts import write_images
 
 
 class Difference(nn.Module):
@@ -207,3 +213,23 @@ def test_answers_without_an_order_are_refused(classes):
     x = torch.zeros(4, 3, 4, 4)
     with pytest.raises(ValueError, match='not finite'):
         ood(make_subject(Broken()), make_batches(x, torch.zeros(4).long()), {}, eps=0.)
+
+
+def test_folders_of_any_depth_from_the_command_line(tmp_path, capsys):
+    data = write_images(tmp_path / 'data')
+    common = f'{data} --model test_resnet --checkpoint {tmp_path}/weights.pth --img-size 32 --num-classes 3 --device cpu'
+    torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), tmp_path / 'weights.pth')
+    folders = f'{data}/train {data}/train/class1'  # nested, and flat
+    found = {}
+    for size in (5, 24):
+        argv = f'validate.py {common} -j 0 -b {size} --evaluate ood spectrum --ood-data-dir {folders} --eval-samples 16'
+        with mock.patch.object(sys, 'argv', [*argv.split(), '--analysis-dir', str(tmp_path / 'out')]), \
+                mock.patch.object(validate, 'setup_default_logging'):
+            validate.main()
+        found[size] = json.loads(capsys.readouterr().out.partition('--result\n')[2])
+    assert found[5] == pytest.approx(found[24], abs=1e-3)
+    assert 0 < found[5]['ood_train_odin_auroc'] < 100 and 'ood_class1_softmax_tnr95' in found[5]
+    told = json.loads((tmp_path / 'out' / 'ood.json').read_text())
+    settings, = (report['settings'] for report in told.values())
+    assert (settings['images'], settings['images_train'], settings['images_class1']) == (16, 16, 8)
+    assert (tmp_path / 'out' / 'ood.png').exists() and (tmp_path / 'out' / 'spectrum.png').exists()
