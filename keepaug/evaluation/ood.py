@@ -85,10 +85,10 @@ def ood(
     for name, images in out.items():
         scores[name] += [score_images(subject, x, temperature, eps)[1] for x, *_ in images]
 
-    scores = {name: _gather(subject, rows, name) for name, rows in scores.items()}
+    scores = {name: _check_finite(_gather(subject, rows), name) for name, rows in scores.items()}
     inside = scores.pop(INSIDE)
     found = {name: [detection(inside[:, i], rows[:, i]) for i in range(len(SCORES))] for name, rows in scores.items()}
-    values = {'ece': calibration_error(subject.gather(torch.cat(predictions)))}
+    values = {'ece': calibration_error(_gather(subject, predictions))}
     for i, score in enumerate(SCORES):
         for metric in found['uniform'][i][0]:
             each = {f'{name}_{score}_{metric}': metrics[i][0][metric] for name, metrics in found.items()}
@@ -210,14 +210,18 @@ def detection(inside: Tensor, outside: Tensor) -> tuple[dict[str, float], tuple[
     return {name: 100. * value.item() for name, value in metrics.items()}, (fpr, tpr)
 
 
-def _gather(subject: Subject, rows: list[Tensor], name: str) -> Tensor:
-    """The scores (N, 2) of all processes.
+def _gather(subject: Subject, rows: list[Tensor]) -> Tensor:
+    """The batches of pairs (B, 2) of all processes, some of which may have none: (N, 2)."""
+    none = torch.empty(0, 2, dtype=torch.float64, device=subject.device)
+    return subject.gather(torch.cat([none, *rows]))
+
+
+def _check_finite(rows: Tensor, name: str) -> Tensor:
+    """The scores (N, 2) of a set, if they have an order.
 
     Raises:
-        ValueError: One is not finite.
+        ValueError: They do not.
     """
-    none = torch.empty(0, len(SCORES), dtype=torch.float64, device=subject.device)
-    rows = subject.gather(torch.cat([none, *rows]))
     if not rows.isfinite().all():
         raise ValueError(
             f'--evaluate ood: answers to {name} images are not finite numbers, or of a single class; '
