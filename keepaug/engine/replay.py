@@ -107,7 +107,8 @@ class AugmentedBatches:
 
 def mix_seed(seed: int, number: int) -> int:
     """A seed that all random streams take, another for each number."""
-    return (seed * 1_000_003 + number) % 2 ** 32
+    # Of 32 bits, all of which NumPy takes and torch spreads; a large odd factor keeps seeds and numbers apart there.
+    return (seed * 2_654_435_761 + number) % 2 ** 32
 
 
 # What augments in a way that only training has, by the argument that turns it on.

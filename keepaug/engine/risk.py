@@ -103,7 +103,7 @@ class TrainingRisks:
                     with torch.no_grad():
                         output = model(input)
                 logits = output[0] if isinstance(output, (tuple, list)) else output
-                total += total_loss(logits, without_smoothing(target, self.smoothing))
+                total += losses(logits, without_smoothing(target, self.smoothing)).sum()
                 count += len(logits)
         return total.item() / count
 
@@ -113,9 +113,9 @@ def without_smoothing(target: torch.Tensor, smoothing: float) -> torch.Tensor:
     return target if target.ndim == 1 else (target - smoothing / target.shape[1]) / (1. - smoothing)
 
 
-def total_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross entropies, in nats, of logits (B, K) for class indices (B,) or mixed labels (B, K); float64."""
-    return F.cross_entropy(logits.float(), target, reduction='sum').detach().double()
+def losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross entropies (B,) in nats of logits (B, K) for class indices (B,) or mixed labels (B, K), in float64."""
+    return F.cross_entropy(logits.float(), target, reduction='none').detach().double()
 
 
 def select_batches(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from keepaug.engine.analysis import BINS
+from keepaug.engine.replay import mix_seed
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
@@ -160,7 +161,7 @@ def draw_noise(like: Tensor, index: Sequence[int], seed: int) -> dict[str, Tenso
     noise = {name: torch.empty(like.shape, device=like.device) for name in NOISE}
     generator = torch.Generator(like.device)
     for row, number in enumerate(index):
-        generator.manual_seed((seed * 1_000_003 + number) % 2 ** 32)
+        generator.manual_seed(mix_seed(seed, number))
         for name, fill in NOISE.items():
             fill(noise[name][row], generator)
     return noise

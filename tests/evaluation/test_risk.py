@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import validate
-from keepaug.evaluation.risk import mean_loss, risk
+from keepaug.evaluation.risk import measure_losses, risk
 from tests.evaluation.subjects import make_batches, make_subject
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, refuse_validate, run_train, write_images
@@ -37,15 +37,14 @@ def risks_of(run) -> dict[str, float]:
         return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items() if 'risk' in name}
 
 
-def test_mean_loss_image_by_image():
+def test_losses_image_by_image():
     torch.manual_seed(0)
     x, target = torch.randn(7, 3, 8, 8), torch.randint(5, (7,))
     subject = make_subject(small_cnn())
     with torch.no_grad():
         losses = [F.cross_entropy(subject.model(image[None]), label[None]).item() for image, label in zip(x, target)]
     for size in (1, 3, 7):
-        mean, images = mean_loss(subject, make_batches(x, target, size))
-        assert mean == pytest.approx(sum(losses) / 7) and images == 7
+        assert measure_losses(subject, make_batches(x, target, size)).tolist() == pytest.approx(losses)
 
 
 def test_report_of_mixed_labels():
@@ -59,6 +58,10 @@ def test_report_of_mixed_labels():
         augmented = -(subject.model(mixed[0]).log_softmax(1) * mixed[1]).sum(1).mean().item()
     assert report.values == pytest.approx(dict(clean=clean, augmented=augmented, gap=augmented - clean))
     assert report.settings == dict(images=6, augmented_images=12)
+    places, losses = report.panels[0].curves['augmented']
+    of_images = -(subject.model(mixed[0]).log_softmax(1) * mixed[1]).sum(1)
+    assert (places[0], places[-1], len(places)) == (0, 100, len(losses))
+    assert (losses[0], losses[-1]) == pytest.approx((of_images.min().item(), of_images.max().item()))
 
 
 def test_as_the_run_measured_itself(data, tmp_path, capsys):
