@@ -113,6 +113,16 @@ def test_arguments_from_elsewhere(data, tmp_path, capsys):
     assert 'no arguments' in refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/weights.pth', capsys)
 
 
+def test_label_smoothing_is_no_augmentation(data, tmp_path, capsys):
+    run = run_train(f'{data} {TINY} --mixup 1 --epochs 1', tmp_path)
+    found = []
+    for smoothing in (0., 0.5):
+        (tmp_path / 'args.yaml').write_text(f'mixup: 1.\nbatch_size: 8\nsmoothing: {smoothing}\n')
+        found.append(evaluated(
+            f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys))
+    assert found[0] == pytest.approx(found[1], abs=2e-4)
+
+
 def test_what_cannot_be_drawn_again_is_refused(data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} --manifold-mixup --epochs 1', tmp_path)
     said = refuse_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar', capsys)

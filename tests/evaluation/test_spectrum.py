@@ -131,6 +131,7 @@ def test_report_of_given_features(features):
     assert places == list(range(1, 9)) and reports[0].panels[1].title == 'class 1'
     within = sum(scatter_of(x[target == label]) for label in range(3)) / 57
     share = np.linalg.svd(within, compute_uv=False) / np.trace(within)
+    assert values['within_log10_largest'] == pytest.approx(np.log10(np.linalg.svd(within, compute_uv=False)[0]))
     assert values['within_effective_rank'] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
     assert reports[0].settings['images_of_class'] == len(ones)
 
