@@ -48,6 +48,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     device = torch.device(args.device)
     precision = engine.resolve_precision(args, device)
     random_seed(args.seed)
+    evaluation.check_evaluations(args)
 
     bare, data_config, pooled = validation.load_model(args, create_model)
     early_exit = getattr(bare, 'place', None)

@@ -6,7 +6,7 @@ import copy
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,20 +85,7 @@ class TrainingRisks:
     def _augmented(self):
         """The run's loader, over the chosen samples."""
         plain = getattr(self.loader, 'loader', self.loader)  # under the prefetcher
-        requests, batch_size = self.samples, plain.batch_size
-        if isinstance(plain.dataset, ScheduledTransformDataset):
-            # A sample is asked for together with its size: the last one, in batches of its own.
-            requests = [(index, len(plain.dataset.transforms) - 1) for index in requests]
-            batch_size = plain.batch_sampler.batch_sizes[-1]
-        batches = DataLoader(
-            Selection(plain.dataset, requests),
-            # Stock mixes in pairs. The last batch is even too, as the samples are.
-            batch_size=batch_size - batch_size % 2 or 2,
-            num_workers=plain.num_workers,
-            collate_fn=plain.collate_fn,
-            worker_init_fn=plain.worker_init_fn,
-            multiprocessing_context=plain.multiprocessing_context,
-        )
+        batches = select_batches(plain, self.samples)
         if plain is self.loader:
             return batches
         prefetcher = copy.copy(self.loader)
@@ -116,11 +103,51 @@ class TrainingRisks:
                     with torch.no_grad():
                         output = model(input)
                 logits = output[0] if isinstance(output, (tuple, list)) else output
-                if target.ndim == 2:
-                    target = (target - self.smoothing / target.shape[1]) / (1. - self.smoothing)
-                total += F.cross_entropy(logits.float(), target, reduction='sum').detach().double()
+                total += losses(logits, without_smoothing(target, self.smoothing)).sum()
                 count += len(logits)
         return total.item() / count
+
+
+def without_smoothing(target: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Mixed labels (B, K) as they were before label smoothing; class indices (B,) as they are."""
+    return target if target.ndim == 1 else (target - smoothing / target.shape[1]) / (1. - smoothing)
+
+
+def losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross entropies (B,) in nats of logits (B, K) for class indices (B,) or mixed labels (B, K), in float64."""
+    return F.cross_entropy(logits.float(), target, reduction='none').detach().double()
+
+
+def select_batches(
+        plain: DataLoader,
+        samples: Sequence[int],
+        select: Callable[[Dataset, Sequence], Dataset] = Selection,
+        share: slice = slice(None),
+) -> DataLoader:
+    """A training loader's batches of some samples, in their order.
+
+    Args:
+        plain: The loader, without prefetcher.
+        samples: Numbers of the samples, even in number so that stock can mix them in pairs.
+        select: Makes the data set of the samples that are asked for.
+        share: Which of the batches.
+    """
+    requests, batch_size = samples, plain.batch_size
+    if isinstance(plain.dataset, ScheduledTransformDataset):
+        # A sample is asked for together with its size: the last one, in batches of its own.
+        requests = [(index, len(plain.dataset.transforms) - 1) for index in requests]
+        batch_size = plain.batch_sampler.batch_sizes[-1]
+    # Stock mixes in pairs. The last batch is even too, as the samples are.
+    batch_size = batch_size - batch_size % 2 or 2
+    batches = [range(start, min(start + batch_size, len(requests))) for start in range(0, len(requests), batch_size)]
+    return DataLoader(
+        select(plain.dataset, requests),
+        batch_sampler=batches[share],
+        num_workers=plain.num_workers,
+        collate_fn=plain.collate_fn,
+        worker_init_fn=plain.worker_init_fn,
+        multiprocessing_context=plain.multiprocessing_context,
+    )
 
 
 @contextmanager
@@ -129,14 +156,19 @@ def preserved_streams(device: torch.device, seed: int) -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = [device] if device.type == 'cuda' else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+        seed_streams(seed)
         try:
             yield
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def seed_streams(seed: int) -> None:
+    """Seeds all random streams of the process."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | None:

@@ -2,13 +2,15 @@
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keepaug.engine.replay import AugmentedBatches
 from keepaug.engine.risk import Selection
+from keepaug.evaluation.subject import Subject
 
 _logger = logging.getLogger('validate')
 
@@ -54,18 +56,31 @@ class Batches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        return logged(self._own(), len(self), self.what, self.log_interval, self.rank, self.world_size)
+
+    def _own(self) -> Iterator[Batch]:
         mine = self.numbers[self.rank::self.world_size]
-        start, done = time.time(), 0
-        for position, (x, target) in enumerate(self.loader):
+        done = 0
+        for x, target in self.loader:
             numbers = list(mine[done:done + len(target)])
             if not numbers:
                 return
             x, target = self.place(x, target)
             yield x[:len(numbers)], target[:len(numbers)], numbers
             done += len(numbers)
-            if self.what and self.rank == 0 and (position % self.log_interval == 0 or position + 1 == len(self)):
-                rate = done * self.world_size / (time.time() - start)
-                _logger.info(f'{self.what}: [{position + 1:>4d}/{len(self)}]  {rate:>7.2f} images/s')
+
+
+def logged(
+        batches: Iterable[tuple], length: int, what: str, log_interval: int, rank: int = 0, world_size: int = 1,
+) -> Iterator[tuple]:
+    """The same batches, of which there are `length`, with lines of the log on the way; for the rest see `Batches`."""
+    start, done = time.time(), 0
+    for position, batch in enumerate(batches):
+        yield batch
+        done += len(batch[0])
+        if what and rank == 0 and (position % log_interval == 0 or position + 1 == length):
+            rate = done * world_size / (time.time() - start)
+            _logger.info(f'{what}: [{position + 1:>4d}/{length}]  {rate:>7.2f} images/s')
 
 
 class Data:
@@ -76,6 +91,8 @@ class Data:
         make_loader: Turns a data set into a loader in order, shared among the processes.
         open_training: Opens the training set, for evaluations that look at it.
         open_folder: Opens a folder of images without labels.
+        open_augmented: Opens a classifier's training images as its run augmented them, of which the second argument
+            chooses by the data set.
         place: See `Batches`.
         samples: Images to choose of each set; None for all.
         seed: The choice follows from it.
@@ -90,6 +107,7 @@ class Data:
             make_loader: Callable[[Dataset], object],
             open_training: Callable[[], Dataset],
             open_folder: Callable[[str], Dataset],
+            open_augmented: Callable[[Subject, Callable[[Dataset], Sequence[int]]], AugmentedBatches],
             place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
             samples: int | None = None,
             seed: int = 0,
@@ -101,9 +119,11 @@ class Data:
         self.make_loader = make_loader
         self.open_training = open_training
         self.open_folder = open_folder
+        self.open_augmented = open_augmented
         self.samples = samples
         self.seed = seed
-        self.of_batches = dict(place=place, log_interval=log_interval, rank=rank, world_size=world_size)
+        self.place = place
+        self.process = dict(log_interval=log_interval, rank=rank, world_size=world_size)
 
     def validation(self, what: str) -> Batches:
         """Validation images, for the evaluation named `what`."""
@@ -127,12 +147,22 @@ class Data:
         """
         return self._batches(self.open_folder(path), what)
 
+    def augmented(self, subject: Subject, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of `training`, in another order, as the run of a classifier augmented them; with their targets,
+        class indices (B,) or mixed (B, K).
+
+        Raises:
+            ValueError: The run is not known, or its augmentation cannot be had.
+        """
+        batches = self.open_augmented(subject, lambda dataset: choose(len(dataset), self.samples, self.seed))
+        return logged(batches, len(batches), what, **self.process)
+
     def _batches(self, dataset: Dataset, what: str, numbers: Sequence[int] | None = None) -> Batches:
         if numbers is None:
             numbers = choose(len(dataset), self.samples, self.seed)
         # A copy, for the loader gives the set a transform.
         loader = self.make_loader(Selection(copy.copy(dataset), numbers))
-        return Batches(dataset, loader, numbers, what=what, **self.of_batches)
+        return Batches(dataset, loader, numbers, self.place, what, **self.process)
 
 
 def choose(total: int, samples: int | None, seed: int) -> Sequence[int]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from keepaug.engine.replay import mix_seed
+
 
 def uniform_per_image(numbers: Sequence[int], *shape: int, seed: int, device: torch.device | None = None) -> Tensor:
     """Numbers in [0, 1), the same for the same image and seed.
@@ -20,7 +22,6 @@ def uniform_per_image(numbers: Sequence[int], *shape: int, seed: int, device: to
     generator = torch.Generator()
     rows = []
     for number in numbers:
-        # The generator spreads the lower 32 bits of a seed: a large odd factor keeps seeds and images apart there.
-        generator.manual_seed((seed * 2_654_435_761 + number) % 2 ** 63)
+        generator.manual_seed(mix_seed(seed, number))
         rows.append(torch.rand(shape, dtype=torch.float64, generator=generator))
     return torch.stack(rows).to(device)

@@ -1,6 +1,7 @@
 """From the flags of validate.py to the evaluations they name."""
+import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,17 +11,23 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.engine import validation
+from keepaug.engine.checkpoint import check_checkpoint
 from keepaug.engine.data import NamedFailures
 from keepaug.engine.device import Precision
 from keepaug.engine.loop import move
+from keepaug.engine.replay import AugmentedBatches, build_augmented, check_replay
 from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data
 from keepaug.evaluation.fgsm import fgsm
 from keepaug.evaluation.in_between import in_between
 from keepaug.evaluation.localization import localization
 from keepaug.evaluation.occlusion import occlusion
+from keepaug.evaluation.ood import name_sets, ood
 from keepaug.evaluation.report import Gallery, Report
+from keepaug.evaluation.risk import risk
+from keepaug.evaluation.spectrum import spectrum
 from keepaug.evaluation.subject import Subject
+from keepaug.options.recorded import read_recorded
 
 _logger = logging.getLogger('validate')
 
@@ -37,7 +44,29 @@ EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
     'fgsm': lambda args, subject, data: fgsm(subject, data.validation('fgsm'), args.fgsm_eps),
     'occlusion': lambda args, subject, data: occlusion(subject, data.validation('occlusion')),
     'in-between': lambda args, subject, data: in_between(subject, data.validation('in-between'), data.partners()),
+    'ood': lambda args, subject, data: ood(
+        subject, data.validation('ood'),
+        {name: data.folder(path, f'ood {name}') for name, path in name_sets(args.ood_data_dir).items()},
+        args.odin_temperature, args.odin_eps),
+    'risk': lambda args, subject, data: risk(subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
+    'spectrum': lambda args, subject, data: spectrum(subject, data.training('spectrum'), args.spectrum_class),
 }
+
+
+def check_evaluations(args) -> None:
+    """Says before any image is read what a checkpoint lacks for `--evaluate`.
+
+    Raises:
+        ValueError: It lacks something.
+    """
+    if 'risk' in (getattr(args, 'evaluate', None) or ()):  # stock's parser does not have it
+        check_replay(_read_run(args)[0])
+
+
+def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The training run's arguments, and its checkpoint."""
+    checkpoint = check_checkpoint(args.checkpoint, '--checkpoint') if args.checkpoint else {}
+    return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
 
 def run_evaluations(args, subject: Subject, data: Data, gallery: Gallery | None = None) -> dict[str, float]:
@@ -98,6 +127,20 @@ def build_data(
         except (RuntimeError, OSError) as error:
             raise ValueError(f'The folder {path} holds no images; name one that does.') from error
 
+    def open_training() -> Dataset:
+        training = validation.build_split(args, 'train', data_config)
+        # timm takes the folder itself where it holds no such split.
+        if not args.split.startswith('train') and _folder(training) is not None and _folder(training) == _folder(dataset):
+            raise ValueError(
+                f'The folder {_folder(training)} holds no training images beside those of --split {args.split}: give the '
+                'folder with both.')
+        return training
+
+    def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:
+        recorded, checkpoint = _read_run(args)
+        return build_augmented(
+            args, recorded, subject.bare, checkpoint, data_config, device, Precision(dtype, subject.autocast), choose)
+
     def place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         x, target = move(x, device, dtype), target.to(device)
         return x.contiguous(memory_format=torch.channels_last) if args.channels_last else x, target
@@ -105,8 +148,9 @@ def build_data(
     return Data(
         dataset,
         make_loader,
-        open_training=lambda: validation.build_split(args, 'train', data_config),
+        open_training=open_training,
         open_folder=open_folder,
+        open_augmented=open_augmented,
         place=place,
         samples=args.eval_samples,
         seed=args.seed,
@@ -114,3 +158,8 @@ def build_data(
         rank=validation.rank(),
         world_size=validation.world_size(),
     )
+
+
+def _folder(dataset: Dataset) -> str | None:
+    """The folder of an image folder; None for other data sets."""
+    return getattr(getattr(dataset, 'reader', None), 'root', None)

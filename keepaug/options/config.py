@@ -12,8 +12,8 @@ import yaml
 _logger = logging.getLogger('train')
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping.
+def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
+    """The mapping in a YAML file, which the message calls by its flag; an empty file is an empty mapping.
 
     Raises:
         ValueError: the file is missing, unreadable, no YAML, or holds something else; the message is for the user.
@@ -22,18 +22,18 @@ def read_config(path: str) -> dict[str, Any]:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)
     except OSError as error:
-        raise ValueError(f'--config {path} cannot be read ({error.strerror}): give the path of a YAML file.') from error
+        raise ValueError(f'{flag} {path} cannot be read ({error.strerror}): give the path of a YAML file.') from error
     except UnicodeDecodeError as error:
-        raise ValueError(f'--config {path} is not a text file in UTF-8: give the path of a YAML file.') from error
+        raise ValueError(f'{flag} {path} is not a text file in UTF-8: give the path of a YAML file.') from error
     except yaml.YAMLError as error:
-        raise ValueError(f'--config {path} is not YAML{_place(error)}: write one "key: value" per line.') from error
+        raise ValueError(f'{flag} {path} is not YAML{_place(error)}: write one "key: value" per line.') from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ValueError(f'--config {path} holds a {type(content).__name__}, not a mapping: '
+        raise ValueError(f'{flag} {path} holds a {type(content).__name__}, not a mapping: '
                          'write one "key: value" per line.')
     strange = [key for key in content if not isinstance(key, str)]
     if strange:
-        raise ValueError(f'--config {path} has the key {strange[0]!r}, which is no text: '
+        raise ValueError(f'{flag} {path} has the key {strange[0]!r}, which is no text: '
                          'write the name of an argument, in quotes if need be.')
     return content
 

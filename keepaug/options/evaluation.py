@@ -4,6 +4,9 @@ import importlib.util
 import os
 from collections.abc import Iterable
 
+from keepaug.options.ood import add_ood, check_ood
+from keepaug.options.training_images import add_training_images, check_training_images
+
 EVALUATIONS = ('localization', 'fgsm', 'occlusion', 'in-between', 'ood', 'risk', 'spectrum')
 
 
@@ -20,6 +23,8 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add('--cam-threshold', type=float, default=0.2, metavar='SHARE',
         help="share of a class activation map's maximum that its box is cut out at")
     add('--fgsm-eps', type=float, default=8., metavar='N', help="step of the FGSM attack in 1/255 of the pixels' range")
+    add_ood(parser)
+    add_training_images(parser)
 
 
 def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
@@ -41,6 +46,8 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
     yield not args.fgsm_eps >= 0, f'--fgsm-eps {args.fgsm_eps:g} must not be negative.'
+    yield from check_ood(args)
+    yield from check_training_images(args)
 
 
 def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:

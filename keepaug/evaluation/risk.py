@@ -1,0 +1,50 @@
+"""The two risks of a finished run: its loss on clean training images, and on training images as it augmented them.
+
+He et al., "Data Augmentation Revisited", 2019, section 3.2 and Table 2.
+"""
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from keepaug.engine.risk import losses
+from keepaug.evaluation.data import Batches
+from keepaug.evaluation.report import Panel, Report
+from keepaug.evaluation.subject import Subject
+
+# Points of a curve in the picture.
+POINTS = 101
+
+
+def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Tensor]]) -> Report:
+    """Mean cross entropy on training images, clean and augmented.
+
+    Args:
+        subject: The classifier.
+        clean: Training images as they are validated.
+        augmented: The same images as the run augmented them, with their targets: class indices (B,) or mixed (B, K).
+
+    Returns:
+        `clean` and `augmented` in nats per image, and `gap`, the second less the first.
+    """
+    of_clean, of_augmented = (measure_losses(subject, batches) for batches in (clean, augmented))
+    means = dict(clean=of_clean.mean().item(), augmented=of_augmented.mean().item())
+    share = torch.linspace(0, 1, POINTS, dtype=torch.float64)
+    return Report(
+        'risk',
+        values=dict(**means, gap=means['augmented'] - means['clean']),
+        settings=dict(images=len(of_clean), augmented_images=len(of_augmented)),
+        note='Cross entropy in nats per image, the table of the paper shows thousandths of it. The augmentation is that of '
+             'the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, the augmented '
+             'one only with the clean one of the same run, for each run is augmented its own way.',
+        panels=[Panel('loss on training images', 'share of the images in %', 'cross entropy in nats, at most', {
+            name: ((100 * share).tolist(), of_images.sort().values[(share * (len(of_images) - 1)).long()].tolist())
+            for name, of_images in (('clean', of_clean), ('augmented', of_augmented))})],
+    )
+
+
+@torch.no_grad()
+def measure_losses(subject: Subject, batches: Iterable[tuple]) -> Tensor:
+    """Cross entropies in nats of the images of all processes: float64 (N,), on the CPU."""
+    none = torch.empty(0, dtype=torch.float64, device=subject.device)
+    return subject.gather(torch.cat([none, *(losses(subject.logits(x), target) for x, target, *_ in batches)]))

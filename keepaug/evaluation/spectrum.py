@@ -1,0 +1,205 @@
+"""How many directions a model's representations use: singular values of their covariance.
+
+He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
+"""
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from keepaug.evaluation.data import Batches
+from keepaug.evaluation.report import Panel, Report
+from keepaug.evaluation.subject import Subject
+
+# Singular values above this share of the largest are counted.
+COUNTED = 0.01
+# How many of the largest values' share of the variance is told, and which value is told by itself: the paper looks at
+# the hundredth, as CIFAR-100 has a hundred classes.
+TOP, NTH = 10, 100
+
+
+class GroupedMoments:
+    """Means of groups of vectors, and the scatter of the vectors around the means of their groups.
+
+    Vectors come in batches and are not kept. Batches and processes are merged by Chan, Golub and LeVeque's update
+    ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), in float64: no large sums of
+    squares are subtracted from each other.
+
+    Args:
+        groups: K.
+        dimension: D.
+        device: Device of the sums.
+
+    Attributes:
+        count: Vectors by group, float64 (K,).
+        mean: (K, D), zero for groups without vectors.
+        scatter: Sum over all vectors of the outer product of the deviation from the group's mean with itself: (D, D).
+    """
+
+    def __init__(self, groups: int, dimension: int, device: torch.device | None = None):
+        double = dict(dtype=torch.float64, device=device)
+        self.count = torch.zeros(groups, **double)
+        self.mean = torch.zeros(groups, dimension, **double)
+        self.scatter = torch.zeros(dimension, dimension, **double)
+
+    def update(self, features: Tensor, group: Tensor) -> None:
+        """Adds vectors (B, D) of the groups (B,)."""
+        if not len(features):
+            return
+        features = features.double()
+        present, row = group.unique(return_inverse=True)
+        member = F.one_hot(row, len(present)).double()
+        count = member.sum(0)
+        mean = member.T @ features / count[:, None]
+        deviation = features - mean[row]
+        before = self.count[present]
+        shift = mean - self.mean[present]
+        after = before + count
+        self.scatter += deviation.T @ deviation + (shift.T * (before * count / after)) @ shift
+        self.mean[present] += shift * (count / after)[:, None]
+        self.count[present] = after
+
+    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Takes in those of the other processes.
+
+        Args:
+            total: Sums a tensor over all processes.
+        """
+        count = total(self.count)
+        mean = total(self.mean * self.count[:, None]) / count.clamp(min=1.)[:, None]
+        shift = (self.mean - mean) * (self.count > 0)[:, None]
+        self.scatter = total(self.scatter + (shift.T * self.count) @ shift)
+        self.count, self.mean = count, mean
+
+    def between(self) -> Tensor:
+        """Scatter of the groups' means, each counted once per vector, around the mean of all: (D, D)."""
+        share = self.count / self.count.sum()
+        shift = self.mean - share @ self.mean
+        return (shift.T * self.count) @ shift
+
+
+def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report:
+    """Singular values of the covariance of penultimate features, over all images and within classes.
+
+    Args:
+        subject: The classifier.
+        batches: Training images.
+        class_index: Class that is looked at alone; the paper shows class 0.
+
+    Returns:
+        For `all` images, for those of the class (`class0`) and `within` all classes, pooled: `rank`, the number of values
+        above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values' shares; `top10`, the
+        share of the variance in the ten largest, in percent; `log10_largest`, the size of the largest; and `100th`, the
+        hundredth in percent of the largest, where there are as many. Nothing for features that are all the same.
+
+    Raises:
+        ValueError: The model has no such features, they are not finite, or the class has fewer than two images.
+    """
+    within, alone = measure_moments(subject, batches, class_index)
+    images, of_class, present = int(within.count.sum()), int(alone.count), int((within.count > 0).sum())
+    if of_class < 2:
+        raise ValueError(
+            f'--spectrum-class {class_index} has {of_class} of the {images} training images looked at, a covariance needs '
+            'two at least: name another class, or raise --eval-samples.')
+    matrices = {
+        'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
+        f'class{class_index}': (f'class {class_index}', of_class, alone.scatter / (of_class - 1)),
+        'within': ('within classes, pooled', images, within.scatter / (images - present)),
+    }
+    values, panels = {}, []
+    for name, (title, count, covariance) in matrices.items():
+        found = singular_values(covariance)
+        values.update({f'{name}_{what}': value for what, value in describe(found).items()})
+        panels.append(Panel(title, 'singular values, from the largest', 'value', {
+            f'{count} images': (list(range(1, len(found) + 1)), found.tolist())}, yscale='log'))
+    return Report(
+        'spectrum',
+        values=values,
+        settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(within.scatter)),
+        note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give at '
+             'most n - 1 that are not zero: compare models on the same images, more than there are dimensions. Values '
+             'themselves follow the scale of the features, which differs between models; ranks and shares do not.',
+        panels=panels,
+    )
+
+
+def measure_moments(subject: Subject, batches: Batches, class_index: int) -> tuple[GroupedMoments, GroupedMoments]:
+    """Moments of the penultimate features of the images of all processes: by class, and of one class alone."""
+    classes = subject.bare.num_classes if subject.classes is None else len(subject.classes)
+    within, alone = None, None
+    for x, target, _ in batches:
+        features = penultimate(subject, x)
+        if within is None:
+            within, alone = (GroupedMoments(groups, features.shape[1], subject.device) for groups in (classes, 1))
+        within.update(features, target)
+        members = features[target == class_index]
+        alone.update(members, target.new_zeros(len(members)))
+    # A process without images learns from the others how long their sums are.
+    dimension = subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max().item()
+    if within is None:
+        within, alone = (GroupedMoments(groups, dimension, subject.device) for groups in (classes, 1))
+    within.merge(subject.total)
+    alone.merge(subject.total)
+    return within, alone
+
+
+@torch.no_grad()
+def penultimate(subject: Subject, x: Tensor) -> Tensor:
+    """What the classifier's last layer sees of images: (B, D), float32.
+
+    Raises:
+        ValueError: The model does not give it as timm's models do.
+    """
+    model = subject.bare
+    try:
+        with subject.autocast():
+            features = model.forward_head(model.forward_features(x), pre_logits=True)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
+            f'{type(model).__name__} has none: leave it out.') from error
+    if features.flatten(1).shape[1] != features.shape[1]:
+        raise ValueError(
+            f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives {tuple(features.shape[1:])} features: '
+            'leave it out, or pool with --gp avg.')
+    return features.flatten(1).float()
+
+
+def singular_values(covariance: Tensor) -> Tensor:
+    """Singular values of a covariance matrix (D, D), from the largest: float64 (D,), on the CPU.
+
+    It is symmetric and no eigenvalue is negative but by rounding, so that they are the eigenvalues.
+
+    Raises:
+        ValueError: An entry is not finite.
+    """
+    if not covariance.isfinite().all():
+        raise ValueError(
+            '--evaluate spectrum: the features are not finite numbers; take a wider number format than --amp or '
+            '--model-dtype give.')
+    return torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0.).flip(0)
+
+
+def describe(values: Tensor) -> dict[str, float]:
+    """A spectrum in numbers; none where all values are zero.
+
+    The effective rank is Roy and Vetterli's ("The Effective Rank: A Measure of Effective Dimensionality", 2007).
+
+    Args:
+        values: Singular values from the largest (D,).
+    """
+    largest = values[0].item()
+    if not largest:
+        return {}
+    share = values / values.sum()
+    numbers = dict(
+        rank=(values > COUNTED * largest).sum().item(),
+        effective_rank=torch.special.entr(share).sum().exp().item(),
+        top10=100. * share[:TOP].sum().item(),
+        log10_largest=math.log10(largest),
+    )
+    if len(values) >= NTH:
+        numbers[f'{NTH}th'] = 100. * values[NTH - 1].item() / largest
+    return numbers

@@ -1,0 +1,65 @@
+"""The arguments that a training run left behind: in its checkpoint, in args.yaml beside it, or in a file named."""
+import argparse
+import copy
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from keepaug.options.check import prepare
+from keepaug.options.config import convert, read_config
+from keepaug.options.parse import create_parser
+
+
+def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> argparse.Namespace:
+    """The arguments of the training run that wrote a checkpoint, complete and prepared.
+
+    Keys that no argument has are passed over, arguments that are not recorded take their defaults: a checkpoint of
+    stock's script knows none of ours. Values are taken as plain values, whoever wrote them.
+
+    Args:
+        checkpoint: What `check_checkpoint` read.
+        path: Its file; `args.yaml` beside it counts where it holds no arguments itself. Empty without a checkpoint.
+        file: YAML file that counts instead of both (`--risk-args`).
+
+    Raises:
+        ValueError: Nothing is recorded, or a value does not fit its argument.
+    """
+    beside = os.path.join(os.path.dirname(path), 'args.yaml')
+    recorded = checkpoint.get('args')
+    recorded = vars(recorded) if isinstance(recorded, argparse.Namespace) else recorded
+    if file:
+        source, recorded = f'--risk-args {file}', read_config(file, '--risk-args')
+    elif isinstance(recorded, Mapping):
+        source = f'the arguments in {path}'
+    elif path and os.path.isfile(beside):
+        source, recorded = beside, read_config(beside, 'The file')
+    else:
+        raise ValueError(
+            f'--evaluate risk does not know how {path or "the model"} was trained, it records no arguments: give its '
+            'args.yaml with --risk-args, or leave risk out.')
+    try:
+        return prepare(complete(recorded))
+    except ValueError as error:
+        raise ValueError(f'--evaluate risk cannot follow {source}: {error}') from error
+
+
+def complete(recorded: Mapping[str, Any]) -> argparse.Namespace:
+    """Recorded values as the training parser would have stored them, with its defaults for those that are missing.
+
+    Raises:
+        ValueError: A value does not fit its argument.
+    """
+    stood_down = recorded.get('stood_down')  # what `prepare` took from stock is stock's again
+    recorded = {**recorded, **(vars(stood_down) if isinstance(stood_down, argparse.Namespace) else {})}
+    parser = create_parser()
+    args = parser.parse_args([])
+    for action in parser._actions:
+        if action.dest not in recorded or not hasattr(args, action.dest):
+            continue
+        value = recorded[action.dest]
+        try:
+            value = convert(action, list(value) if isinstance(value, tuple) else value)
+        except ValueError as error:
+            raise ValueError(f'{action.dest} is {value!r}, {error}.') from error
+        setattr(args, action.dest, copy.copy(value))
+    return args

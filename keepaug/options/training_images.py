@@ -1,0 +1,21 @@
+"""The flags of `--evaluate risk` and `--evaluate spectrum`, which look at training images."""
+import argparse
+from collections.abc import Iterable
+
+
+def add_training_images(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('risk and spectrum: a look at training images').add_argument
+    add('--risk-args', default='', metavar='FILE',
+        help='args.yaml of the run whose augmentation risk looks at; unset: that of the checkpoint')
+    add('--spectrum-class', type=int, default=0, metavar='N', help='class whose covariance spectrum looks at alone')
+
+
+def check_training_images(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
+    """Rows of what `--evaluate risk` and `--evaluate spectrum` refuse."""
+    wants_risk = 'risk' in args.evaluate
+    yield bool(args.risk_args) and not wants_risk, (
+        f'--risk-args {args.risk_args} has no effect without --evaluate risk: add it or drop this.')
+    for flag, value in (('--valid-labels', args.valid_labels), ('--early-exit', args.early_exit)):
+        yield wants_risk and bool(value), (
+            f'--evaluate risk is of the whole model and all classes that it was trained on: drop it, or {flag}.')
+    yield args.spectrum_class < 0, f'--spectrum-class {args.spectrum_class} is no class: count from 0.'

@@ -1,0 +1,37 @@
+"""What the flags of ood, risk and spectrum refuse before any image is read."""
+import argparse
+
+import pytest
+
+from keepaug.options import add_ours, check_validate, create_validate_parser
+
+REFUSED = [
+    ('ood --ood-data-dir /nowhere', '--ood-data-dir /nowhere', 'no folder'),
+    ('fgsm --ood-data-dir {tmp_path}', '--ood-data-dir', '--evaluate ood'),
+    ('ood --odin-temperature 0', '--odin-temperature 0', 'above 0'),
+    ('ood --odin-temperature nan', '--odin-temperature nan', 'above 0'),
+    ('ood --odin-eps -0.1', '--odin-eps -0.1', '[0, 1]'),
+    ('ood --odin-eps nan', '--odin-eps nan', '[0, 1]'),
+    ('fgsm --risk-args args.yaml', '--risk-args args.yaml', '--evaluate risk'),
+    ('risk --early-exit --checkpoint x.pth', '--evaluate risk', '--early-exit'),
+    ('ood risk --valid-labels labels.txt', '--evaluate risk', '--valid-labels'),
+    ('spectrum --spectrum-class -1', '--spectrum-class -1', 'from 0'),
+]
+
+
+def parsed(flags: str) -> argparse.Namespace:
+    parser = create_validate_parser()
+    add_ours(parser)
+    return parser.parse_args(['data', '--device', 'cpu', '--evaluate', *flags.split()])
+
+
+@pytest.mark.parametrize('flags,named', [(flags, named) for flags, *named in REFUSED])
+def test_refused(flags, named, tmp_path):
+    with pytest.raises(ValueError) as refusal:
+        check_validate(parsed(flags.format(tmp_path=tmp_path)))
+    assert all(part in str(refusal.value) for part in named) and str(refusal.value).count('\n') == 0
+
+
+def test_accepted(tmp_path):
+    check_validate(parsed(
+        f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3'))
