@@ -7,7 +7,7 @@ from timm.data.loader import adapt_to_chs
 from timm.task import TrainingTask
 
 from keepaug.engine.loop import LoopSettings
-from keepaug.engine.risk import preserved_streams
+from keepaug.engine.streams import preserved_streams
 from keepaug.engine.task import AugmentedTask
 from keepaug.preview import Record, bare_model, class_names, draw_sheet, label_captions, measure, run_steps
 
