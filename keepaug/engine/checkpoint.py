@@ -112,7 +112,7 @@ class Saver(CheckpointSaver):
         self.written = False
 
     def take_up(self, path: str) -> None:
-        """Takes up the history that `last.pth.tar` holds, and does what follows its writing, which a kill may have cut off."""
+        """Takes up the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
         history = load_checkpoint_metadata(path)['saver']
         epoch, metric = history['pending']
         self.load_state_dict({**history, 'pending': (None, None)})
@@ -183,8 +183,8 @@ def build_saver(
             saver.load_state_dict_from_checkpoint(args.resume)
             return saver
         saver.take_up(args.resume)
-        if exact.resumed['epoch'] + 1 in args.save_epochs:
-            saver.save_milestone(exact.resumed['epoch'] + 1)
+        if exact.completed in args.save_epochs:
+            saver.save_milestone(exact.completed)
     return saver
 
 

@@ -26,7 +26,7 @@ from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
 from keepaug.engine.copies import Copies, change_transform, collate_splits
 from keepaug.engine.naflex import create_patch_loader, eval_patches, train_patches
 from keepaug.engine.sentence import first_line
-from keepaug.engine.streams import SeededLoader, plain_loader, seed_loader, seed_samples
+from keepaug.engine.seeding import SeededLoader, plain_loader, seed_loader, seed_samples
 from keepaug.engine.wrapped_dataset import WrappedDataset, wrap_dataset
 
 _logger = logging.getLogger('train')

@@ -1,9 +1,9 @@
 """What `--exact-resume` adds to checkpoints, so that a resumed run ends as one that was never stopped.
 
-The streams are in `keepaug.engine.streams`. Here is what a checkpoint of stock's lacks beside them, the schedule's
+The streams are in `keepaug.engine.seeding`. Here is what a checkpoint of stock's lacks beside them, the schedule's
 state, and the flags that both parts of a run must share.
 """
-import logging
+import argparse
 import os
 from typing import Any
 
@@ -15,12 +15,11 @@ from timm.utils import unwrap_model
 
 from keepaug.engine.checkpoint import LAST, check_checkpoint
 
-_logger = logging.getLogger('train')
-
 KEY = 'exact_resume'
 # What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
 FREE = {
-    'rank', 'local_rank', 'device',  # differ between the processes of one run too; of the device, the type must agree
+    'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
+    'stood_down', 'prefetcher',  # repeat others
     'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
     'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path', 'attentive_teacher_checkpoint',
     'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
@@ -35,25 +34,31 @@ class ExactResume:
     Args:
         flags: What the parts of the run must share, as text by name.
         resumed: The checkpoint the run goes on from, or None.
+
+    Attributes:
+        completed: Epochs that were completed when the run was resumed.
     """
 
     def __init__(self, flags: dict[str, str], resumed: dict[str, Any] | None = None):
         self.flags = flags
         self.resumed = resumed
+        self.completed = 0 if resumed is None else resumed['epoch'] + 1
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Scheduler | None = None
 
     def take_up(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
-        """Brings the schedule to where the next epoch begins; it is in all checkpoints from now on."""
+        """Brings optimizer and schedule to where the next epoch begins; checkpoints hold the schedule from now on."""
         self.optimizer, self.scheduler = optimizer, scheduler
-        if self.resumed is None:
+        resumed, self.resumed = self.resumed, None
+        if resumed is None:
             return
-        held = self.resumed[KEY]
+        keep_formats(optimizer, resumed)
+        held = resumed[KEY]
         for group, lr in zip(optimizer.param_groups, held['lr'], strict=True):
             group['lr'] = lr
         if scheduler is not None:
             load_schedule_state(scheduler, held['schedule'])
-            scheduler.step(self.resumed['epoch'] + 1, self.resumed['metric'])
+            scheduler.step(self.completed, resumed['metric'])
 
     def mark(self, task: TrainingTask) -> 'MarkedTask':
         """The task as a saver is to see it."""
@@ -81,7 +86,7 @@ class MarkedTask:
 
 
 def schedule_state(scheduler: Scheduler) -> dict[str, Any]:
-    """All a schedule knows. Of the plateau schedule timm's own state lacks the epochs without progress and the noise."""
+    """All a schedule knows; timm's own state of the plateau schedule lacks the epochs without progress and the noise."""
     state = {name: value for name, value in vars(scheduler).items() if name not in ('optimizer', 'lr_scheduler')}
     if isinstance(scheduler, PlateauLRScheduler):
         state['lr_scheduler'] = scheduler.lr_scheduler.state_dict()
@@ -96,6 +101,18 @@ def load_schedule_state(scheduler: Scheduler, state: dict[str, Any]) -> None:
     vars(scheduler).update(state)
 
 
+def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
+    """Gives the optimizer's state the number formats it was saved in; torch has made them those of the parameters."""
+    optimizer = getattr(optimizer, '_base_optimizer', optimizer)  # of timm's Lookahead
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    head = (checkpoint.get('task_state') or {}).get('early_exit_optimizer') or {'state': {}}
+    for index, saved in {**checkpoint['optimizer']['state'], **head['state']}.items():
+        state = optimizer.state[parameters[index]]
+        for name, value in saved.items():
+            if isinstance(value, torch.Tensor) and value.dtype != state[name].dtype:
+                state[name] = value.to(state[name].device, copy=True)
+
+
 def open_exact_resume(args) -> ExactResume | None:
     """What `--exact-resume` asks for; None without the flag.
 
@@ -108,9 +125,10 @@ def open_exact_resume(args) -> ExactResume | None:
         return None
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
-            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, of which checkpoints hold one "
-            'set: choose reduce or broadcast, or drop --exact-resume.')
-    flags = {name: repr(value) for name, value in vars(args).items() if name not in FREE}
+            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, of which checkpoints hold one: "
+            'choose reduce or broadcast, or drop --exact-resume.')
+    given = {**vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
+    flags = {name: repr(value) for name, value in given.items() if name not in FREE}
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
         return ExactResume(flags)
@@ -124,8 +142,8 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
     last = os.path.join(os.path.dirname(path), LAST)
     if 'epoch' in checkpoint and 'metric' not in checkpoint:
         raise ValueError(
-            f'--resume {path} was written within an epoch, of which --exact-resume cannot repeat the rest: give {last}, '
-            'or drop --exact-resume.')
+            f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, or '
+            'drop --exact-resume.')
     if KEY not in checkpoint:
         raise ValueError(
             f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.')

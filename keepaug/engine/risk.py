@@ -18,7 +18,7 @@ from timm.utils import unwrap_model
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.engine.loop import LoopSettings
-from keepaug.engine.streams import plain_loader, preserved_streams
+from keepaug.engine.seeding import plain_loader, preserved_streams
 from keepaug.engine.task import augment_batch
 from keepaug.engine.wrapped_dataset import WrappedDataset
 from keepaug.functional.saliency import in_eval_mode

@@ -42,7 +42,7 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
 
 @contextmanager
 def draft_of(path: str) -> Iterator[str]:
-    """A copy of a file to write to, which takes its place in one step: killed or without room, the file stays as it was."""
+    """A copy of a file to write to, which takes its place in one step: killed or without room, the file stays whole."""
     draft = f'{path}.tmp'
     try:
         if os.path.exists(path):
@@ -93,8 +93,8 @@ def write_summary(
             _add_row(epoch, train_metrics, eval_metrics, draft, lr, extra, log_wandb)
     except OSError as error:
         raise OSError(
-            f'{filename} cannot be written ({error.strerror}); what was saved before is whole, make room and continue '
-            'with --resume.') from error
+            f'{filename} cannot be written ({error.strerror}); what was saved before stays as it is, mend the folder and '
+            'continue with --resume.') from error
 
 
 def _add_row(

@@ -14,7 +14,7 @@ from keepaug.engine import LoopSettings
 from keepaug.engine.data import SharedSwitchCollate
 from keepaug.engine.device import Precision
 from keepaug.engine.risk import Selection, TrainingRisks
-from keepaug.engine.streams import preserved_streams
+from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn

@@ -93,7 +93,7 @@ class SeededSamples(WrappedDataset):
         if not isinstance(request, Draw):
             return self.dataset[request]
         of_torch, of_numpy, of_python = mix(self.seed, request.epoch, self.rank, SAMPLES + request.place)
-        # The host's stream alone: devices belong to the training step, and `torch.manual_seed` costs ten times as much.
+        # The host's stream alone: those of devices are the steps', and `torch.manual_seed` is ten times as slow.
         torch.default_generator.manual_seed(of_torch)
         np.random.seed(of_numpy)
         random.seed(of_python)
@@ -146,9 +146,9 @@ class EpochSampler(Sampler):
 
 
 class SeededLoader:
-    """A loader whose batches depend on the epoch alone, and whose draws leave the streams of the training step as they are.
+    """A loader whose batches depend on the epoch alone, and whose draws leave the streams of the steps as they are.
 
-    Without the latter a run would depend on the number of workers: with none, samples are drawn in this process.
+    Without the latter, a run would depend on the number of workers: with none, samples are drawn in this process.
 
     Args:
         loader: Loader of `SeededSamples`, under the prefetcher if there is one.
@@ -200,7 +200,8 @@ def seed_samples(args, dataset: Dataset) -> Dataset:
     if not args.exact_resume:
         return dataset
     if isinstance(dataset, IterableDataset):
-        raise ValueError(f'--exact-resume asks for images by number, --dataset {args.dataset} is a stream: drop one of the two.')
+        raise ValueError(
+            f'--dataset {args.dataset} is a stream, --exact-resume asks for images by number: drop one of the two.')
     kind = SeededByNumber if args.naflex_loader else SeededSamples
     return kind(dataset, args.seed, args.rank)
 
