@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from keepaug.engine import explain_errors
 from tests.scripts import TINY, run_train, write_images
 from tests.test_exact_resume import assert_same_run
 
@@ -73,6 +75,29 @@ def test_killed_twice(data, tmp_path):
     assert train(flags, tmp_path, 'whole')
     assert not train(flags, tmp_path, 'parts', deadly=20)
     assert not train(flags, tmp_path, 'parts', deadly=12)
+    assert train(flags, tmp_path, 'parts')
+    assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
+
+
+def _train_without_room(flags: str, output: Path, said: Path) -> None:
+    """A whole process whose files end at 200 kB, as if the disk were full."""
+    torch.set_num_threads(1)
+    sys.stdout, sys.stderr = open(os.devnull, 'w'), open(said, 'w')
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    explain_errors(lambda: run_train(flags, output, 'parts'))
+
+
+def test_full_disk_leaves_the_last_checkpoint(data, tmp_path):
+    flags = f'{data} {FLAGS} {BUSY}'
+    assert train(flags, tmp_path, 'whole')
+    assert train(f'{flags} --stop-epoch 2', tmp_path, 'parts')
+    before = (tmp_path / 'parts' / 'last.pth.tar').read_bytes()
+    process = PROCESSES.Process(target=_train_without_room, args=(flags, tmp_path, tmp_path / 'said'))
+    process.start()
+    process.join()
+    said = (tmp_path / 'said').read_text()
+    assert process.exitcode == 2 and 'error: No checkpoint could be written' in said and 'Traceback' not in said
+    assert (tmp_path / 'parts' / 'last.pth.tar').read_bytes() == before
     assert train(flags, tmp_path, 'parts')
     assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
 

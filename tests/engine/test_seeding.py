@@ -76,6 +76,7 @@ def test_epochs_ranks_and_seeds_differ(plain):
     others = [plain[1], epochs(rank=1)[0], epochs(seed=1)[0]]
     for given in others:
         assert not (given[..., None] == plain[0][:, None])[:, 1::4].any()  # no draw of torch's occurs twice
+    assert all(len(plain[0][:, place:32:4].unique()) == 48 for place in (1, 2, 3))  # nor does any within an epoch
     orders = [given[:, :32:4].flatten().tolist() for given in (plain[0], plain[1], epochs(seed=1)[0])]
     assert all(len(set(order)) == len(order) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
