@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from timm.data.loader import MultiEpochsDataLoader
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from keepaug.engine.seeding import (
     ORDER,
@@ -41,9 +41,11 @@ def _collate(samples: list) -> torch.Tensor:
     return torch.cat([torch.stack(samples).flatten(), torch.tensor(_draw(), dtype=torch.float64)])
 
 
-def epochs(loader_class=DataLoader, workers: int = 0, seed: int = 0, rank: int = 0, first: int = 0) -> list[torch.Tensor]:
+def epochs(
+        loader_class=DataLoader, workers: int = 0, seed: int = 0, rank: int = 0, first: int = 0, images: Dataset = Draws(),
+) -> list[torch.Tensor]:
     """All that two epochs of a loader give."""
-    dataset = SeededSamples(Draws(), seed, rank)
+    dataset = SeededSamples(images, seed, rank)
     loader = loader_class(
         dataset, batch_size=8, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate,
         persistent_workers=workers > 0)
@@ -66,6 +68,10 @@ def test_loader_and_workers_do_not_matter(loader_class, workers, plain):
     torch.manual_seed(random.randrange(100))
     for got, wanted in zip(epochs(loader_class, workers), plain, strict=True):
         assert torch.equal(got, wanted)
+
+
+def test_data_sets_that_can_give_whole_batches_are_asked_for_samples(plain):
+    assert torch.equal(epochs(images=Subset(Draws(), range(50)))[0], plain[0])
 
 
 def test_later_epochs_need_no_earlier_ones(plain):
