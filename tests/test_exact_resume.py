@@ -24,11 +24,12 @@ SCHEDULES = {
     'rsqrt': '--sched rsqrt --decay-epochs 1 --lr-stable-timescale 2',
     'constant': '--sched constant',
     'none': '--sched none',
-    # The tracked loss cannot fall below the best of all, so that every epoch counts as one without progress.
-    'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 5 --lr 1e-6 --eval-metric loss',
-    'plateau-noise': '--sched plateau --patience-epochs 1 --cooldown-epochs 1 --decay-rate 0.5 --epochs 5 --lr 0.5 '
-                     '--lr-noise 0.1 0.9 --eval-metric loss',
-    'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --epochs 5 --lr 1',
+    # At such a rate nothing is learnt and the accuracy stays: every epoch but the first counts as one without progress.
+    'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 --stop 3',
+    'plateau-noise': '--sched plateau --patience-epochs 1 --cooldown-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 '
+                     '--lr-noise 0.1 0.9 --stop 3',
+    'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --warmup-lr 1e-7 --epochs 6 '
+                      '--lr 1e-6 --stop 4',
 }
 OPTIMIZERS = {
     'momentum': '--opt momentum --weight-decay 0.1',
