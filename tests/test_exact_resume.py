@@ -12,6 +12,7 @@ from tests.readers import create_several_labels
 from tests.scripts import TINY, refuse_train, run_train, write_images
 from tests.test_every_method import EVERY
 
+# Each run stops after one epoch, or after those that stand behind `--stop`.
 SCHEDULES = {
     'cosine-cycles': '--sched cosine --lr-cycle-limit 2 --lr-cycle-mul 1.5 --lr-cycle-decay 0.5 --warmup-epochs 1',
     'cosine-updates': '--sched cosine --sched-on-updates --warmup-epochs 1 --warmup-prefix',
@@ -25,9 +26,9 @@ SCHEDULES = {
     'constant': '--sched constant',
     'none': '--sched none',
     # At such a rate nothing is learnt and the accuracy stays: every epoch but the first counts as one without progress.
-    'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 --stop 3',
+    'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 --stop 3 5',
     'plateau-noise': '--sched plateau --patience-epochs 1 --cooldown-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 '
-                     '--lr-noise 0.1 0.9 --stop 3',
+                     '--lr-noise 0.1 0.9 --stop 3 5',
     'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --warmup-lr 1e-7 --epochs 6 '
                       '--lr 1e-6 --stop 4',
 }
@@ -128,8 +129,9 @@ def _slow_but(fast: tuple[str, ...], names) -> list:
 
 @pytest.mark.parametrize('name', _slow_but(FAST, SETTINGS))
 def test_stopped_run_ends_as_the_whole_one(name, data, tmp_path):
-    flags, _, stop = SETTINGS[name].partition(' --stop ')
-    assert_same_run(*train_both(f'{data} {TINY} --epochs 3 {flags} --exact-resume', tmp_path, (int(stop or 1),)))
+    flags, _, stops = SETTINGS[name].partition(' --stop ')
+    stops = tuple(map(int, stops.split())) or (1,)
+    assert_same_run(*train_both(f'{data} {TINY} --epochs 3 {flags} --exact-resume', tmp_path, stops))
 
 
 @pytest.mark.parametrize('method', _slow_but(FAST_METHODS, EVERY))
