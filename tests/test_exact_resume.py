@@ -7,7 +7,8 @@ import timm
 import torch
 
 import keepaug.engine.data
-from keepaug.engine import write_summary
+from keepaug.engine import open_exact_resume, write_summary
+from keepaug.options import create_parser
 from tests.readers import create_several_labels
 from tests.scripts import TINY, refuse_train, run_train, write_images
 from tests.test_every_method import EVERY
@@ -29,14 +30,14 @@ SCHEDULES = {
     'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 --stop 3 5',
     'plateau-noise': '--sched plateau --patience-epochs 1 --cooldown-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 '
                      '--lr-noise 0.1 0.9 --stop 3 5',
-    'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --warmup-lr 1e-7 --epochs 6 '
-                      '--lr 1e-6 --stop 4',
+    'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --warmup-lr 1e-7 '
+                      '--epochs 6 --lr 1e-6 --stop 4',
 }
 OPTIMIZERS = {
     'momentum': '--opt momentum --weight-decay 0.1',
     'adamw': '--opt adamw --layer-decay 0.7 --model test_vit',
     'lookahead': '--opt lookahead_adamw',
-    'schedule-free-like': '--opt adopt',
+    'adopt': '--opt adopt',
     'muon': '--opt muon --model test_vit',
     'nadam-half': '--opt nadam --model-dtype bfloat16',
 }
@@ -70,8 +71,9 @@ LOADING = {
 SETTINGS = {**SCHEDULES, **OPTIMIZERS, **TRAINING, **LOADING}
 # In the default suite these stand for the others.
 FAST = (
-    'cosine-updates', 'plateau', 'plateau-noise', 'lookahead', 'nadam-half', 'ema', 'val-interval', 'history', 'workers',
-    'no-prefetcher', 'sizes-cycled', 'splits', 'mixing', 'multi-epochs-mixing-off', 'naflex', 'refined-workers',
+    'cosine-updates', 'plateau', 'plateau-noise', 'lookahead', 'nadam-half', 'ema', 'val-interval', 'history',
+    'workers', 'no-prefetcher', 'sizes-cycled', 'splits', 'mixing', 'multi-epochs-mixing-off', 'naflex',
+    'refined-workers',
 )
 FAST_METHODS = ('keep-paste-and-cut', 'keep-cut-early', 'refine')
 
@@ -170,8 +172,8 @@ def test_a_part_may_run_with_other_workers(data, tmp_path):
 
 
 def test_runs_of_two_seeds_differ(data, tmp_path):
-    states = [checkpoint(run_train(
-        f'{data} {TINY} --epochs 1 --exact-resume --seed {seed}', tmp_path, str(seed)))['state_dict'] for seed in (0, 1)]
+    runs = [run_train(f'{data} {TINY} --epochs 1 --exact-resume --seed {seed}', tmp_path, str(seed)) for seed in (0, 1)]
+    states = [checkpoint(run)['state_dict'] for run in runs]
     assert not all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
@@ -186,7 +188,8 @@ def test_checkpoint_is_stocks_too(data, tmp_path):
 @pytest.fixture(scope='module')
 def marked(data, tmp_path_factory) -> Path:
     """A run of one epoch of two, with a recovery file."""
-    return run_train(f'{data} {TINY} --exact-resume --recovery-interval 2 --stop-epoch 1', tmp_path_factory.mktemp('marked'))
+    return run_train(
+        f'{data} {TINY} --exact-resume --recovery-interval 2 --stop-epoch 1', tmp_path_factory.mktemp('marked'))
 
 
 @pytest.mark.parametrize('flags, words', [
@@ -208,6 +211,13 @@ def test_refusals(flags, words, marked, data, tmp_path, capsys):
     said = refuse_train(f'{data} {TINY} --exact-resume {flags.format(**places)}', tmp_path, capsys)
     assert all(word.format(**places) in said for word in words), said
     assert not (tmp_path / 'run').exists()
+
+
+def test_statistics_of_each_process_are_refused():
+    args = create_parser().parse_args(['--exact-resume', '--dist-bn', ''])
+    args.distributed = True
+    with pytest.raises(ValueError, match="--dist-bn '' .* reduce or broadcast"):
+        open_exact_resume(args)
 
 
 def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):

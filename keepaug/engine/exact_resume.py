@@ -86,7 +86,7 @@ class MarkedTask:
 
 
 def schedule_state(scheduler: Scheduler) -> dict[str, Any]:
-    """All a schedule knows; timm's own state of the plateau schedule lacks the epochs without progress and the noise."""
+    """All a schedule knows; timm's own state of the plateau schedule lacks epochs without progress and noise."""
     state = {name: value for name, value in vars(scheduler).items() if name not in ('optimizer', 'lr_scheduler')}
     if isinstance(scheduler, PlateauLRScheduler):
         state['lr_scheduler'] = scheduler.lr_scheduler.state_dict()
@@ -125,8 +125,8 @@ def open_exact_resume(args) -> ExactResume | None:
         return None
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
-            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, of which checkpoints hold one: "
-            'choose reduce or broadcast, or drop --exact-resume.')
+            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those of "
+            'one: choose reduce or broadcast, or drop --exact-resume.')
     given = {**vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
     flags = {name: repr(value) for name, value in given.items() if name not in FREE}
     flags['device'] = str(args.device).partition(':')[0]
@@ -142,8 +142,8 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
     last = os.path.join(os.path.dirname(path), LAST)
     if 'epoch' in checkpoint and 'metric' not in checkpoint:
         raise ValueError(
-            f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, or '
-            'drop --exact-resume.')
+            f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, '
+            'or drop --exact-resume.')
     if KEY not in checkpoint:
         raise ValueError(
             f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.')

@@ -93,8 +93,8 @@ def write_summary(
             _add_row(epoch, train_metrics, eval_metrics, draft, lr, extra, log_wandb)
     except OSError as error:
         raise OSError(
-            f'{filename} cannot be written ({error.strerror}); what was saved before stays as it is, mend the folder and '
-            'continue with --resume.') from error
+            f'{filename} cannot be written ({error.strerror}); what was saved before stays as it is, mend the folder '
+            'and continue with --resume.') from error
 
 
 def _add_row(

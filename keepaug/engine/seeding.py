@@ -30,8 +30,7 @@ def preserved_streams(device: torch.device | None = None, seed: int | None = Non
         device: Device whose stream is kept too.
         seed: What to seed all of them with for the time between; None leaves them where they are.
     """
-    python_state, generator = random.getstate(), np.random.get_bit_generator()
-    numpy_state = generator.state
+    numpy_state, python_state = np.random.get_state(legacy=False), random.getstate()
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == 'cuda' else []):
         if seed is not None:
             torch.manual_seed(seed)
@@ -40,7 +39,7 @@ def preserved_streams(device: torch.device | None = None, seed: int | None = Non
         try:
             yield
         finally:
-            generator.state = numpy_state
+            np.random.set_state(numpy_state)
             random.setstate(python_state)
 
 
@@ -205,7 +204,7 @@ def seed_samples(args, dataset: Dataset) -> Dataset:
         return dataset
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f'--dataset {args.dataset} is a stream, --exact-resume asks for images by number: drop one of the two.')
+            f'--dataset {args.dataset} is a stream, --exact-resume picks images from it: drop one of the two.')
     kind = SeededByNumber if args.naflex_loader else SeededSamples
     return kind(dataset, args.seed, args.rank)
 

@@ -186,7 +186,8 @@ def _own_script(args: argparse.Namespace) -> Rows:
     for name in OWN_SCRIPT_ONLY:
         value = getattr(args, name)
         yield value != _defaults()[name], (
-            f"{_flag(name, None if value is True else value)} needs keepaug's own train.py, this script has another loop: drop it or train there.")
+            f"{_flag(name, None if value is True else value)} needs keepaug's own train.py, this script has another loop:"
+            ' drop it or train there.')
 
 
 def _values(args: argparse.Namespace) -> Rows:
@@ -418,7 +419,7 @@ def _loaders(args: argparse.Namespace) -> Rows:
     ]
     return [
         *((stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
-          for on, flag in access),
+          for on, flag in [*access, (args.exact_resume, '--exact-resume')]),
         *((args.naflex_loader and on,
            f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.')
           for on, flag in single),

@@ -24,5 +24,3 @@ def check_exact_resume(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.opt.lower().endswith('adahessian'), (
         f'--opt {args.opt} keeps random numbers of its own, which no checkpoint holds: choose another, or drop '
         '--exact-resume.')
-    yield args.dataset.lower().startswith(('tfds/', 'wds/', 'hfids/')), (
-        f'--dataset {args.dataset} is a stream, --exact-resume asks for images by number: drop one of the two.')

@@ -42,7 +42,8 @@ def _collate(samples: list) -> torch.Tensor:
 
 
 def epochs(
-        loader_class=DataLoader, workers: int = 0, seed: int = 0, rank: int = 0, first: int = 0, images: Dataset = Draws(),
+        loader_class=DataLoader, workers: int = 0, seed: int = 0, rank: int = 0, first: int = 0,
+        images: Dataset = Draws(),
 ) -> list[torch.Tensor]:
     """All that two epochs of a loader give."""
     dataset = SeededSamples(images, seed, rank)
