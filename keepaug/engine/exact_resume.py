@@ -125,8 +125,8 @@ def open_exact_resume(args) -> ExactResume | None:
         return None
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
-            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those of "
-            'one: choose reduce or broadcast, or drop --exact-resume.')
+            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
+            'of one: choose reduce or broadcast, or drop --exact-resume.')
     given = {**vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
     flags = {name: repr(value) for name, value in given.items() if name not in FREE}
     flags['device'] = str(args.device).partition(':')[0]

@@ -186,8 +186,8 @@ def _own_script(args: argparse.Namespace) -> Rows:
     for name in OWN_SCRIPT_ONLY:
         value = getattr(args, name)
         yield value != _defaults()[name], (
-            f"{_flag(name, None if value is True else value)} needs keepaug's own train.py, this script has another loop:"
-            ' drop it or train there.')
+            f"{_flag(name, None if value is True else value)} needs keepaug's own train.py, this script has another "
+            'loop: drop it or train there.')
 
 
 def _values(args: argparse.Namespace) -> Rows:
