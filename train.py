@@ -48,6 +48,7 @@ def main() -> None:
     device = engine.open_device(args)
     precision = engine.resolve_precision(args, device)
     engine.seed_everything(args)
+    exact = engine.open_exact_resume(args)
     primary = args.rank == 0
 
     # What: the model, its data, and the task that ties them.
@@ -83,6 +84,8 @@ def main() -> None:
 
     scheduler, epochs = engine.build_scheduler(
         args, optimizer, len(loader_train), start_epoch, decreasing_metric=engine.is_decreasing(args))
+    if exact is not None:
+        exact.take_up(optimizer, scheduler)
     phases = engine.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = engine.last_epoch(args, phases.total)
     refinement = engine.build_refinement(args, phases, loader_train, mixup_fn, task)
@@ -93,7 +96,7 @@ def main() -> None:
     if primary:
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
-        saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)
+        saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir, exact)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
         watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)
@@ -104,6 +107,7 @@ def main() -> None:
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
         for epoch in range(start_epoch, last_epoch):
+            engine.seed_epoch(args, epoch)
             engine.set_epoch(loader_train, epoch)
             engine.tell_progress(task, epoch, epochs)
             if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:

@@ -7,7 +7,7 @@ from timm.data.loader import adapt_to_chs
 from timm.task import TrainingTask
 
 from keepaug.engine.loop import LoopSettings
-from keepaug.engine.risk import preserved_streams
+from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
 from keepaug.preview import Record, bare_model, class_names, draw_sheet, label_captions, measure, run_steps
 
@@ -52,7 +52,19 @@ class Watch:
         self.seed = seed
 
     def log(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Writes an epoch's numbers, and its sheet where augmentations of ours are on."""
+        """Writes an epoch's numbers, and its sheet where augmentations of ours are on.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        try:
+            self._write(epoch, values)
+        except OSError as error:
+            raise OSError(
+                f'The TensorBoard log in {self.writer.log_dir} cannot be written ({error.strerror}); what was saved '
+                'before stays as it is, mend the folder and continue with --resume.') from error
+
+    def _write(self, epoch: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(name, value, epoch)

@@ -18,12 +18,14 @@ from keepaug.engine.device import (
     seed_everything,
     use_fast_cuda_math,
 )
+from keepaug.engine.exact_resume import open_exact_resume
 from keepaug.engine.loop import LoopSettings, mean_lr, train_one_epoch, validate
 from keepaug.engine.model import build_model, place_model
 from keepaug.engine.refine import Phases, build_refinement, describe_refinement
 from keepaug.engine.risk import build_risks
 from keepaug.engine.run import is_evaluated, last_epoch, name_metrics, open_output_dir, print_results, write_summary
 from keepaug.engine.schedule import build_optimizer, build_scheduler, resolve_learning_rate
+from keepaug.engine.seeding import seed_epoch
 from keepaug.engine.sentence import explain_errors
 from keepaug.engine.task import build_task, compile_task, distribute_task, stop_mixing, tell_progress, wrap_task
 from keepaug.engine.tracking import check_eval_metric, evaluate, is_decreasing, open_wandb, tracked_metric

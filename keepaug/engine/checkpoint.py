@@ -4,11 +4,14 @@ import logging
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
+from timm.utils.checkpoint_saver import load_checkpoint_metadata
 
 from keepaug.engine.early_exit import checkpoint_optimizer, find_early_exit
 from keepaug.engine.run import run_folder
@@ -17,6 +20,7 @@ from keepaug.engine.tracking import is_decreasing
 
 _logger = logging.getLogger('train')
 
+LAST = 'last.pth.tar'  # as timm's saver calls it
 # Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
 AVERAGED = ('state_dict_ema', 'model_ema')
 
@@ -55,7 +59,7 @@ def find_resume(args) -> str:
     """The checkpoint to resume from; `auto` is the last one in the run's own folder, or none in a new folder."""
     if args.resume != 'auto':
         return args.resume
-    last = os.path.join(run_folder(args), 'last.pth.tar')
+    last = os.path.join(run_folder(args), LAST)
     return last if os.path.exists(last) else ''
 
 
@@ -95,25 +99,76 @@ def resume_ema(args, task: TrainingTask) -> None:
 class Saver(CheckpointSaver):
     """timm's saver, which here also ends in a sentence when the output folder cannot be written.
 
-    timm writes each checkpoint to a temporary file and renames it, so what was saved before stays whole.
+    timm writes each checkpoint to a temporary file and renames it, so what was saved before stays whole. Here no name
+    is ever without its file in between, either: a run may be killed at any moment.
+
+    Args:
+        durable: Wait until a checkpoint is on the disk before it takes its name, which is then true after a power cut.
     """
 
+    def __init__(self, *args, durable: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.durable = durable
+        self.written = False
+
+    def take_up(self, path: str) -> None:
+        """Takes up the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
+        history = load_checkpoint_metadata(path)['saver']
+        epoch, metric = history['pending']
+        self.load_state_dict({**history, 'pending': (None, None)})
+        self.written = True
+        self.save_checkpoint(epoch, metric)
+        self.written = False
+
+    def _replace(self, src: str, dst: str) -> None:
+        if not self.written:
+            os.replace(src, dst)
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        if os.path.exists(dst) and os.path.samefile(src, dst):
+            return
+        draft = f'{dst}.tmp'
+        with self._told(draft):
+            super()._duplicate(src, draft)
+        os.replace(draft, dst)
+
     def _save(self, save_path: str, epoch: int, metric: Any = None) -> None:
-        try:
+        if self.written:
+            return
+        with self._told(save_path):
             super()._save(save_path, epoch, metric)
+            if self.durable:
+                with open(save_path, 'rb') as file:
+                    os.fsync(file.fileno())
+
+    @contextmanager
+    def _told(self, path: str) -> Iterator[None]:
+        """Removes what was begun and says in a sentence that there is no room for it."""
+        try:
+            yield
         except (OSError, RuntimeError) as error:
-            if os.path.exists(save_path):
-                os.unlink(save_path)
+            if os.path.lexists(path):
+                os.unlink(path)
             raise OSError(
-                f'No checkpoint could be written to {os.path.dirname(save_path)} ({first_line(error)}); '
+                f'No checkpoint could be written to {os.path.dirname(path)} ({first_line(error)}); '
                 f'those saved before are whole, make room and continue with --resume.') from error
 
 
-def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler, output_dir: str) -> Saver:
-    """The saver of a run; it takes up the history of the folder it is resumed in."""
+def build_saver(
+        args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler, output_dir: str, exact=None) -> Saver:
+    """The saver of a run; it takes up the history of the folder it is resumed in.
+
+    Args:
+        args: Options.
+        task: Task of the run.
+        optimizer: Its optimizer.
+        scaler: Loss scaler, or None.
+        output_dir: Folder of the run.
+        exact: What `--exact-resume` adds to checkpoints, or None.
+    """
     saver = Saver(
         model=task.get_trainable_module(),
-        task=task,
+        task=task if exact is None else exact.mark(task),
         optimizer=checkpoint_optimizer(task, optimizer),
         args=args,
         amp_scaler=scaler,
@@ -121,9 +176,15 @@ def build_saver(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scal
         recovery_dir=output_dir,
         decreasing=is_decreasing(args),
         max_history=args.checkpoint_hist,
+        durable=exact is not None,
     )
     if args.resume and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(output_dir):
-        saver.load_state_dict_from_checkpoint(args.resume)
+        if exact is None or os.path.basename(args.resume) != LAST:
+            saver.load_state_dict_from_checkpoint(args.resume)
+            return saver
+        saver.take_up(args.resume)
+        if exact.completed in args.save_epochs:
+            saver.save_milestone(exact.completed)
     return saver
 
 

@@ -26,6 +26,7 @@ from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
 from keepaug.engine.copies import Copies, change_transform, collate_splits
 from keepaug.engine.naflex import create_patch_loader, eval_patches, train_patches
 from keepaug.engine.sentence import first_line
+from keepaug.engine.seeding import SeededLoader, plain_loader, seed_loader, seed_samples
 from keepaug.engine.wrapped_dataset import WrappedDataset, wrap_dataset
 
 _logger = logging.getLogger('train')
@@ -274,6 +275,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
         collate_fn = collate_splits
     if args.aa:
         mend_posterize()
+    dataset = seed_samples(args, dataset)
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
@@ -320,7 +322,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
-    return loader
+    return seed_loader(loader, dataset, args.seed)
 
 
 def mend_posterize() -> None:
@@ -404,6 +406,9 @@ def set_epoch(loader, epoch: int) -> None:
         loader.batch_sampler.set_epoch(epoch)
     elif hasattr(loader.sampler, 'set_epoch'):
         loader.sampler.set_epoch(epoch)
+    for part in (loader, getattr(loader, 'loader', None)):  # under the prefetcher
+        if isinstance(part, SeededLoader):
+            part.set_epoch(epoch)
 
 
 def drop_prefetched(loader) -> None:
@@ -411,6 +416,6 @@ def drop_prefetched(loader) -> None:
 
     Other loaders make none: they ask for an epoch's first batch when it begins.
     """
-    plain = getattr(loader, 'loader', loader)  # under the prefetcher
+    plain = plain_loader(loader)
     if isinstance(plain, MultiEpochsDataLoader) and plain.num_workers:
         plain.iterator = None  # a new one makes the workers that run drop what they have

@@ -4,22 +4,21 @@ He et al., Data Augmentation Revisited, 2019, section 3.2 and Table 2.
 """
 import copy
 import logging
-import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup, create_loader
+from timm.data.loader import PrefetchLoader
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.engine.loop import LoopSettings
+from keepaug.engine.seeding import plain_loader, preserved_streams
 from keepaug.engine.task import augment_batch
 from keepaug.engine.wrapped_dataset import WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
@@ -84,9 +83,9 @@ class TrainingRisks:
 
     def _augmented(self):
         """The run's loader, over the chosen samples."""
-        plain = getattr(self.loader, 'loader', self.loader)  # under the prefetcher
+        plain = plain_loader(self.loader)
         batches = select_batches(plain, self.samples)
-        if plain is self.loader:
+        if not isinstance(self.loader, PrefetchLoader):
             return batches
         prefetcher = copy.copy(self.loader)
         prefetcher.loader = batches
@@ -148,27 +147,6 @@ def select_batches(
         worker_init_fn=plain.worker_init_fn,
         multiprocessing_context=plain.multiprocessing_context,
     )
-
-
-@contextmanager
-def preserved_streams(device: torch.device, seed: int) -> Iterator[None]:
-    """Seeds all random streams, and gives each its state back afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = [device] if device.type == 'cuda' else []
-    with torch.random.fork_rng(devices=devices):
-        seed_streams(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-
-
-def seed_streams(seed: int) -> None:
-    """Seeds all random streams of the process."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
 
 
 def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | None:

@@ -2,7 +2,9 @@
 import csv
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -27,14 +29,32 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
         datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model), str(data_config['input_size'][-1])]))
     try:
         output_dir = get_outdir(folder)
-        with open(os.path.join(output_dir, 'args.yaml'), 'w') as file:
+        with draft_of(os.path.join(output_dir, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
-        trim_summary(os.path.join(output_dir, 'summary.csv'), start_epoch)
+        with draft_of(os.path.join(output_dir, 'summary.csv')) as draft:
+            trim_summary(draft, start_epoch)
     except OSError as error:
         raise ValueError(
             f'The output folder {folder} cannot be written ({error.strerror}); '
             f'choose another with --output.') from error
     return output_dir
+
+
+@contextmanager
+def draft_of(path: str) -> Iterator[str]:
+    """A copy of a file to write to, which takes its place in one step: killed or without room, the file stays whole."""
+    draft = f'{path}.tmp'
+    try:
+        if os.path.exists(path):
+            shutil.copyfile(path, draft)
+        elif os.path.exists(draft):  # left by a run that was killed
+            os.unlink(draft)
+        yield draft
+        if os.path.exists(draft):
+            os.replace(draft, path)
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)
 
 
 def name_metrics(
@@ -64,7 +84,28 @@ def write_summary(
     """Adds an epoch's row to `summary.csv`: stock's columns, and those of `extra`, if any, behind them.
 
     Rows that a run without `extra` left in the file keep their values; what they lack stays empty.
+
+    Raises:
+        OSError: The file cannot be written.
     """
+    try:
+        with draft_of(filename) as draft:
+            _add_row(epoch, train_metrics, eval_metrics, draft, lr, extra, log_wandb)
+    except OSError as error:
+        raise OSError(
+            f'{filename} cannot be written ({error.strerror}); what was saved before stays as it is, mend the folder '
+            'and continue with --resume.') from error
+
+
+def _add_row(
+        epoch: int,
+        train_metrics: Mapping[str, float],
+        eval_metrics: Mapping[str, float],
+        filename: str,
+        lr: float,
+        extra: Mapping[str, Any],
+        log_wandb: bool,
+) -> None:
     if not extra:
         update_summary(epoch, train_metrics, eval_metrics, filename, lr=lr, log_wandb=log_wandb)
         return

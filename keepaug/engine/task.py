@@ -173,8 +173,12 @@ def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
     # torch 2.15 renames the argument and warns of the old name.
     known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
     sync_buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
-    task.prepare_distributed(
-        device_ids=None if device.type == 'cpu' else [device], **{sync_buffers: not args.no_ddp_bb})
+    settings = {sync_buffers: not args.no_ddp_bb}
+    if args.exact_resume and device.type == 'cpu':
+        # After the first step of a process DDP regroups gradients, and three processes and more then sum them in
+        # another order; a resumed run would have a first step in the middle. Not where it looks for unused parameters.
+        settings['find_unused_parameters'] = True
+    task.prepare_distributed(device_ids=None if device.type == 'cpu' else [device], **settings)
 
 
 class AugmentedTask(WrappedTask):

@@ -19,7 +19,8 @@ class WrappedDataset(Dataset):
         self.dataset = dataset
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not there yet while a worker unpickles this object
+        # The first is not there yet while a worker unpickles this object; the second would go past `__getitem__`.
+        if name in ('dataset', '__getitems__'):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 

@@ -22,6 +22,7 @@ from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.early_exit import check_early_exit, check_early_exit_of
 from keepaug.options.evaluation import check_evaluation
+from keepaug.options.exact_resume import check_exact_resume
 from keepaug.options.keep_paste import check_keep_paste
 from keepaug.options.label_mixing import check_label_mixing, label_mixers
 from keepaug.options.newer import check_newer, check_task, name_loss
@@ -40,7 +41,7 @@ BARE = {
 # Ours that see batches on the device, each of which moves stock's mixing there.
 BATCHES = ('keep_cut', 'cutout', 'joint_occlusion')
 # What changes the loop or the loader, not only the data set and the task that another script lets us wrap.
-OWN_SCRIPT_ONLY = ('augment_copies', 'refine_epochs', 'risk_samples')
+OWN_SCRIPT_ONLY = ('augment_copies', 'refine_epochs', 'risk_samples', 'exact_resume')
 # What keep-cut and keep-paste share.
 KEEP_ONLY = ('keep_tau', 'keep_size', 'keep_prob', 'keep_saliency', 'keep_low_scale')
 
@@ -87,7 +88,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
         _refuse(complete, (_own_script,))
     _refuse(complete, (
         _values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit, check_occlusion,
-        check_copies, check_refine, check_label_mixing,
+        check_copies, check_refine, check_label_mixing, check_exact_resume,
     ))
     off = _taken_over(complete)
     if off:
@@ -185,7 +186,8 @@ def _own_script(args: argparse.Namespace) -> Rows:
     for name in OWN_SCRIPT_ONLY:
         value = getattr(args, name)
         yield value != _defaults()[name], (
-            f"{_flag(name, value)} needs keepaug's own train.py, this script has another loop: drop it or train there.")
+            f"{_flag(name, None if value is True else value)} needs keepaug's own train.py, this script has another "
+            'loop: drop it or train there.')
 
 
 def _values(args: argparse.Namespace) -> Rows:
@@ -417,7 +419,7 @@ def _loaders(args: argparse.Namespace) -> Rows:
     ]
     return [
         *((stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
-          for on, flag in access),
+          for on, flag in [*access, (args.exact_resume, '--exact-resume')]),
         *((args.naflex_loader and on,
            f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.')
           for on, flag in single),

@@ -5,6 +5,7 @@ from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.saliency import SALIENCIES
 from keepaug.options.argv import stock_first
 from keepaug.options.early_exit import add_early_exit
+from keepaug.options.exact_resume import add_exact_resume
 from keepaug.options.keep_paste import add_keep_paste
 from keepaug.options.label_mixing import add_label_mixing
 from keepaug.options.occlusion import add_copies, add_occlusion
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_occlusion(parser)
     add_copies(parser)
     add_refine(parser)
+    add_exact_resume(parser)
     add_watch(parser)
 
 

@@ -20,6 +20,7 @@ from keepaug.engine.task import AugmentedTask
 from keepaug.functional import input_saliency
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
+from tests.test_exact_resume import assert_same_run
 
 WORLD_SIZE = 2
 
@@ -73,6 +74,7 @@ def _saliency_on_one_rank(rank: int) -> dict:
     return dict(gradients=[parameter.grad for parameter in model.parameters()])
 
 
+EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
 SCRIPTS = [
@@ -80,6 +82,9 @@ SCRIPTS = [
      '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
     ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early'),
     ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
+    ('whole', EXACT),
+    ('parts', EXACT + ' --stop-epoch 1'),
+    ('parts', EXACT),
 ]
 
 
@@ -159,3 +164,7 @@ def test_early_head_is_trained_by_both_and_resumes(processes):
     state = torch.load(processes[0] / 'early' / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 1 and set(state['task_state']) == {'early_exit', 'early_exit_optimizer'}
     assert not any(name.startswith(('module.', 'backbone.', 'head.')) for name in state['state_dict'])
+
+
+def test_exact_resume(processes):
+    assert_same_run(processes[0] / 'whole', processes[0] / 'parts')

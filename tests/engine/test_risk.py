@@ -13,7 +13,8 @@ from keepaug.augment import Compose, create_augment
 from keepaug.engine import LoopSettings
 from keepaug.engine.data import SharedSwitchCollate
 from keepaug.engine.device import Precision
-from keepaug.engine.risk import Selection, TrainingRisks, preserved_streams
+from keepaug.engine.risk import Selection, TrainingRisks
+from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn

@@ -8,7 +8,7 @@ from keepaug.options import add_arguments, create_parser, create_train_parser
 from keepaug.options.argv import stock_first
 
 STOCK = tuple(create_train_parser()._option_string_actions)
-LATER = {'--joint-later': None, '--exact-resume': 0, '--cutmix-shape': None, '--epoch': 0, '--resume-more': None}
+LATER = {'--joint-later': None, '--exact-later': 0, '--cutmix-shape': None, '--epoch': 0, '--resume-more': None}
 
 
 def crowd(parser):
