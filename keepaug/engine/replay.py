@@ -48,8 +48,8 @@ class SeededSelection(Selection):
 class AugmentedBatches:
     """Batches of a run's training images, augmented as the run did at its full strength.
 
-    The same images are drawn the same way each time, whatever the number of workers and processes. What a batch mixes is
-    its own images, so that results depend on the run's batch size, as its training did.
+    The same images are drawn the same way each time, whatever the number of workers and processes. What a batch mixes
+    is its own images, so that results depend on the run's batch size, as its training did.
 
     Args:
         loader: The run's training loader, without prefetcher; its order does not count.
@@ -189,7 +189,8 @@ def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
     """Samples in a random order, an even number of them: an image folder's are sorted by class, and a batch that mixes
     must not hold one class."""
     if len(samples) < 2:
-        raise ValueError(f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.')
+        raise ValueError(
+            f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.')
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).tolist()
     return [samples[place] for place in order[:len(order) // 2 * 2]]
 

@@ -1,7 +1,7 @@
 """Out-of-distribution detection: can images unlike the training data be told by how sure the model is of them.
 
-CutMix, section 4.5 and Table 12; the scores are those of Hendrycks & Gimpel, "A Baseline for Detecting Misclassified and
-Out-of-Distribution Examples in Neural Networks", 2017, and of ODIN: Liang et al., "Enhancing the Reliability of
+CutMix, section 4.5 and Table 12; the scores are those of Hendrycks & Gimpel, "A Baseline for Detecting Misclassified
+and Out-of-Distribution Examples in Neural Networks", 2017, and of ODIN: Liang et al., "Enhancing the Reliability of
 Out-of-Distribution Image Detection in Neural Networks", 2018.
 """
 import os
@@ -67,10 +67,10 @@ def ood(
         eps: ODIN's perturbation, in pixel values of [0, 1].
 
     Returns:
-        For each score, over all sets (`softmax_auroc`) and for each set (`uniform_softmax_auroc`): `tnr95`, the share of
-        out-of-distribution images rejected by the largest threshold that lets 95 % of the others through; `auroc`; and
-        `detection`, the largest mean of both shares of right decisions over all thresholds. `ece`: calibration error of
-        the plain predictions on in-distribution images. All in percent.
+        For each score, over all sets (`softmax_auroc`) and for each set (`uniform_softmax_auroc`): `tnr95`, the share
+        of out-of-distribution images rejected by the largest threshold that lets 95 % of the others through; `auroc`;
+        and `detection`, the largest mean of both shares of right decisions over all thresholds. `ece`: calibration
+        error of the plain predictions on in-distribution images. All in percent.
 
     Raises:
         ValueError: The classifier tells fewer than two classes apart, or an answer is not finite.
@@ -101,9 +101,9 @@ def ood(
         settings=dict(
             odin_temperature=temperature, odin_eps=eps, images=len(inside), **{
                 f'images_{name}': len(rows) for name, rows in scores.items()}),
-        note='In-distribution images are the positives. ODIN\'s temperature and perturbation are fixed beforehand: tuned on '
-             'out-of-distribution images, as its authors do, they measure knowledge of the test. Values without the name '
-             'of a set are means over the sets, of which two are noise.',
+        note='In-distribution images are the positives. ODIN\'s temperature and perturbation are fixed beforehand: '
+             'tuned on out-of-distribution images, as its authors do, they measure knowledge of the test. Values '
+             'without the name of a set are means over the sets, of which two are noise.',
         panels=[_roc(name, [curve for _, curve in metrics]) for name, metrics in found.items()],
     )
 

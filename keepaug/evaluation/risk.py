@@ -34,9 +34,9 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
         'risk',
         values=dict(**means, gap=means['augmented'] - means['clean']),
         settings=dict(images=len(of_clean), augmented_images=len(of_augmented)),
-        note='Cross entropy in nats per image, the table of the paper shows thousandths of it. The augmentation is that of '
-             'the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, the augmented '
-             'one only with the clean one of the same run, for each run is augmented its own way.',
+        note='Cross entropy in nats per image, the table of the paper shows thousandths of it. The augmentation is '
+             'that of the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, '
+             'the augmented one only with the clean one of the same run, for each run is augmented its own way.',
         panels=[Panel('loss on training images', 'share of the images in %', 'cross entropy in nats, at most', {
             name: ((100 * share).tolist(), of_images.sort().values[(share * (len(of_images) - 1)).long()].tolist())
             for name, of_images in (('clean', of_clean), ('augmented', of_augmented))})],

@@ -48,7 +48,8 @@ EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
         subject, data.validation('ood'),
         {name: data.folder(path, f'ood {name}') for name, path in name_sets(args.ood_data_dir).items()},
         args.odin_temperature, args.odin_eps),
-    'risk': lambda args, subject, data: risk(subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
+    'risk': lambda args, subject, data: risk(
+        subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
     'spectrum': lambda args, subject, data: spectrum(subject, data.training('spectrum'), args.spectrum_class),
 }
 
@@ -130,10 +131,11 @@ def build_data(
     def open_training() -> Dataset:
         training = validation.build_split(args, 'train', data_config)
         # timm takes the folder itself where it holds no such split.
-        if not args.split.startswith('train') and _folder(training) is not None and _folder(training) == _folder(dataset):
+        folder = _folder(training)
+        if not args.split.startswith('train') and folder is not None and folder == _folder(dataset):
             raise ValueError(
-                f'The folder {_folder(training)} holds no training images beside those of --split {args.split}: give the '
-                'folder with both.')
+                f'The folder {folder} holds no training images beside those of --split {args.split}: give the folder '
+                'with both.')
         return training
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:

@@ -89,10 +89,11 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
         class_index: Class that is looked at alone; the paper shows class 0.
 
     Returns:
-        For `all` images, for those of the class (`class0`) and `within` all classes, pooled: `rank`, the number of values
-        above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values' shares; `top10`, the
-        share of the variance in the ten largest, in percent; `log10_largest`, the size of the largest; and `100th`, the
-        hundredth in percent of the largest, where there are as many. Nothing for features that are all the same.
+        For `all` images, for those of the class (`class0`) and `within` all classes, pooled: `rank`, the number of
+        values above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values' shares;
+        `top10`, the share of the variance in the ten largest, in percent; `log10_largest`, the size of the largest; and
+        `100th`, the hundredth in percent of the largest, where there are as many. Nothing for features that are all the
+        same.
 
     Raises:
         ValueError: The model has no such features, they are not finite, or the class has fewer than two images.
@@ -101,8 +102,8 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     images, of_class, present = int(within.count.sum()), int(alone.count), int((within.count > 0).sum())
     if of_class < 2:
         raise ValueError(
-            f'--spectrum-class {class_index} has {of_class} of the {images} training images looked at, a covariance needs '
-            'two at least: name another class, or raise --eval-samples.')
+            f'--spectrum-class {class_index} has {of_class} of the {images} training images looked at, a covariance '
+            'needs two at least: name another class, or raise --eval-samples.')
     matrices = {
         'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
         f'class{class_index}': (f'class {class_index}', of_class, alone.scatter / (of_class - 1)),
@@ -118,9 +119,10 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
         'spectrum',
         values=values,
         settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(within.scatter)),
-        note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give at '
-             'most n - 1 that are not zero: compare models on the same images, more than there are dimensions. Values '
-             'themselves follow the scale of the features, which differs between models; ranks and shares do not.',
+        note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give '
+             'at most n - 1 that are not zero: compare models on the same images, more than there are dimensions. '
+             'Values themselves follow the scale of the features, which differs between models; ranks and shares '
+             'do not.',
         panels=panels,
     )
 
@@ -162,8 +164,8 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
             f'{type(model).__name__} has none: leave it out.') from error
     if features.flatten(1).shape[1] != features.shape[1]:
         raise ValueError(
-            f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives {tuple(features.shape[1:])} features: '
-            'leave it out, or pool with --gp avg.')
+            f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives a map of '
+            f'{tuple(features.shape[1:])}: leave it out, or pool with --gp avg.')
     return features.flatten(1).float()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def add_ood(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group('ood: telling images unlike the training data by how sure the model is').add_argument
+    add = parser.add_argument_group('ood: images unlike the training data, told by how sure the model is').add_argument
     add('--ood-data-dir', nargs='+', default=[], metavar='FOLDER',
         help='folders of out-of-distribution images, each a set; uniform and Gaussian noise are sets anyway')
     add('--odin-temperature', type=float, default=1000., metavar='T', help='temperature of the ODIN score')

@@ -21,7 +21,7 @@ def data(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'))
 
 
-def batches_of(data, workers: int = 0, augment=None, mixup_fn=None, no_aug: bool = False, **changes) -> AugmentedBatches:
+def batches_of(data, workers: int = 0, augment=None, mixup_fn=None, no_aug=False, **changes) -> AugmentedBatches:
     loader = create_loader(
         create_dataset('', root=data, split='train'), (3, 32, 32), 4, is_training=True, no_aug=no_aug, device=CPU,
         use_prefetcher=False, num_workers=workers, auto_augment=None if no_aug else 'original',

@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: known answers, slow references, noise of the right kind, nothing lost in half precision."""
+"""Out-of-distribution detection: known answers, slow references, the right noise, nothing lost in half precision."""
 import json
 import sys
 from unittest import mock
@@ -217,12 +217,14 @@ def test_answers_without_an_order_are_refused(classes):
 
 def test_folders_of_any_depth_from_the_command_line(tmp_path, capsys):
     data = write_images(tmp_path / 'data')
-    common = f'{data} --model test_resnet --checkpoint {tmp_path}/weights.pth --img-size 32 --num-classes 3 --device cpu'
+    common = f'{data} --model test_resnet --checkpoint {tmp_path}/weights.pth --img-size 32 --num-classes 3'
     torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), tmp_path / 'weights.pth')
     folders = f'{data}/train {data}/train/class1'  # nested, and flat
     found = {}
     for size in (5, 24):
-        argv = f'validate.py {common} -j 0 -b {size} --evaluate ood spectrum --ood-data-dir {folders} --eval-samples 16'
+        argv = (
+            f'validate.py {common} --device cpu -j 0 -b {size} --eval-samples 16 --evaluate ood spectrum '
+            f'--ood-data-dir {folders}')
         with mock.patch.object(sys, 'argv', [*argv.split(), '--analysis-dir', str(tmp_path / 'out')]), \
                 mock.patch.object(validate, 'setup_default_logging'):
             validate.main()

@@ -1,4 +1,4 @@
-"""Spectra of features: known covariances, NumPy's singular values, sums merged in any order, many families of models."""
+"""Spectra of features: known covariances, NumPy's singular values, sums merged in any order, many families."""
 import threading
 
 import numpy as np

@@ -74,7 +74,7 @@ def test_as_the_run_measured_itself(data, tmp_path, capsys):
 
 
 def test_mixing_costs_as_much_as_in_training(data, tmp_path, capsys):
-    """Halves of two images, of other pairs than in the run's own measurement; both cost far more than the clean ones."""
+    """Halves of two images, of other pairs than in the run's own measurement, cost as much more than clean ones."""
     run = run_train(f'{data} {TINY} --no-aug --mixup 1000 --smoothing 0.1 --epochs 6 --risk-samples 24', tmp_path)
     found = [evaluated(f'{data} {COMMON} -b {size} --checkpoint {run}/last.pth.tar', capsys) for size in (5, 24)]
     assert found[0]['risk_augmented'] == pytest.approx(found[1]['risk_augmented'], abs=2e-4), 'whatever the batches'
