@@ -87,6 +87,7 @@ def main() -> None:
     last_epoch = engine.last_epoch(args, phases.total)
     refinement = engine.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = LoopSettings.from_args(args, device, precision, batch_size)
+    settings.progress = engine.open_progress(start_epoch, last_epoch, args.rank)
     risks = engine.build_risks(args, loader_train, data_config, settings)
     engine.check_eval_metric(args, task)
     output_dir, saver, watch = None, None, None
