@@ -134,7 +134,7 @@ def main() -> None:
                     extra.update(risks.measure(task, mixup_fn))
                 engine.write_summary(
                     epoch, train_metrics, eval_metrics, summary, lr=engine.mean_lr(optimizer), extra=extra,
-                    log_wandb=args.log_wandb)
+                    log_wandb=args.log_wandb and watch is None)
                 if watch is not None:
                     watch.log(epoch, engine.name_metrics(train_metrics, eval_metrics, engine.mean_lr(optimizer), extra))
                 best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)

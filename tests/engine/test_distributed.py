@@ -78,7 +78,7 @@ def _saliency_on_one_rank(rank: int) -> dict:
 SCRIPTS = [
     ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
      '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
-    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early'),
+    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early --log-tensorboard'),
     ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
 ]
 
