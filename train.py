@@ -92,6 +92,7 @@ def main() -> None:
     engine.check_eval_metric(args, task)
     output_dir, saver, watch = None, None, None
     if primary:
+        engine.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)

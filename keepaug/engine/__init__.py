@@ -18,6 +18,7 @@ from keepaug.engine.device import (
     seed_everything,
     use_fast_cuda_math,
 )
+from keepaug.engine.inventory import log_augmentations
 from keepaug.engine.loop import LoopSettings, mean_lr, train_one_epoch, validate
 from keepaug.engine.model import build_model, place_model
 from keepaug.engine.progress import open_progress
