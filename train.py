@@ -17,6 +17,7 @@ from timm.utils import distribute_bn, setup_default_logging
 import keepaug
 from keepaug import engine, options
 from keepaug.engine import LoopSettings, train_one_epoch
+from keepaug.next_step import NextStep
 from keepaug.watch import open_watch
 
 _logger = logging.getLogger('train')
@@ -96,13 +97,14 @@ def main() -> None:
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir)
+        next_step = NextStep(args, parser, saver, task, data_config)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
         watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)
 
     if start_epoch >= last_epoch:
         _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise --epochs to go on.')
-    results = []
+    results, interrupted = [], False
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
         for epoch in range(start_epoch, last_epoch):
@@ -145,7 +147,12 @@ def main() -> None:
                 scheduler.step(epoch + 1, ranking)
             results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
     except KeyboardInterrupt:
-        _logger.info('Interrupted. What was saved stays; continue with --resume and its last.pth.tar.')
+        interrupted = True
+        _logger.info('Interrupted. What was saved stays.')
+    except Exception as error:
+        if primary:
+            error.next_step = next_step.lines()
+        raise
 
     if args.distributed:
         torch.distributed.destroy_process_group()
@@ -154,6 +161,8 @@ def main() -> None:
     if primary:
         if refinement is not None and (change := engine.describe_refinement(args, phases, summary)):
             _logger.info(f'*** Refinement, {change}')
+        for line in next_step.lines(finished=not interrupted):
+            _logger.info(line)
         engine.print_results(results, args)
 
 

@@ -280,8 +280,8 @@ def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, fla
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
-    """The model of a task, without an early head."""
-    model = unwrap_model(task.get_trainable_module())
+    """The model of a task, without an early head and what else is trained beside it."""
+    model = unwrap_model(task.get_eval_model())
     return model.backbone if isinstance(model, EarlyExit) else model
 
 
