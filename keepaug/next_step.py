@@ -1,4 +1,5 @@
 """The commands that follow on a run, for the last lines of its log: each can be pasted as it is."""
+import contextlib
 import os
 import shlex
 import sys
@@ -7,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from timm.data import resolve_input_data_config
-from timm.task import TrainingTask
+from torch import nn
 
 from keepaug import options
 from keepaug.engine.checkpoint import Saver
 from keepaug.engine.tracking import tracked_metric
 from keepaug.export.command import FORMATS, fitting_format
-from keepaug.export.source import Source
+from keepaug.export.source import Source, build_model
 from keepaug.options.argv import stock_first
-from keepaug.preview import bare_model
 
 # Flags that both scripts have and that say how a run computes, not what it made; or whose values are given apart.
 NOT_PASSED_ON = (
@@ -32,17 +32,13 @@ class NextStep:
         args: Options, as the run resolved them.
         parser: Parser of the script, which reads its command line.
         saver: What wrote the checkpoints.
-        task: Task of the run.
         data_config: How images enter the model.
     """
 
-    def __init__(
-            self, args: Namespace, parser: ArgumentParser, saver: Saver, task: TrainingTask,
-            data_config: dict[str, Any]):
+    def __init__(self, args: Namespace, parser: ArgumentParser, saver: Saver, data_config: dict[str, Any]):
         self.args = args
         self.parser = parser
         self.saver = saver
-        self.model = bare_model(task)
         self.data_config = data_config
 
     def lines(self, finished: bool = False) -> list[str]:
@@ -55,9 +51,8 @@ class NextStep:
         if best:
             metric = f'{tracked_metric(self.args)} {self.saver.best_metric:.4g}'
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
-            if self.args.val_split and not self.args.split_bn:  # whose checkpoints validation cannot read, as in stock
-                lines += ['Validate it: ' + shlex.join(self._validate(best))]
-            lines += ['Export it: ' + shlex.join(self._export(best))]
+            with contextlib.suppress(Exception):  # advice must not take the place of what ended the run
+                lines += self._use(best)
         last = self._checkpoint('last') or self.saver.curr_recovery_file
         if not (last or finished):
             lines += ['This run has written no checkpoint.']
@@ -66,18 +61,27 @@ class NextStep:
             lines += [f'{"Train on, with more --epochs" if finished else "Resume"}: ' + self._resume(last)]
         return lines
 
+    def _use(self, best: str) -> list[str]:
+        # Built anew, as the commands will: the one in training may be compiled or converted.
+        model, lines = build_model(vars(self.args)), []
+        if self.args.val_split and not self.args.split_bn:  # whose checkpoints validation cannot read, as in stock
+            lines += ['Validate it: ' + shlex.join(self._validate(best, model))]
+        return [*lines, 'Export it: ' + shlex.join(self._export(best, model))]
+
     def _checkpoint(self, name: str) -> str:
         """A checkpoint of this run, not of one before it in the same folder; empty if there is none."""
         path = os.path.join(self.saver.checkpoint_dir, f'{name}{self.saver.extension}')
         return path if self.saver.best_metric is not None and os.path.exists(path) else ''
 
-    def _validate(self, checkpoint: str) -> list[str]:
+    def _validate(self, checkpoint: str, model: nn.Module) -> list[str]:
         args, root = self.args, self.args.data_dir or self.args.data
         words = ['python', _beside('validate.py'), *([root] if root else ())]
         parser = options.create_validate_parser()
         options.add_ours(parser)
         for action in parser._actions:
             value = getattr(args, action.dest, None)
+            if action.dest == 'model_kwargs' and args.bn_eps is not None:
+                value = {**value, 'bn_eps': args.bn_eps}  # a flag of training only
             if action.dest not in NOT_PASSED_ON and value not in (None, action.default):
                 words += _spell(action, value)
         words += ['--batch-size', str(args.validation_batch_size or args.batch_size)]
@@ -86,7 +90,7 @@ class NextStep:
         stock = {'split': 'validation', 'num-samples': None, 'device': 'cuda'}
         words += [word for name, value in given.items() if value != stock[name] for word in (f'--{name}', str(value))]
         # The training script validates at the size of training, and crops the centre.
-        config = resolve_input_data_config(self.model, args=vars(args), use_test_size=True)
+        config = resolve_input_data_config(model, args=vars(args), use_test_size=True)
         if any(config[name] != self.data_config[name] for name in ('input_size', 'crop_pct')):
             words += ['--use-train-size']
         if config['crop_mode'] != 'center':
@@ -95,8 +99,8 @@ class NextStep:
             words += ['--use-ema']
         return [*words, '--checkpoint', checkpoint]
 
-    def _export(self, checkpoint: str) -> list[str]:
-        name = fitting_format(Source(checkpoint, self.model, {}, self.data_config, averaged=False))
+    def _export(self, checkpoint: str, model: nn.Module) -> list[str]:
+        name = fitting_format(Source(checkpoint, model, {}, self.data_config, averaged=False))
         output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
         if os.path.exists(output + FORMATS[name].suffix):
             output += f'-{self.saver.best_epoch}'
