@@ -86,9 +86,11 @@ class NextStep:
                 words += _spell(action, value)
         words += ['--batch-size', str(args.validation_batch_size or args.batch_size)]
         device = args.device.partition(':')[0] if args.distributed else args.device
-        given = {'split': args.val_split, 'num-samples': args.val_num_samples, 'device': device}
-        stock = {'split': 'validation', 'num-samples': None, 'device': 'cuda'}
-        words += [word for name, value in given.items() if value != stock[name] for word in (f'--{name}', str(value))]
+        for flag, value, default in (
+                ('--split', args.val_split, 'validation'), ('--num-samples', args.val_num_samples, None),
+                ('--device', device, 'cuda')):
+            if value != default:
+                words += [flag, str(value)]
         # The training script validates at the size of training, and crops the centre.
         config = resolve_input_data_config(model, args=vars(args), use_test_size=True)
         if any(config[name] != self.data_config[name] for name in ('input_size', 'crop_pct')):
@@ -104,8 +106,7 @@ class NextStep:
         output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
         if os.path.exists(output + FORMATS[name].suffix):
             output += f'-{self.saver.best_epoch}'
-        return [
-            'python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
+        return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
 
     def _resume(self, checkpoint: str) -> str:
         words = stock_first(self.parser).without(sys.argv[1:], *OF_ONE_START)

@@ -31,6 +31,7 @@ SALIENCY_KEPT = {
     'mixing': ['KeepCut'], 'paste': ['KeepPaste'], 'attentive': ['AttentiveCutMix'], 'occlusion': ['JointOcclusion'],
     'workers': ['KeepCut'], 'plain-loader': ['KeepCut'],
 }
+SLOW = ('workers', 'sizes', 'scripted', 'naflex')
 READERS = {'several-labels': create_several_labels, 'stream': create_stream}
 
 
@@ -39,7 +40,8 @@ def data(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'))
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in METHODS])
 def test_writes_numbers_and_sheets_and_changes_nothing(name, data, tmp_path, monkeypatch, caplog):
     if name in READERS:
         monkeypatch.setattr(keepaug.engine.data, 'create_dataset', READERS[name])

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from timm.data import AugMixDataset, FastCollateMixup, Mixup, NaFlexMixup
+from timm.data import AugMixDataset, Mixup, NaFlexMixup
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.naflex_dataset import NaFlexMapDatasetWrapper
 from timm.data.naflex_random_erasing import PatchRandomErasing
@@ -76,21 +76,16 @@ def find_augmentations(
     """The augmentations of a run, in the order an image (H, W) meets them; arguments as `log_augmentations`."""
     refined = phases.refined > 0
     plain = getattr(loader, 'loader', loader)  # under the prefetcher
-    found = [
-        Augmentation(name, strength, faded)
-        for step, faded in _steps(_transform(plain.dataset)) if (described := _describe(step, args))
-        for name, strength in [described] if strength]
-    found += _views(args)
     mixers = {
-        'while collating': plain.collate_fn if isinstance(plain.collate_fn, FastCollateMixup) else None,
-        'in the loader': getattr(plain.dataset, 'mixup_fn', None) if args.naflex_loader else None,
+        'while collating': plain.collate_fn,
+        'in the loader': getattr(plain.dataset, 'mixup_fn', None),
+        'on the device': mixup_fn,
     }
-    found += [_mixing(mixer, where, refined) for where, mixer in mixers.items() if mixer is not None]
+    found = [*_image_steps(_transform(plain.dataset), args), *_views(args)]
+    found += [_mixing(mixer, where, refined) for where, mixer in mixers.items() if isinstance(mixer, MIXERS)]
     eraser = getattr(loader, 'random_erasing', None)
     if eraser is not None:
         found.append(Augmentation('random erasing', f'{_erasing(eraser, args)}, on the device', refined))
-    if mixup_fn is not None:
-        found.append(_mixing(mixup_fn, 'on the device', refined))
     if isinstance(task, AugmentedTask):
         sizes = [(edge, edge) for edge in args.train_img_sizes or ()] or [size]
         for augment in task.augment.augments:
@@ -128,29 +123,23 @@ def _transform(dataset: Dataset) -> Any:
     return dataset.transform
 
 
-def _steps(transform: Any, faded: bool = False) -> Iterator[tuple[Callable, bool]]:
-    """The single steps of a transform, each with whether the refinement can switch it off."""
-    inner = {
-        tuple: lambda: transform,
-        transforms.Compose: lambda: transform.transforms,
-        Copies: lambda: [transform.transform],
-        PairTransform: lambda: [transform.crop, transform.policy, transform.convert],
-        Fading: lambda: [transform.step],
-    }.get(type(transform))
-    if inner is None:
-        yield transform, faded
+def _image_steps(transform: Any, args, refined: bool = False) -> Iterator[Augmentation]:
+    """What a transform does to an image; `refined` says whether the refinement can switch it off."""
+    if type(transform) in PARTS:
+        for part in PARTS[type(transform)](transform):
+            yield from _image_steps(part, args, refined or isinstance(transform, Fading))
         return
-    for step in inner():
-        yield from _steps(step, faded or isinstance(transform, Fading))
+    name, strength = _describe(transform, args)
+    if strength:
+        yield Augmentation(name, strength, refined)
 
 
-def _describe(step: Callable, args) -> tuple[str, str] | None:
-    """Name and strength of a transform's step; an empty strength where it changes nothing, None where none is known."""
+def _describe(step: Callable, args) -> tuple[str, str]:
+    """Name and strength of a single step; an empty strength where it changes nothing."""
     if isinstance(step, transforms.RandomApply):
         name, strength = _describe(step.transforms[0], args)
         return name, f'{strength}, probability {step.p:g}' if step.p and strength else ''
-    describe = DESCRIPTIONS.get(type(step))
-    return describe and describe(step, args)
+    return DESCRIPTIONS[type(step)](step, args) if type(step) in DESCRIPTIONS else ('', '')
 
 
 def _crop(step, args) -> tuple[str, str]:
@@ -183,6 +172,16 @@ def _erasing(eraser: RandomErasing | PatchRandomErasing, args) -> str:
     return f'probability {probability:g}, fill {args.remode}, regions at most {eraser.max_count}{spared}'
 
 
+# What stock mixes labels with; its collate function is a `Mixup` too.
+MIXERS = (Mixup, NaFlexMixup)
+# The steps of transforms that have several.
+PARTS = {
+    tuple: iter,
+    transforms.Compose: lambda transform: transform.transforms,
+    Copies: lambda transform: [transform.transform],
+    PairTransform: lambda transform: [transform.crop, transform.policy, transform.convert],
+    Fading: lambda transform: [transform.step],
+}
 # Name and strength by the type of a step; steps that draw nothing are not here.
 DESCRIPTIONS = {
     RandomResizedCropAndInterpolation: _crop,
@@ -232,7 +231,8 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
             f'--{name.replace("_", "-")} {value}' for name in (
                 'aa', 'reprob', 'vflip', 'train_crop_mode', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob')
             if (value := getattr(args, name))]
-        yield f'{", ".join(["crop, flip and color jitter", *given])} (--no-aug: the loader resizes and crops the centre)'
+        given = ', '.join(['crop, flip and color jitter', *given])
+        yield f'{given} (--no-aug: the loader resizes and crops the centre)'
     elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):
         yield f'--color-jitter {args.color_jitter:g} (--aa {args.aa} takes its place)'
     if args.naflex_loader and args.train_crop_mode and not args.no_aug:

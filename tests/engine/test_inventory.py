@@ -32,8 +32,8 @@ LINES = {
     'keep-cut-erase': [
         *LOADER, 'keep-cut erase, regions at most 2, fill rand, probability 0.7, tau 0.6, saliency low, on the device'],
     'keep-cutmix': [
-        *LOADER, 'keep-cut cutmix, mixup alpha 0.2, cutmix alpha 1 (0.5 of the draws), probability 1, one draw per elem, '
-        'tau 0.6, saliency low, on the device'],
+        *LOADER, 'keep-cut cutmix, mixup alpha 0.2, cutmix alpha 1 (0.5 of the draws), probability 1, one draw per '
+        'elem, tau 0.6, saliency low, on the device'],
     'keep-cut-early': [*LOADER, SQUARE.format('early')],
     'keep-cut-low-early': [*LOADER, SQUARE.format('low-early')],
     'early-exit': LOADER,
@@ -98,7 +98,8 @@ STOCK = {
     '--train-img-sizes 32 96 --keep-cut': [
         *LOADER, f'{SQUARE.format("low").replace("8 x 8", "16 x 16")}'.replace(', on the device', ' or ')
         + SQUARE.format('low').replace('8 x 8', '40 x 40').removeprefix('keep-cut ')],
-    '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --reprob 0.2 --mixup 1': [
+    '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --reprob 0.2 '
+    '--mixup 1': [
         *LOADER, 'mixup mixup alpha 1, probability 1, in the loader',
         'random erasing probability 0.2, fill pixel, regions at most 1, on the device'],
     '--mixup-off-epoch 1': [*LOADER, 'without effect: --mixup-off-epoch 1 (no labels are mixed)'],
@@ -112,6 +113,8 @@ ENDING = {
     'cutmix-off': '--keep-cut cutmix --mixup-off-epoch 1 --reprob 1',
     'device-mixing-off': '--mixup 1 --no-prefetcher --mixup-off-epoch 2',
 }
+# In the default suite these stand for all.
+FAST = ('keep-paste-and-cut', 'refine', 'copies', 'stock', 'stock-colours', 'stock-mixing-off', 'cutmix-off')
 
 
 @pytest.fixture(scope='module')
@@ -196,7 +199,8 @@ def called(monkeypatch):
     return by_epoch
 
 
-@pytest.mark.parametrize('name', ENDING)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ENDING])
 def test_what_ends_ends_when_it_is_told_to(name, data, tmp_path, caplog, called):
     with caplog.at_level('INFO', logger='train'):
         run_train(f"{data} {TINY} --epochs 3 --val-split '' {ENDING[name]}", tmp_path)
