@@ -58,7 +58,8 @@ class NextStep:
             lines += ['This run has written no checkpoint.']
         last = last or self.args.resume
         if last:
-            lines += [f'{"Train on, with more --epochs" if finished else "Resume"}: ' + self._resume(last)]
+            more = f'Train on, with more {"--stop-epoch" if self.args.stop_epoch else "--epochs"}'
+            lines += [f'{more if finished else "Resume"}: {self._resume(last)}']
         return lines
 
     def _use(self, best: str) -> list[str]:
