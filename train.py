@@ -17,6 +17,7 @@ from timm.utils import distribute_bn, setup_default_logging
 import keepaug
 from keepaug import engine, options
 from keepaug.engine import LoopSettings, train_one_epoch
+from keepaug.next_step import NextStep
 from keepaug.watch import open_watch
 
 _logger = logging.getLogger('train')
@@ -90,20 +91,23 @@ def main() -> None:
     last_epoch = engine.last_epoch(args, phases.total)
     refinement = engine.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = LoopSettings.from_args(args, device, precision, batch_size)
+    settings.progress = engine.open_progress(start_epoch, last_epoch, args.rank)
     risks = engine.build_risks(args, loader_train, data_config, settings)
     engine.check_eval_metric(args, task)
     output_dir, saver, watch = None, None, None
     if primary:
+        engine.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir, exact)
+        next_step = NextStep(args, parser, saver, data_config)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
         watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)
 
     if start_epoch >= last_epoch:
         _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise --epochs to go on.')
-    results = []
+    results, interrupted = [], False
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
         for epoch in range(start_epoch, last_epoch):
@@ -137,7 +141,7 @@ def main() -> None:
                     extra.update(risks.measure(task, mixup_fn))
                 engine.write_summary(
                     epoch, train_metrics, eval_metrics, summary, lr=engine.mean_lr(optimizer), extra=extra,
-                    log_wandb=args.log_wandb)
+                    log_wandb=args.log_wandb and watch is None)
                 if watch is not None:
                     watch.log(epoch, engine.name_metrics(train_metrics, eval_metrics, engine.mean_lr(optimizer), extra))
                 best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
@@ -147,7 +151,12 @@ def main() -> None:
                 scheduler.step(epoch + 1, ranking)
             results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
     except KeyboardInterrupt:
-        _logger.info('Interrupted. What was saved stays; continue with --resume and its last.pth.tar.')
+        interrupted = True
+        _logger.info('Interrupted. What was saved stays.')
+    except Exception as error:
+        if primary:
+            error.next_step = next_step.lines()
+        raise
 
     if args.distributed:
         torch.distributed.destroy_process_group()
@@ -156,6 +165,8 @@ def main() -> None:
     if primary:
         if refinement is not None and (change := engine.describe_refinement(args, phases, summary)):
             _logger.info(f'*** Refinement, {change}')
+        for line in next_step.lines(finished=not interrupted):
+            _logger.info(line)
         engine.print_results(results, args)
 
 

@@ -20,6 +20,7 @@ import keepaug  # noqa: F401  registers our networks with timm
 from keepaug import engine, evaluation, options
 from keepaug.engine import validation
 from keepaug.engine.analysis import Analysis, check_analysis, class_names
+from keepaug.engine.progress import open_progress
 from keepaug.evaluation import Gallery
 
 _logger = logging.getLogger('validate')
@@ -84,6 +85,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         log_interval=args.log_freq,
         observe=analysis and analysis.update,
         evaluator=validation.build_evaluator(args, device),
+        progress=open_progress(rank=validation.rank()),
     )
     metrics.pop('loss')
     _logger.info(' * ' + validation.headline(metrics))

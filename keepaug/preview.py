@@ -77,6 +77,12 @@ class Step(NamedTuple):
             return None
         return F.interpolate(self.drawn['mask'].float(), self.result.shape[-2:]).bool()
 
+    def first(self, count: int) -> 'Step':
+        """The step of the first images alone."""
+        drawn = {name: value[:count] for name, value in self.drawn.items()}
+        judge = None if self.judge is None else self.judge[:count]
+        return Step(self.name, drawn, judge, self.result[:count])
+
 
 class Record(NamedTuple):
     """A batch on its way through the augmentations.
@@ -114,6 +120,15 @@ class Shares(NamedTuple):
     area: float
     own: float | None
     full: float
+
+    @property
+    def kept(self) -> float:
+        """Share of the full pass's saliency that the augmentation left untouched.
+
+        What lies outside the region that is removed or replaced. Where the region is put back onto a changed image,
+        what lies inside it.
+        """
+        return self.full if self.deed == DEEDS['augmented'] else 1. - self.full
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -265,8 +280,8 @@ def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, fla
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
-    """The model of a task, without an early head."""
-    model = unwrap_model(task.get_trainable_module())
+    """The model of a task, without an early head and what else is trained beside it."""
+    model = unwrap_model(task.get_eval_model())
     return model.backbone if isinstance(model, EarlyExit) else model
 
 

@@ -1,4 +1,17 @@
-"""A run in TensorBoard: an epoch's numbers, and a contact sheet of what the augmentations did (`--log-tensorboard`)."""
+"""A run in TensorBoard, and in Weights & Biases beside it (`--log-tensorboard`).
+
+Each epoch's numbers, and a contact sheet of what the augmentations did. The scalars:
+
+- those of the row of `summary.csv`, under its names: `train_loss`, `eval_top1`, `lr` ...
+- `clean_train_top1` (`_top5`, `_loss`; of several labels `_map` ...): the model in training on `--watch-samples`
+  training images, the same in every epoch, read as validation images are.
+- `saliency_kept/KeepCut`, and likewise of each augmentation that draws a region: the share of the saliency of the
+  images it received that it left untouched, which is what lies outside the region removed or replaced; for KeepPaste
+  what lies inside the region put back, as the policy has changed the rest. Saliency is that of the full pass, whatever
+  the region was drawn by, so that blind controls compare. Mean over those of up to 64 images of the epoch's last batch
+  that have a region; absent where the augmentation is off.
+- `images_per_second`: of the epoch's training, all processes together, validation left out.
+"""
 from collections.abc import Mapping
 from typing import Any
 
@@ -6,12 +19,24 @@ import numpy as np
 from timm.data.loader import adapt_to_chs
 from timm.task import TrainingTask
 
+from keepaug.engine.clean_accuracy import CleanAccuracy, build_clean_accuracy
 from keepaug.engine.loop import LoopSettings
 from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
-from keepaug.preview import Record, bare_model, class_names, draw_sheet, label_captions, measure, run_steps
+from keepaug.preview import (
+    Record,
+    Shares,
+    Step,
+    bare_model,
+    class_names,
+    draw_sheet,
+    label_captions,
+    measure,
+    run_steps,
+)
 
 IMAGES = 8  # on a sheet
+MEASURED = 64  # whose saliency is measured
 
 
 class Watch:
@@ -25,7 +50,9 @@ class Watch:
         task: Task of the run.
         dataset: Training set, for the names of the classes.
         data_config: `mean` and `std` of the images.
-        settings: Device and precision.
+        settings: Device and precision, and what counts the images.
+        clean: Measures the clean training accuracy; None to leave it out.
+        wandb: Log to the open run of Weights & Biases too.
         smoothing: Label smoothing, left out of the captions.
         seed: The sheets' draws are the same at each epoch.
     """
@@ -37,62 +64,87 @@ class Watch:
             dataset,
             data_config: Mapping[str, Any],
             settings: LoopSettings,
+            clean: CleanAccuracy | None = None,
+            wandb: bool = False,
             smoothing: float = 0.,
             seed: int = 0,
     ):
         from torch.utils.tensorboard import SummaryWriter
         self.writer = SummaryWriter(folder)
-        self.task = task if isinstance(task, AugmentedTask) else None
-        if self.task is not None:
-            self.task.watched = True
+        self.task = task
+        self.augmented = isinstance(task, AugmentedTask)
+        if self.augmented:
+            task.watched = True
         self.names = class_names(dataset)
         self.data_config = data_config
         self.settings = settings
+        self.clean = clean
+        self.wandb = wandb
         self.smoothing = smoothing
         self.seed = seed
 
-    def log(self, epoch: int, values: Mapping[str, Any]) -> None:
+    def log(self, epoch: int, row: Mapping[str, Any]) -> None:
         """Writes an epoch's numbers, and its sheet where augmentations of ours are on.
+
+        Args:
+            epoch: Its number.
+            row: Its row of `summary.csv`.
 
         Raises:
             OSError: The folder cannot be written.
         """
+        scalars = {name: value for name, value in row.items() if isinstance(value, (int, float))}
+        scalars['images_per_second'] = self.settings.progress.images_per_second
+        if self.clean is not None:
+            scalars |= self.clean.measure(self.task)
+        sheet = None
+        if self.augmented and self.task.received is not None:
+            steps, captions = self._augment_again()
+            shares = [measure(step) for step in steps if step.mask is not None]
+            scalars |= {f'saliency_kept/{share.name}': share.kept for share in shares if share.count}
+            sheet = self._draw(epoch, steps, captions, shares)
+        self._write(epoch, scalars, sheet)
+        if self.wandb:
+            import wandb
+            pictures = {} if sheet is None else {'augmentations': wandb.Image(sheet)}
+            wandb.log({'epoch': epoch, **row, **scalars, **pictures})  # at once, so that it is one step
+
+    def _write(self, epoch: int, scalars: Mapping[str, float], sheet: np.ndarray | None) -> None:
         try:
-            self._write(epoch, values)
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, epoch)
+            if sheet is not None:
+                self.writer.add_image('augmentations', sheet, epoch, dataformats='HWC')
+            self.writer.flush()
         except OSError as error:
             raise OSError(
                 f'The TensorBoard log in {self.writer.log_dir} cannot be written ({error.strerror}); what was saved '
                 'before stays as it is, mend the folder and continue with --resume.') from error
 
-    def _write(self, epoch: int, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.writer.add_scalar(name, value, epoch)
-        if self.task is not None and self.task.received is not None:
-            self._show(epoch)
-        self.writer.flush()
-
-    def _show(self, epoch: int) -> None:
+    def _augment_again(self) -> tuple[list[Step], list[str]]:
+        """What the augmentations do to the last batch, and the labels that come out."""
         x, target = self.task.received
-        rows = min(IMAGES, len(x) // self.task.rows_per_sample)
+        rows = min(MEASURED, len(x) // self.task.rows_per_sample)
         with preserved_streams(self.settings.device, self.seed), self.settings.precision.autocast():
             steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task))
         if labels.ndim == 2:
             labels = (labels - self.smoothing / labels.shape[1]) / (1. - self.smoothing)
+        return steps, list(label_captions(labels, self.names))
+
+    def _draw(self, epoch: int, steps: list[Step], captions: list[str], shares: list[Shares]) -> np.ndarray:
+        """The sheet, uint8 (H, W, 3)."""
+        x = self.task.received[0][:min(IMAGES, len(captions))]
         mean, std = (adapt_to_chs(self.data_config[name], x.shape[1]) for name in ('mean', 'std'))
-        shares = [measure(step) for step in steps if step.mask is not None]
-        for row in shares:
-            if row.count:
-                self.writer.add_scalar(f'saliency {row.deed}/{row.name}', row.full, epoch)
-        record = Record(
-            f'epoch {epoch}', x[:rows], steps, list(label_captions(labels, self.names)), mean, std)
-        sheet = draw_sheet(record, shares)
-        self.writer.add_image('augmentations', np.asarray(sheet), epoch, dataformats='HWC')
+        steps, captions = [step.first(len(x)) for step in steps], captions[:len(x)]
+        return np.asarray(draw_sheet(Record(f'epoch {epoch}', x, steps, captions, mean, std), shares))
 
 
-def open_watch(args, output_dir: str, task: TrainingTask, dataset, data_config: Mapping[str, Any],
+def open_watch(args, output_dir: str, task: TrainingTask, dataset, data_config: dict[str, Any],
                settings: LoopSettings) -> Watch | None:
     """The watch of `--log-tensorboard`; None without the flag."""
-    if not getattr(args, 'log_tensorboard', False):
+    if not args.log_tensorboard:
         return None
-    return Watch(output_dir, task, dataset, data_config, settings, args.smoothing or 0., args.seed)
+    clean = build_clean_accuracy(args, dataset, data_config, settings)
+    return Watch(
+        output_dir, task, dataset, data_config, settings, clean, wandb=args.log_wandb, smoothing=args.smoothing or 0.,
+        seed=args.seed)

@@ -33,10 +33,25 @@ def mini(tmp_path_factory) -> Path:
 @pytest.mark.parametrize('name', [
     pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in GOLDEN['runs']])
 def test_run_without_our_flags_is_stocks(name, mini, tmp_path):
-    golden = GOLDEN['runs'][name]
-    flags = f"{GOLDEN['base_flags']} {golden['flags']}"
-    folder = run_train(f'--data-dir {mini} {flags}', tmp_path)
+    compare(name, run_train(f'--data-dir {mini} {flags_of(name)}', tmp_path))
 
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name == 'base' else pytest.mark.slow) for name in GOLDEN['runs']])
+def test_so_is_a_run_that_is_watched(name, mini, tmp_path):
+    folder = run_train(f'--data-dir {mini} {flags_of(name)} --log-tensorboard', tmp_path)
+    (events,) = folder.glob('events*')
+    events.unlink()
+    compare(name, folder)
+
+
+def flags_of(name: str) -> str:
+    return f"{GOLDEN['base_flags']} {GOLDEN['runs'][name]['flags']}"
+
+
+def compare(name: str, folder: Path) -> None:
+    """Checks files and numbers of a run's folder against the golden ones."""
+    golden = GOLDEN['runs'][name]
     assert sorted(path.name for path in folder.iterdir()) == golden['files']
     with open(folder / 'summary.csv') as file:
         rows = list(csv.DictReader(file))

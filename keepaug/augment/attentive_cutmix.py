@@ -67,6 +67,11 @@ class AttentiveCutMix(PartnerMixer):
             (mean, std), (teacher_mean, teacher_std) = both
             self.rescaling = std / teacher_std, (mean - teacher_mean) / teacher_std
 
+    def describe(self, size: tuple[int, int]) -> str:
+        teacher = 'the model itself' if self.teacher is self.model else type(self.teacher).__name__
+        return (
+            f'{self.patches} patches of {self.grid} x {self.grid}, attention of {teacher}, {super().describe(size)}')
+
     def check_images(self, x: Tensor) -> None:
         size = ' x '.join(map(str, self.teacher_size or x.shape[-2:]))
         name = type(self.teacher).__name__

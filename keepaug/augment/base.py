@@ -14,6 +14,7 @@ class BatchAugment:
     Subclasses hold hyper-parameters and define `augment`.
 
     Attributes:
+        name: Name in the registry; empty for what is not there.
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
         enabled: False lets batches through, see `bypass`.
@@ -23,6 +24,7 @@ class BatchAugment:
         last: What was drawn for the last batch, detached: `boxes`, `mask`, `saliency` ... by name, as each class says.
     """
 
+    name = ''
     rows_per_sample = 1
 
     def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
@@ -34,10 +36,17 @@ class BatchAugment:
 
     def __repr__(self) -> str:
         """The augmentation with its hyper-parameters, for the log."""
+        return f'{type(self).__name__}({self._settings()})'
+
+    def describe(self, size: tuple[int, int]) -> str:
+        """How strong the augmentation is, in words, for images (H, W) of a size in pixels."""
+        return self._settings()
+
+    def _settings(self) -> str:
         settings = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str, tuple))}
         for switch in ('enabled', 'strength'):
             settings.pop(switch)
-        return f'{type(self).__name__}({", ".join(f"{name}={value}" for name, value in settings.items())})'
+        return ', '.join(f'{name}={value}' for name, value in settings.items())
 
     def __call__(
             self,

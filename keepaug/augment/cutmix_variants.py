@@ -58,6 +58,10 @@ class CutMixVariant(LabelMixer):
     def set_progress(self, progress: float) -> None:
         self.progress = min(max(progress, 0.), 1.)
 
+    def describe(self, size: tuple[int, int]) -> str:
+        fixed = f', {self.fixed_size} x {self.fixed_size} px' if self.variant == 'fixed' else ''
+        return f'{self.variant}{fixed}, {super().describe(size)}'
+
     def check_images(self, x: Tensor) -> None:
         height, width = x.shape[-2:]
         if self.variant == 'fixed' and self.fixed_size > min(height, width):

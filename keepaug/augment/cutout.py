@@ -41,6 +41,10 @@ class Cutout(BatchAugment):
         self.holes = holes
         self.prob = check_probability('prob', prob)
 
+    def describe(self, size: tuple[int, int]) -> str:
+        edge = self.size or default_window(*size)
+        return f'{edge} x {edge} px, squares {self.holes}, probability {self.prob:g}, anywhere, over the border too'
+
     def check_images(self, x: Tensor) -> None:
         edge = min(x.shape[-2:])
         if self.size is not None and self.size > edge:

@@ -55,6 +55,10 @@ class FeatureMixer(PartnerMixer):
         self.inside.set_plan(None)  # also where this is switched off: the last batch's must not go on
         return super().__call__(x, target, generator)
 
+    def describe(self, size: tuple[int, int]) -> str:
+        stages = 'all but the last' if self.stages is None else ', '.join(map(str, self.stages))
+        return f'alpha {self.alpha:g}, stages {stages}, {super().describe(size)}'
+
     def check_images(self, x: Tensor) -> None:
         self.choices(x)
 

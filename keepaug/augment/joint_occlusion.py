@@ -88,9 +88,20 @@ class JointOcclusion(BatchAugment):
         self.jitter = jitter
         self.only = only
 
+    def describe(self, size: tuple[int, int]) -> str:
+        edge = self._edge(size)
+        how = {
+            'hide-and-seek': f'{self.grid} x {self.grid} cells, each kept with probability {self.keep_patch:g}',
+            'cutout': f'squares {self.holes}, {edge} x {edge} px',
+            'saliency': f'{edge} x {edge} px, moved by up to {self._jitter(size)} px',
+            'none': 'nothing is occluded',
+        }[self.mode]
+        batch = 'occluded images alone' if self.only else 'each batch whole and occluded'
+        return f'{self.mode}, {how}, left whole with probability {self.keep_image:g}, {batch}'
+
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'saliency':
-            edge = self._edge(x)
+            edge = self._edge(x.shape[-2:])
             if edge > min(x.shape[-2:]):
                 raise ValueError(
                     f'size {edge} does not fit into images of {x.shape[-2]} x {x.shape[-1]} px; choose at most '
@@ -124,24 +135,27 @@ class JointOcclusion(BatchAugment):
         return mask, None, None
 
     def _cutout(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
-        return cutout_mask(len(x), x.shape[-2:], self._edge(x), self.holes, generator, x.device), None, None
+        return cutout_mask(len(x), x.shape[-2:], self._edge(x.shape[-2:]), self.holes, generator, x.device), None, None
 
     def _saliency(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
         saliency = norm_grad_saliency(self.model, self.layer, x, target)
         saliency = interpolate(saliency, size=x.shape[-2:], mode='bilinear', align_corners=False)
-        edge = self._edge(x)
-        jitter = round(min(x.shape[-2:]) / JITTER_FRACTION) if self.jitter is None else self.jitter
+        edge = self._edge(x.shape[-2:])
         # Nothing lies above the highest quantile, so the best windows are drawn among: one, where none are equal.
         boxes = sample_regions(region_scores(saliency, (edge, edge)), (edge, edge), 1., 'high', generator)
-        boxes = move_inside(boxes, jitter, x.shape[-2:], generator)
+        boxes = move_inside(boxes, self._jitter(x.shape[-2:]), x.shape[-2:], generator)
         return boxes_to_mask(boxes, x.shape[-2:]), boxes[:, None], saliency
 
     def _none(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
         return x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.bool), None, None
 
-    def _edge(self, x: Tensor) -> int:
-        """Edge of a square for images of this size."""
-        return self.size or max(1, min(x.shape[-2:]) // SIZE_FRACTION)
+    def _edge(self, size: tuple[int, int]) -> int:
+        """Edge of a square for images (H, W)."""
+        return self.size or max(1, min(size) // SIZE_FRACTION)
+
+    def _jitter(self, size: tuple[int, int]) -> int:
+        """Most pixels the salient square of images (H, W) is moved by."""
+        return round(min(size) / JITTER_FRACTION) if self.jitter is None else self.jitter
 
 
 def move_inside(boxes: Tensor, jitter: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:

@@ -86,6 +86,12 @@ class KeepCut(KeepRegion):
             self.edge(x)
         super().check_images(x)
 
+    def describe(self, size: tuple[int, int]) -> str:
+        if self.mixer is not None:
+            return f'cutmix, {self.mixer.describe(size)}, {self._place()}'
+        region = self._window(size) if self.mode == 'cutout' else f'regions at most {self.max_count}'
+        return f'{self.mode}, {region}, fill {self.fill}, probability {self.prob:g}, {self._place()}'
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if self.mixer is not None:

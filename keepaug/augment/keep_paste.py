@@ -69,6 +69,10 @@ class KeepPaste(KeepRegion):
         self.edge(x)
         super().check_images(x)
 
+    def describe(self, size: tuple[int, int]) -> str:
+        erased = f'probability {self.reprob:g}, fill {self.remode}, regions at most {self.recount}'
+        return super().describe(size) + (f'; random erasing under it, {erased}' if self.reprob else '')
+
     def bypass(self, x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         clean, _, target = split_pairs(x, target)
         return clean, target

@@ -49,6 +49,17 @@ class KeepRegion(BatchAugment):
             self.source.resolve(tuple(x.shape[-2:]), x)
             self.saliency = self.source.chosen  # now known, for the log
 
+    def describe(self, size: tuple[int, int]) -> str:
+        return f'{self._window(size)}, probability {self.prob:g}, {self._place()}'
+
+    def _window(self, size: tuple[int, int]) -> str:
+        edge = self.size or default_window(*size)
+        return f'{edge} x {edge} px'
+
+    def _place(self) -> str:
+        """Where regions go, in words."""
+        return 'anywhere inside the image' if self.tau is None else f'tau {self.tau:g}, saliency {self.saliency}'
+
     def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""
         if self.source is None:

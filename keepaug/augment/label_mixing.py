@@ -60,6 +60,9 @@ class PartnerMixer(BatchAugment):
     def mixes_labels(self) -> bool:
         return True
 
+    def describe(self, size: tuple[int, int]) -> str:
+        return f'probability {self.prob:g}, one draw per {self.mixing}'
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if target is None:
@@ -157,6 +160,17 @@ class LabelMixer(PartnerMixer):
         self.cutmix_alpha = cutmix_alpha
         self.cutmix_minmax = cutmix_minmax
         self.switch_prob = check_probability('switch_prob', switch_prob)
+
+    def describe(self, size: tuple[int, int]) -> str:
+        return f'{self._alphas()}, {super().describe(size)}'
+
+    def _alphas(self) -> str:
+        cutmix = f'cutmix alpha {self.cutmix_alpha:g}' if self.cutmix_alpha else ''
+        if self.cutmix_minmax is not None:
+            cutmix = 'cutmix side {:g} to {:g}'.format(*self.cutmix_minmax)
+        share = self._cutmix_share()
+        cutmix += f' ({share:g} of the draws)' if 0. < share < 1. else ''
+        return ', '.join(filter(None, [f'mixup alpha {self.mixup_alpha:g}' if self.mixup_alpha else '', cutmix]))
 
     def mix(
             self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,

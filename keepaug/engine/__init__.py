@@ -19,8 +19,10 @@ from keepaug.engine.device import (
     use_fast_cuda_math,
 )
 from keepaug.engine.exact_resume import open_exact_resume
+from keepaug.engine.inventory import log_augmentations
 from keepaug.engine.loop import LoopSettings, mean_lr, train_one_epoch, validate
 from keepaug.engine.model import build_model, place_model
+from keepaug.engine.progress import open_progress
 from keepaug.engine.refine import Phases, build_refinement, describe_refinement
 from keepaug.engine.risk import build_risks
 from keepaug.engine.run import is_evaluated, last_epoch, name_metrics, open_output_dir, print_results, write_summary

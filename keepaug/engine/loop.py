@@ -6,7 +6,7 @@ import os
 import time
 from collections import OrderedDict
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from timm.task.evaluator import ClassificationEvaluator
 from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce_tensor
 
 from keepaug.engine.device import Precision
+from keepaug.engine.progress import Progress
 
 _logger = logging.getLogger('train')
 
@@ -60,6 +61,7 @@ class LoopSettings:
         synchronize_step: Wait for the device after each update.
         image_dir: Where `--save-images` writes, or None.
         tta: Consecutive outputs averaged in validation; 0 or 1 for none.
+        progress: What follows the passes.
     """
     device: torch.device
     precision: Precision
@@ -79,6 +81,7 @@ class LoopSettings:
     synchronize_step: bool = False
     image_dir: str | None = None
     tta: int = 0
+    progress: Progress = field(default_factory=Progress)
 
     @classmethod
     def from_args(
@@ -160,76 +163,80 @@ def train_one_epoch(
     update_start = data_start = time.time()
     data_wait = 0.
 
-    for batch_idx, (input, target) in enumerate(loader):
-        last_batch = batch_idx + 1 == batches
-        group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
-        need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
-        update_idx = batch_idx // settings.grad_accum_steps
-        input, target = settings.to_device(input, target)
-        if mixup_fn is not None:
-            input, target = mixup_fn(input, target)
-        input = settings.in_layout(input)
-        batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
-        data_wait += time.time() - data_start
+    with settings.progress.training(epoch, batches):
+        for batch_idx, (input, target) in enumerate(loader):
+            last_batch = batch_idx + 1 == batches
+            group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
+            need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
+            update_idx = batch_idx // settings.grad_accum_steps
+            input, target = settings.to_device(input, target)
+            if mixup_fn is not None:
+                input, target = mixup_fn(input, target)
+            input = settings.in_layout(input)
+            batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
+            data_wait += time.time() - data_start
 
-        with nullcontext() if need_update else task.no_sync():
-            with settings.precision.autocast():
-                loss = task(input, target)['loss']
-                if weighted:
-                    loss = loss * settings.loss_weight(batch_size)
-                loss = loss / group_size
-            _backward(loss, need_update, task, optimizer, settings, create_graph)
-        loss = loss.detach().double() * group_size
-        loss_sum += loss * batch_size
-        loss_count += batch_size
-        update_samples += batch_size * settings.world_size
-        if not need_update:
+            with nullcontext() if need_update else task.no_sync():
+                with settings.precision.autocast():
+                    loss = task(input, target)['loss']
+                    if weighted:
+                        loss = loss * settings.loss_weight(batch_size)
+                    loss = loss / group_size
+                _backward(loss, need_update, task, optimizer, settings, create_graph)
+            loss = loss.detach().double() * group_size
+            loss_sum += loss * batch_size
+            loss_count += batch_size
+            update_samples += batch_size * settings.world_size
+            settings.progress.advance(batch_size * settings.world_size)
+            if not need_update:
+                data_start = time.time()
+                continue
+
+            num_updates = epoch * updates + update_idx + 1
+            optimizer.zero_grad()
+            task.update_ema(step=num_updates)
+            if settings.synchronize_step and settings.device.type == 'cuda':
+                torch.cuda.synchronize()
+            now = time.time()
+            update_time.update(now - update_start)
+            data_time.update(data_wait)
+            update_start, data_wait = now, 0.
+
+            if last_batch or update_idx % settings.log_interval == 0:
+                lr = mean_lr(optimizer)
+                loss_now, loss_avg = loss, loss_sum / loss_count
+                if settings.world_size > 1:
+                    loss_now = reduce_tensor(loss_now, settings.world_size)
+                    loss_avg = reduce_tensor(loss_avg, settings.world_size)
+                if settings.rank == 0:
+                    shown_loss = f'{loss_now.item():#.3g} ({loss_avg.item():#.3g})'
+                    settings.progress.tell(loss=shown_loss)
+                    _logger.info(
+                        f'Train: {epoch} [{update_idx:>4d}/{updates} ({100 * (update_idx + 1) / updates:>3.0f}%)]  '
+                        f'Loss: {shown_loss}  '
+                        f'Time: {update_time.val:.3f}s, {update_samples / update_time.val:>7.2f}/s  '
+                        f'({update_time.avg:.3f}s, {update_samples / update_time.avg:>7.2f}/s)  '
+                        f'LR: {lr:.3e}  '
+                        f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
+                    if settings.image_dir:
+                        # Of pairs the augmented rows, which are what a loader without pairs would give.
+                        shown = input[-batch_size * settings.copies:]
+                        torchvision.utils.save_image(
+                            shown, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                            padding=0, normalize=True)
+            update_samples = 0
+            if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:
+                saver.save_recovery(epoch, batch_idx=update_idx)
+            if scheduler is not None:
+                scheduler.step_update(num_updates=num_updates)
             data_start = time.time()
-            continue
 
-        num_updates = epoch * updates + update_idx + 1
-        optimizer.zero_grad()
-        task.update_ema(step=num_updates)
-        if settings.synchronize_step and settings.device.type == 'cuda':
-            torch.cuda.synchronize()
-        now = time.time()
-        update_time.update(now - update_start)
-        data_time.update(data_wait)
-        update_start, data_wait = now, 0.
-
-        if last_batch or update_idx % settings.log_interval == 0:
-            lr = mean_lr(optimizer)
-            loss_now, loss_avg = loss, loss_sum / loss_count
-            if settings.world_size > 1:
-                loss_now = reduce_tensor(loss_now, settings.world_size)
-                loss_avg = reduce_tensor(loss_avg, settings.world_size)
-            if settings.rank == 0:
-                _logger.info(
-                    f'Train: {epoch} [{update_idx:>4d}/{updates} ({100 * (update_idx + 1) / updates:>3.0f}%)]  '
-                    f'Loss: {loss_now.item():#.3g} ({loss_avg.item():#.3g})  '
-                    f'Time: {update_time.val:.3f}s, {update_samples / update_time.val:>7.2f}/s  '
-                    f'({update_time.avg:.3f}s, {update_samples / update_time.avg:>7.2f}/s)  '
-                    f'LR: {lr:.3e}  '
-                    f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
-                if settings.image_dir:
-                    # Of pairs the augmented rows, which are what a loader without pairs would give.
-                    shown = input[-batch_size * settings.copies:]
-                    torchvision.utils.save_image(
-                        shown, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
-                        padding=0, normalize=True)
-        update_samples = 0
-        if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:
-            saver.save_recovery(epoch, batch_idx=update_idx)
-        if scheduler is not None:
-            scheduler.step_update(num_updates=num_updates)
-        data_start = time.time()
-
-    if hasattr(optimizer, 'sync_lookahead'):
-        optimizer.sync_lookahead()
-    loss_avg = loss_sum / max(loss_count, 1)
-    if settings.world_size > 1:
-        loss_avg = reduce_tensor(loss_avg, settings.world_size)
-    return OrderedDict(loss=loss_avg.item())
+        if hasattr(optimizer, 'sync_lookahead'):
+            optimizer.sync_lookahead()
+        loss_avg = loss_sum / max(loss_count, 1)
+        if settings.world_size > 1:
+            loss_avg = reduce_tensor(loss_avg, settings.world_size)
+        return OrderedDict(loss=loss_avg.item())
 
 
 def _backward(
@@ -287,25 +294,27 @@ def validate(
     batch_time = AverageMeter()
     start = time.time()
     last_idx = len(loader) - 1
-    for batch_idx, (input, target) in enumerate(loader):
-        input, target = settings.to_device(input, target)
-        input = settings.in_layout(input)
-        with settings.precision.autocast():
-            output = model(input)
-            if isinstance(output, (tuple, list)):
-                output = output[0]
-        if settings.tta > 1:
-            output = output.unfold(0, settings.tta, settings.tta).mean(dim=2)
-            target = target[0:target.size(0):settings.tta]
-        evaluator.update(output, target)
-        if settings.device.type == 'cuda':
-            torch.cuda.synchronize()
-        batch_time.update(time.time() - start)
-        start = time.time()
-        if settings.rank == 0 and (batch_idx == last_idx or batch_idx % settings.log_interval == 0):
-            _logger.info(
-                f'Test{suffix}: [{batch_idx:>4d}/{last_idx}]  Time: {batch_time.val:.3f} ({batch_time.avg:.3f})  '
-                + describe_metrics(of_batch, evaluator, output, target))
+    with settings.progress.validating(len(loader), f'validation{suffix}'):
+        for batch_idx, (input, target) in enumerate(loader):
+            input, target = settings.to_device(input, target)
+            input = settings.in_layout(input)
+            with settings.precision.autocast():
+                output = model(input)
+                if isinstance(output, (tuple, list)):
+                    output = output[0]
+            if settings.tta > 1:
+                output = output.unfold(0, settings.tta, settings.tta).mean(dim=2)
+                target = target[0:target.size(0):settings.tta]
+            evaluator.update(output, target)
+            settings.progress.advance(len(target) * settings.world_size)
+            if settings.device.type == 'cuda':
+                torch.cuda.synchronize()
+            batch_time.update(time.time() - start)
+            start = time.time()
+            if settings.rank == 0 and (batch_idx == last_idx or batch_idx % settings.log_interval == 0):
+                _logger.info(
+                    f'Test{suffix}: [{batch_idx:>4d}/{last_idx}]  Time: {batch_time.val:.3f} ({batch_time.avg:.3f})  '
+                    + describe_metrics(of_batch, evaluator, output, target))
     return evaluator.compute(distributed=settings.world_size > 1)
 
 

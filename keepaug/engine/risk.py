@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup, create_loader
+from timm.data import AugMixDataset, Mixup, create_loader
 from timm.data.loader import PrefetchLoader
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from timm.task import TrainingTask
@@ -18,6 +18,7 @@ from timm.utils import unwrap_model
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.engine.loop import LoopSettings
+from keepaug.engine.naflex import create_patch_loader, eval_patches
 from keepaug.engine.seeding import plain_loader, preserved_streams
 from keepaug.engine.task import augment_batch
 from keepaug.engine.wrapped_dataset import WrappedDataset
@@ -164,13 +165,35 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
     if args.feature_cutmix or args.manifold_mixup:
         _logger.info('The risks on training images are left out: features are mixed in training mode only.')
         return None
-    samples = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(args.seed))[:wanted].tolist()
+    samples = choose_samples(dataset, wanted, args.seed)
     samples = samples[:len(samples) // 2 * 2 or None]
-    while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset)):
+    clean = clean_batches(args, dataset, samples, data_config, settings)
+    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed)
+
+
+def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:
+    """Numbers of so many samples of a map-style data set, or of all it has, in the order of a seeded draw."""
+    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
+
+
+def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: dict[str, Any], settings: LoopSettings):
+    """Samples of a training set, read as validation images are, by this process alone and workers that end.
+
+    Args:
+        args: Options.
+        dataset: The run's training set, whatever wraps it; it keeps its transform.
+        samples: Numbers of the samples.
+        data_config: How images enter the model.
+        settings: Device and precision.
+    """
+    while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset, AugMixDataset)):
         dataset = dataset.dataset
-    clean = create_loader(
+    if args.naflex_loader:
+        create, shape = create_patch_loader, eval_patches(args, data_config)
+    else:
+        create, shape = create_loader, dict(input_size=data_config['input_size'])
+    return create(
         Selection(copy.copy(dataset), samples),  # a copy, for it gets another transform
-        input_size=data_config['input_size'],
         batch_size=args.validation_batch_size or args.batch_size,
         is_training=False,
         interpolation=data_config['interpolation'],
@@ -182,5 +205,5 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
         img_dtype=settings.precision.dtype,
         device=settings.device,
         use_prefetcher=args.prefetcher,
+        **shape,
     )
-    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed)

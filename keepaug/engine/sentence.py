@@ -1,9 +1,12 @@
 """Errors told in one sentence."""
+import logging
 import os
 import sys
 from collections.abc import Callable
 
 import torch
+
+_logger = logging.getLogger('train')
 
 # Libraries list every tensor that does not fit; beyond this nobody reads on.
 MOST_CHARACTERS = 300
@@ -21,15 +24,25 @@ def first_line(error: Exception) -> str:
 def explain_errors(main: Callable[[], object]) -> None:
     """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
 
-    Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback.
+    Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback. Lines
+    that an error has as `next_step` end the log.
     """
     try:
         main()
-    except (ValueError, OSError) as error:
-        rank = os.environ.get('RANK')
-        where = f' [process {rank}]' if rank else ''
-        print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
-        _leave(2)
+    except Exception as error:
+        next_step = getattr(error, 'next_step', None)
+        mendable = isinstance(error, (ValueError, OSError))
+        if mendable:
+            rank = os.environ.get('RANK')
+            where = f' [process {rank}]' if rank else ''
+            print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
+        elif next_step is None:
+            raise
+        else:
+            sys.excepthook(type(error), error, error.__traceback__)
+        for line in next_step or ():
+            _logger.info(line)
+        _leave(2 if mendable else 1)
 
 
 def _sentence(error: Exception) -> str:

@@ -39,6 +39,7 @@ from keepaug.engine.device import Precision, open_device
 from keepaug.engine.early_exit import load_early_exit
 from keepaug.engine.loop import describe_metrics, move
 from keepaug.engine.model import script, set_kernels
+from keepaug.engine.progress import Progress
 from keepaug.engine.sentence import first_line
 
 _logger = logging.getLogger('validate')
@@ -345,6 +346,7 @@ def measure(
         log_interval: int = 10,
         observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
         evaluator: ClassificationEvaluator | None = None,
+        progress: Progress | None = None,
 ) -> OrderedDict[str, float]:
     """One pass over the data.
 
@@ -362,6 +364,7 @@ def measure(
         log_interval: Batches between log lines.
         observe: Is given the logits and targets of each batch.
         evaluator: What measures; unset: that of one label per image.
+        progress: What follows the pass.
 
     Returns:
         What the evaluator reports, `loss`, `top1`, `top5`, and, with `average`, `<average>_precision`, `_recall`,
@@ -374,42 +377,45 @@ def measure(
     of_batch = copy.deepcopy(evaluator)
     predicted, wanted = [], []
     batch_time, start = AverageMeter(), time.time()
-    for batch_idx, (input, target) in enumerate(loader):
-        if not prefetched:
-            input, target = move(input, device, dtype), target.to(device)
-        if channels_last and isinstance(input, torch.Tensor):
-            input = input.contiguous(memory_format=torch.channels_last)
-        with autocast():
-            output = model(input)
-            if isinstance(output, (tuple, list)):
-                output = output[0]
-            if valid_labels is not None:
-                output = output[:, valid_labels]
-        if left is not None:
-            output, target = output[:left], target[:left]
-            left -= len(target)
-            if not len(target):
-                continue
-        if real_labels is not None:
-            real_labels.add_result(output)
-        try:
-            evaluator.update(output, target)
-        except IndexError as error:
-            raise ValueError(
-                f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels as '
-                'many classes as the data has, which must count them in that order.') from error
-        if observe is not None:
-            observe(output, target)
-        if average:
-            predicted.append(output.argmax(1).cpu())
-            wanted.append(target.cpu())
-        batch_time.update(time.time() - start, n=len(target))
-        start = time.time()
-        if batch_idx % log_interval == 0:
-            _logger.info(
-                f'Test: [{batch_idx:>4d}/{len(loader)}]  '
-                f'Time: {batch_time.val:.3f}s ({batch_time.avg:.3f}s, {len(target) / batch_time.avg:>7.2f}/s)  '
-                + describe_metrics(of_batch, evaluator, output, target))
+    progress = progress or Progress()
+    with progress.validating(len(loader)):
+        for batch_idx, (input, target) in enumerate(loader):
+            if not prefetched:
+                input, target = move(input, device, dtype), target.to(device)
+            if channels_last and isinstance(input, torch.Tensor):
+                input = input.contiguous(memory_format=torch.channels_last)
+            with autocast():
+                output = model(input)
+                if isinstance(output, (tuple, list)):
+                    output = output[0]
+                if valid_labels is not None:
+                    output = output[:, valid_labels]
+            if left is not None:
+                output, target = output[:left], target[:left]
+                left -= len(target)
+                if not len(target):
+                    continue
+            if real_labels is not None:
+                real_labels.add_result(output)
+            try:
+                evaluator.update(output, target)
+            except IndexError as error:
+                raise ValueError(
+                    f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels '
+                    'as many classes as the data has, which must count them in that order.') from error
+            if observe is not None:
+                observe(output, target)
+            if average:
+                predicted.append(output.argmax(1).cpu())
+                wanted.append(target.cpu())
+            progress.advance(len(target) * world_size())
+            batch_time.update(time.time() - start, n=len(target))
+            start = time.time()
+            if batch_idx % log_interval == 0:
+                _logger.info(
+                    f'Test: [{batch_idx:>4d}/{len(loader)}]  '
+                    f'Time: {batch_time.val:.3f}s ({batch_time.avg:.3f}s, {len(target) / batch_time.avg:>7.2f}/s)  '
+                    + describe_metrics(of_batch, evaluator, output, target))
     metrics = evaluator.compute(distributed=world_size() > 1)
     if real_labels is not None:
         metrics.update(top1=real_labels.get_accuracy(k=1), top5=real_labels.get_accuracy(k=5))

@@ -56,6 +56,17 @@ FORMATS = {
 }
 
 
+def fitting_format(source: Source) -> str:
+    """The format in which a model goes to a detector, Detectron2's own first; a file of weights for one that cannot."""
+    for name, check in {'detectron2': detectron2.check_model, 'detectron2-timm': detectron2_timm.check_model}.items():
+        try:
+            check(source)
+        except ValueError:
+            continue
+        return name
+    return 'safetensors'
+
+
 def create_parser() -> argparse.ArgumentParser:
     """One subcommand per format."""
     parser = argparse.ArgumentParser(

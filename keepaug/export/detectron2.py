@@ -61,7 +61,7 @@ def export(source: Source, output: str, base: str | None = None) -> str:
     Raises:
         ValueError: Detectron2's ResNet cannot express the model, or the export does not compute what the model does.
     """
-    layout = _read_layout(source)
+    layout = check_model(source)
     config = build_config(source, layout, os.path.abspath(os.path.join(output, WEIGHTS)))
     if base:
         config = {'_BASE_': os.path.abspath(base), **config}
@@ -82,8 +82,12 @@ def export(source: Source, output: str, base: str | None = None) -> str:
     ])
 
 
-def _read_layout(source: Source) -> ResNetLayout:
-    """The model's numbers, if Detectron2's ResNet can have them."""
+def check_model(source: Source) -> ResNetLayout:
+    """The model's numbers, if Detectron2's ResNet can have them.
+
+    Raises:
+        ValueError: It cannot.
+    """
     try:
         layout = read_layout(source.model)
         if layout.depth < 50 and layout.out_channels != 64:

@@ -31,8 +31,7 @@ def export(source: Source, output: str, base: str | None = None) -> str:
     Raises:
         ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
     """
-    check_strides(source)
-    detectron2.check_channels(source)
+    check_model(source)
     pixels = detectron2.pixel_config(source.data_config)
     arguments = timm_config(source)['model_args']
     config = dict(
@@ -61,6 +60,14 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         f'{output}: {CONFIG}, {WEIGHTS} and {MODULE}.\n'
         f'In your Detectron2 script: import detectron2_backbone; detectron2_backbone.add_timm_config(cfg); '
         f'cfg.merge_from_file({os.path.join(output, CONFIG)!r})')
+
+
+def check_model(source: Source) -> None:
+    """Raises:
+        ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
+    """
+    check_strides(source)
+    detectron2.check_channels(source)
 
 
 def check_strides(source: Source) -> None:

@@ -72,7 +72,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     if not args.get('model'):
         raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
     try:
-        model = _build(args)
+        model = build_model(args)
         data_config = resolve_input_data_config(model, args=args)
         preprocessing = {name: args[name] for name in PREPROCESSING if args.get(name)}
     except Exception as error:  # whatever a constructor stumbles over in arguments that a file makes up
@@ -175,7 +175,7 @@ def _is_known(name: str) -> bool:
     return source is not None or is_model(name)
 
 
-def _build(args: Mapping[str, Any]) -> nn.Module:
+def build_model(args: Mapping[str, Any]) -> nn.Module:
     """The model as the training script builds it, without what matters in training only."""
     in_chans = args.get('in_chans')
     if in_chans is None and args.get('input_size'):

@@ -36,6 +36,21 @@ class StockFirst:
         spelt = [self._spell(word, follower) for word, follower in _pairs(words[:end])]
         return self._split_lists(spelt) + words[end:]
 
+    def without(self, args: Sequence[str], *flags: str) -> list[str]:
+        """The same command line as it was typed, less some flags, each with its value if it takes one."""
+        words = list(args)
+        end = words.index('--') if '--' in words else len(words)
+        kept, index = [], 0
+        while index < end:
+            name, equals, value = words[index].partition('=')
+            flag = self._flag(name, value if equals else (words + [None])[index + 1]) if name[:2] == '--' else name
+            if flag not in flags:
+                kept.append(words[index])
+            elif not equals and self.parser._option_string_actions[flag].nargs != 0:
+                index += 1
+            index += 1
+        return kept + words[end:]
+
     def _spell(self, word: str, follower: str | None) -> str:
         if not word.startswith('--'):
             return word

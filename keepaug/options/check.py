@@ -29,6 +29,7 @@ from keepaug.options.newer import check_newer, check_task, name_loss
 from keepaug.options.occlusion import check_copies, check_occlusion
 from keepaug.options.parse import create_parser
 from keepaug.options.refine import check_refine
+from keepaug.options.watch import check_watch
 
 Rows = Iterable[tuple[bool, str]]
 
@@ -88,7 +89,7 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
         _refuse(complete, (_own_script,))
     _refuse(complete, (
         _values, _crop, _batches, _one_cutter, check_keep_paste, _effect, check_early_exit, check_occlusion,
-        check_copies, check_refine, check_label_mixing, check_exact_resume,
+        check_copies, check_refine, check_label_mixing, check_exact_resume, check_watch,
     ))
     off = _taken_over(complete)
     if off:

@@ -268,7 +268,7 @@ def _logging(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('logging').add_argument
     add('--log-interval', type=int, default=50, metavar='N', help='updates from one log line to the next')
     add('--save-images', action='store_true', help='write the input batch as an image at every log line')
-    add('--log-wandb', action='store_true', help='log to Weights & Biases')
+    add('--log-wandb', action='store_true', help='log the rows of summary.csv to Weights & Biases')
     add('--wandb-project', type=str, metavar='NAME', help='Weights & Biases project')
     add('--wandb-tags', type=str, nargs='+', default=[], metavar='TAG', help='Weights & Biases tags')
     add('--wandb-resume-id', type=str, default='', metavar='ID', help='Weights & Biases run to go on with')

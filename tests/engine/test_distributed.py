@@ -80,7 +80,7 @@ EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 -
 SCRIPTS = [
     ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
      '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
-    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early'),
+    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early --log-tensorboard'),
     ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
     ('whole', EXACT),
     ('parts', EXACT + ' --stop-epoch 1'),

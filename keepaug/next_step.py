@@ -1,0 +1,146 @@
+"""The commands that follow on a run, for the last lines of its log: each can be pasted as it is."""
+import contextlib
+import os
+import shlex
+import sys
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from timm.data import resolve_input_data_config
+from torch import nn
+
+from keepaug import options
+from keepaug.engine.checkpoint import Saver
+from keepaug.engine.tracking import tracked_metric
+from keepaug.export.command import FORMATS, fitting_format
+from keepaug.export.source import Source, build_model
+from keepaug.options.argv import stock_first
+
+# Flags that both scripts have and that say how a run computes, not what it made; or whose values are given apart.
+NOT_PASSED_ON = (
+    'data', 'data_dir', 'dataset_download', 'batch_size', 'device', 'pretrained', 'early_exit', 'seed', 'fuser',
+    'torchscript', 'torchcompile', 'torchcompile_mode')
+# A run that goes on from its own checkpoint says these anew, or not at all.
+OF_ONE_START = ('--resume', '--no-resume-opt', '--start-epoch')
+
+
+class NextStep:
+    """Tells what can be done with what a run has written.
+
+    Args:
+        args: Options, as the run resolved them.
+        parser: Parser of the script, which reads its command line.
+        saver: What wrote the checkpoints.
+        data_config: How images enter the model.
+    """
+
+    def __init__(self, args: Namespace, parser: ArgumentParser, saver: Saver, data_config: dict[str, Any]):
+        self.args = args
+        self.parser = parser
+        self.saver = saver
+        self.data_config = data_config
+
+    def lines(self, finished: bool = False) -> list[str]:
+        """The best checkpoint and the commands, as far as there is what they need.
+
+        Args:
+            finished: Whether all epochs are done.
+        """
+        lines, best = [], self._checkpoint('model_best')
+        if best:
+            metric = f'{tracked_metric(self.args)} {self.saver.best_metric:.4g}'
+            lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
+            with contextlib.suppress(Exception):  # advice must not take the place of what ended the run
+                lines += self._use(best)
+        last = self._checkpoint('last') or self.saver.curr_recovery_file
+        if not (last or finished):
+            lines += ['This run has written no checkpoint.']
+        last = last or self.args.resume
+        if last:
+            more = f'Train on, with more {"--stop-epoch" if self.args.stop_epoch else "--epochs"}'
+            lines += [f'{more if finished else "Resume"}: {self._resume(last)}']
+        return lines
+
+    def _use(self, best: str) -> list[str]:
+        # Built anew, as the commands will: the one in training may be compiled or converted.
+        model, lines = build_model(vars(self.args)), []
+        if self.args.val_split and not self.args.split_bn:  # whose checkpoints validation cannot read, as in stock
+            lines += ['Validate it: ' + shlex.join(self._validate(best, model))]
+        return [*lines, 'Export it: ' + shlex.join(self._export(best, model))]
+
+    def _checkpoint(self, name: str) -> str:
+        """A checkpoint of this run, not of one before it in the same folder; empty if there is none."""
+        path = os.path.join(self.saver.checkpoint_dir, f'{name}{self.saver.extension}')
+        return path if self.saver.best_metric is not None and os.path.exists(path) else ''
+
+    def _validate(self, checkpoint: str, model: nn.Module) -> list[str]:
+        args, root = self.args, self.args.data_dir or self.args.data
+        words = ['python', _beside('validate.py'), *([root] if root else ())]
+        parser = options.create_validate_parser()
+        options.add_ours(parser)
+        for action in parser._actions:
+            value = getattr(args, action.dest, None)
+            if action.dest == 'model_kwargs' and args.bn_eps is not None:
+                value = {**value, 'bn_eps': args.bn_eps}  # a flag of training only
+            if action.dest not in NOT_PASSED_ON and value not in (None, action.default):
+                words += _spell(action, value)
+        words += ['--batch-size', str(args.validation_batch_size or args.batch_size)]
+        device = args.device.partition(':')[0] if args.distributed else args.device
+        for flag, value, default in (
+                ('--split', args.val_split, 'validation'), ('--num-samples', args.val_num_samples, None),
+                ('--device', device, 'cuda')):
+            if value != default:
+                words += [flag, str(value)]
+        # The training script validates at the size of training, and crops the centre.
+        config = resolve_input_data_config(model, args=vars(args), use_test_size=True)
+        if any(config[name] != self.data_config[name] for name in ('input_size', 'crop_pct')):
+            words += ['--use-train-size']
+        if config['crop_mode'] != 'center':
+            words += ['--crop-mode', 'center']
+        if args.model_ema and not args.model_ema_force_cpu:
+            words += ['--use-ema']
+        return [*words, '--checkpoint', checkpoint]
+
+    def _export(self, checkpoint: str, model: nn.Module) -> list[str]:
+        name = fitting_format(Source(checkpoint, model, {}, self.data_config, averaged=False))
+        output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
+        if os.path.exists(output + FORMATS[name].suffix):
+            output += f'-{self.saver.best_epoch}'
+        return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
+
+    def _resume(self, checkpoint: str) -> str:
+        words = stock_first(self.parser).without(sys.argv[1:], *OF_ONE_START)
+        end = words.index('--') if '--' in words else len(words)
+        words[end:end] = ['--resume', checkpoint]
+        return ' '.join([*_launcher(), shlex.join(words)])
+
+
+def _launcher() -> Iterator[str]:
+    """What starts this script again the way it was started, as words of a shell."""
+    environ = os.environ
+    if 'TORCHELASTIC_RUN_ID' not in environ:
+        yield from ('python', shlex.quote(os.path.normpath(sys.argv[0])))
+        return
+    if environ['GROUP_WORLD_SIZE'] != '1':
+        yield from (
+            f'PET_{name}={environ[source]}' for name, source in (
+                ('NNODES', 'GROUP_WORLD_SIZE'), ('NODE_RANK', 'GROUP_RANK'), ('MASTER_ADDR', 'MASTER_ADDR'),
+                ('MASTER_PORT', 'MASTER_PORT')))
+    script = _beside('distributed_train.sh')
+    yield from (shlex.quote(script if os.path.dirname(script) else f'./{script}'), environ['LOCAL_WORLD_SIZE'])
+
+
+def _beside(name: str) -> str:
+    """The path of another script, beside the running one."""
+    return os.path.join(os.path.dirname(os.path.normpath(sys.argv[0])), name)
+
+
+def _spell(action: Action, value: Any) -> Sequence[str]:
+    """A flag with its value, as they are typed."""
+    flag = next(flag for flag in action.option_strings if flag.startswith('--'))
+    if action.nargs == 0:
+        return [flag]
+    if isinstance(value, dict):
+        return [flag, *(f'{name}={entry}' for name, entry in value.items())]
+    return [flag, *map(str, value if isinstance(value, (list, tuple)) else [value])]
