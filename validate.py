@@ -109,7 +109,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     return results
 
 
-def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None) -> list[OrderedDict]:
+def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> list[OrderedDict]:
     """Judges several models or checkpoints, best first; those that fail are left out, Ctrl-C keeps what is done."""
     results = []
     try:
@@ -152,7 +152,10 @@ def main() -> None:
         results = validate_with_retry(argparse.Namespace(**vars(args), **runs[0]), args.retry, gallery)
     else:
         results = validate_several(args, runs, gallery)
-    if validation.rank() == 0:
+    primary = validation.rank() == 0
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if primary:
         print(f'--result\n{json.dumps(results, indent=4)}')
         if args.results_file:
             validation.write_results(args.results_file, results, args.results_format)
