@@ -143,9 +143,10 @@ def test_live_on_a_terminal(plain_environment):
         assert type(open_progress()) is LiveProgress
 
 
-def test_both_scripts(data, tmp_path, plain_environment, capsys):
+def test_both_scripts(data, tmp_path, plain_environment, capsys, caplog):
     terminal = Terminal()
-    with log_on(terminal), mock.patch.object(logging.root, 'level', logging.INFO):
+    caplog.set_level('INFO')
+    with log_on(terminal):
         run = run_train(f'{data} {TINY} --log-interval 1', tmp_path)
         flags = f'{data} --model test_resnet --img-size 32 --num-classes 3 -b 8 -j 0 --device cpu'
         with mock.patch.object(sys, 'argv', ['validate.py', *flags.split(), '--checkpoint', f'{run}/last.pth.tar']), \
