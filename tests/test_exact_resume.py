@@ -106,7 +106,9 @@ def assert_same(one, other, where: str = '') -> None:
 
 def assert_same_run(whole: Path, parts: Path) -> None:
     """The same files; in them the same weights, averages, optimizer, schedule, ranking and rows."""
-    names = [{path.name for path in run.iterdir() if not path.name.startswith(('recovery', 'events'))} for run in (whole, parts)]
+    names = [
+        {path.name for path in run.iterdir() if not path.name.startswith(('recovery', 'events'))}
+        for run in (whole, parts)]
     assert names[0] == names[1]
     for name in names[0]:
         if name.endswith('.pth.tar'):
