@@ -106,7 +106,9 @@ def assert_same(one, other, where: str = '') -> None:
 
 def assert_same_run(whole: Path, parts: Path) -> None:
     """The same files; in them the same weights, averages, optimizer, schedule, ranking and rows."""
-    names = [{path.name for path in run.iterdir() if not path.name.startswith('recovery')} for run in (whole, parts)]
+    names = [
+        {path.name for path in run.iterdir() if not path.name.startswith(('recovery', 'events'))}
+        for run in (whole, parts)]
     assert names[0] == names[1]
     for name in names[0]:
         if name.endswith('.pth.tar'):
@@ -164,10 +166,10 @@ def test_workers_do_not_matter(flags, data, tmp_path):
         assert_same(checkpoint(run)['state_dict'], checkpoint(runs[0])['state_dict'])
 
 
-def test_a_part_may_run_with_other_workers(data, tmp_path):
-    flags = f'{data} {TINY} --aa rand-m9 --mixup 0.2 --exact-resume --resume auto'
+def test_a_part_may_be_loaded_and_watched_otherwise(data, tmp_path):
+    flags = f'{data} {TINY} --aa rand-m9 --cutmix 1 --keep-cut --keep-size 8 --exact-resume --resume auto'
     whole = run_train(flags, tmp_path, 'whole')
-    run_train(f'{flags} --stop-epoch 1 -j 2 --log-interval 1', tmp_path, 'parts')
+    run_train(f'{flags} --stop-epoch 1 -j 2 --log-interval 1 --log-tensorboard', tmp_path, 'parts')
     assert_same_run(whole, run_train(flags, tmp_path, 'parts'))
 
 
@@ -175,6 +177,20 @@ def test_runs_of_two_seeds_differ(data, tmp_path):
     runs = [run_train(f'{data} {TINY} --epochs 1 --exact-resume --seed {seed}', tmp_path, str(seed)) for seed in (0, 1)]
     states = [checkpoint(run)['state_dict'] for run in runs]
     assert not all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'plateau', 'cosine --sched-on-updates'])
+def test_a_finished_run_is_trained_on(schedule, data, tmp_path, caplog):
+    """With more epochs it is another run from there on, which is said, with the schedule of all of them."""
+    flags = f'{data} {TINY} --sched {schedule} --exact-resume --resume auto'
+    run_train(flags, tmp_path)
+    assert '--epochs' not in caplog.text
+    run = run_train(f'{flags} --epochs 4', tmp_path)
+    assert '--epochs 4 where it was 2' in caplog.text
+    rates = [float(row.split(',')[-1]) for row in (run / 'summary.csv').read_text().splitlines()[1:]]
+    assert len(rates) == 4
+    if schedule == 'cosine':
+        assert rates[2:] == pytest.approx([0.025, 0.025 * (1 - 0.5 ** 0.5)], rel=1e-3)
 
 
 def test_checkpoint_is_stocks_too(data, tmp_path):

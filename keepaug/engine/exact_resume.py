@@ -4,6 +4,7 @@ The streams are in `keepaug.engine.seeding`. Here is what a checkpoint of stock'
 state, and the flags that both parts of a run must share.
 """
 import argparse
+import logging
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from timm.utils import unwrap_model
 
 from keepaug.engine.checkpoint import LAST, check_checkpoint
 
+_logger = logging.getLogger('train')
+
 KEY = 'exact_resume'
 # What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
 FREE = {
@@ -23,8 +26,10 @@ FREE = {
     'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
     'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path', 'attentive_teacher_checkpoint',
     'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
-    'stop_epoch', 'checkpoint_hist', 'recovery_interval', 'risk_samples',
-    'log_interval', 'log_tensorboard', 'log_wandb', 'save_images', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
+    'stop_epoch', 'epochs',  # the latter with a warning: a finished run may be trained on
+    'checkpoint_hist', 'recovery_interval', 'risk_samples',
+    'log_interval', 'log_tensorboard', 'watch_samples', 'save_images',
+    'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
 }
 
 
@@ -86,19 +91,17 @@ class MarkedTask:
 
 
 def schedule_state(scheduler: Scheduler) -> dict[str, Any]:
-    """All a schedule knows; timm's own state of the plateau schedule lacks epochs without progress and noise."""
-    state = {name: value for name, value in vars(scheduler).items() if name not in ('optimizer', 'lr_scheduler')}
-    if isinstance(scheduler, PlateauLRScheduler):
-        state['lr_scheduler'] = scheduler.lr_scheduler.state_dict()
-    return state
+    """What a schedule knows beside flags and time. timm's own state lacks the plateau's epochs without progress."""
+    if not isinstance(scheduler, PlateauLRScheduler):
+        return {}
+    return {'lr_scheduler': scheduler.lr_scheduler.state_dict(), 'restore_lr': scheduler.restore_lr}
 
 
 def load_schedule_state(scheduler: Scheduler, state: dict[str, Any]) -> None:
     """Restores what `schedule_state` gave."""
-    state = dict(state)
     if isinstance(scheduler, PlateauLRScheduler):
-        scheduler.lr_scheduler.load_state_dict(state.pop('lr_scheduler'))
-    vars(scheduler).update(state)
+        scheduler.lr_scheduler.load_state_dict(state['lr_scheduler'])
+        scheduler.restore_lr = state['restore_lr']
 
 
 def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
@@ -135,6 +138,10 @@ def open_exact_resume(args) -> ExactResume | None:
     resumed = check_checkpoint(args.resume, '--resume')
     _check_kind(args.resume, resumed)
     _check_flags(args.resume, resumed[KEY]['flags'], flags)
+    if args.rank == 0 and args.epochs != resumed['args'].epochs:
+        _logger.warning(
+            f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '
+            f'{args.epochs} epochs, which a run that was never stopped would have had from its start.')
     return ExactResume(flags, resumed)
 
 
