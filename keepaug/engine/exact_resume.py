@@ -24,7 +24,7 @@ FREE = {
     'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path', 'attentive_teacher_checkpoint',
     'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
     'stop_epoch', 'checkpoint_hist', 'recovery_interval', 'risk_samples',
-    'log_interval', 'log_tensorboard', 'log_wandb', 'save_images', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
+    'log_interval', 'log_tensorboard', 'watch_samples', 'log_wandb', 'save_images', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
 }
 
 
