@@ -53,13 +53,14 @@ class NextStep:
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
             with contextlib.suppress(Exception):  # advice must not take the place of what ended the run
                 lines += self._use(best)
-        last = self._checkpoint('last') or self.saver.curr_recovery_file
+        last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished):
             lines += ['This run has written no checkpoint.']
         last = last or self.args.resume
-        if last:
-            more = f'Train on, with more {"--stop-epoch" if self.args.stop_epoch else "--epochs"}'
-            lines += [f'{more if finished else "Resume"}: {self._resume(last)}']
+        if last and finished:
+            lines += [self._train_on(last)]
+        elif last:
+            lines += ['Resume: ' + self._resume(last, OF_ONE_START)]
         return lines
 
     def _use(self, best: str) -> list[str]:
@@ -109,8 +110,14 @@ class NextStep:
             output += f'-{self.saver.best_epoch}'
         return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
 
-    def _resume(self, checkpoint: str) -> str:
-        words = stock_first(self.parser).without(sys.argv[1:], *OF_ONE_START)
+    def _train_on(self, checkpoint: str) -> str:
+        if self.args.stop_epoch:
+            return 'Train on, with more --stop-epoch: ' + self._resume(checkpoint, OF_ONE_START)
+        # Exact resumption goes on with the schedule there was, and that has ended.
+        return 'Train on, with more --epochs: ' + self._resume(checkpoint, (*OF_ONE_START, '--exact-resume'))
+
+    def _resume(self, checkpoint: str, dropped: Sequence[str]) -> str:
+        words = stock_first(self.parser).without(sys.argv[1:], *dropped)
         end = words.index('--') if '--' in words else len(words)
         words[end:end] = ['--resume', checkpoint]
         return ' '.join([*_launcher(), shlex.join(words)])

@@ -186,6 +186,20 @@ def test_a_recovery_file_serves_where_there_is_no_other(data, tmp_path, log):
     assert log.messages[-1].endswith(f'--resume {run}/recovery-0-0.pth.tar')
 
 
+@pytest.mark.parametrize('flags, more', [('--stop-epoch 1', '--stop-epoch'), ('--epochs 1', '--epochs')])
+def test_exact_resumption(flags, more, data, tmp_path, log):
+    """It refuses recovery files, and other schedules than the one there was."""
+    run = run_train(f'"{data}" {TINY} --exact-resume {flags}', tmp_path)
+    command = told(log)[f'Train on, with more {more}']
+    assert ('--exact-resume' in command) == (more == '--stop-epoch')
+    paste(command, f'{more} 2')
+    assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 1
+    log.clear()
+    with mock.patch.object(keepaug.engine.loop, 'mean_lr', side_effect=[0.05, KeyboardInterrupt]):
+        run_train(f'"{data}" {TINY} --exact-resume --recovery-interval 1 --log-interval 1', tmp_path, 'other')
+    assert log.messages[-1] == 'This run has written no checkpoint.'
+
+
 @pytest.mark.parametrize('typed, kept', [
     ('data --resume a.pth -b 8', 'data -b 8'),
     ('data --resume=a.pth -b 8', 'data -b 8'),
