@@ -100,7 +100,7 @@ def main() -> None:
         output_dir = engine.open_output_dir(args, args_text, data_config, start_epoch)
         summary = os.path.join(output_dir, 'summary.csv')
         saver = engine.build_saver(args, task, optimizer, precision.scaler, output_dir, exact)
-        next_step = NextStep(args, parser, saver, data_config)
+        next_step = NextStep(args, parser, saver, data_config, phases.total)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
         watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)

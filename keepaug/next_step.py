@@ -33,10 +33,13 @@ class NextStep:
         parser: Parser of the script, which reads its command line.
         saver: What wrote the checkpoints.
         data_config: How images enter the model.
+        epochs: Epochs of the whole schedule.
     """
 
-    def __init__(self, args: Namespace, parser: ArgumentParser, saver: Saver, data_config: dict[str, Any]):
+    def __init__(
+            self, args: Namespace, parser: ArgumentParser, saver: Saver, data_config: dict[str, Any], epochs: int):
         self.args = args
+        self.epochs = epochs
         self.parser = parser
         self.saver = saver
         self.data_config = data_config
@@ -58,9 +61,9 @@ class NextStep:
             lines += ['This run has written no checkpoint.']
         last = last or self.args.resume
         if last and finished:
-            lines += [self._train_on(last)]
+            lines += ['Train on: ' + self._resume(last, *self._prolonged())]
         elif last:
-            lines += ['Resume: ' + self._resume(last, OF_ONE_START)]
+            lines += ['Resume: ' + self._resume(last)]
         return lines
 
     def _use(self, best: str) -> list[str]:
@@ -110,16 +113,17 @@ class NextStep:
             output += f'-{self.saver.best_epoch}'
         return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
 
-    def _train_on(self, checkpoint: str) -> str:
-        if self.args.stop_epoch:
-            return 'Train on, with more --stop-epoch: ' + self._resume(checkpoint, OF_ONE_START)
-        # Exact resumption goes on with the schedule there was, and that has ended.
-        return 'Train on, with more --epochs: ' + self._resume(checkpoint, (*OF_ONE_START, '--exact-resume'))
+    def _prolonged(self) -> tuple[str, str]:
+        """A flag and its value for a run that ended: to the end of its schedule, or for as many epochs again."""
+        if (self.args.stop_epoch or self.epochs) < self.epochs:
+            return '--stop-epoch', str(self.epochs)
+        return '--epochs', str(2 * self.args.epochs)
 
-    def _resume(self, checkpoint: str, dropped: Sequence[str]) -> str:
+    def _resume(self, checkpoint: str, *changed: str) -> str:
+        dropped = (*OF_ONE_START, '--stop-epoch', *changed[:1]) if changed else OF_ONE_START
         words = stock_first(self.parser).without(sys.argv[1:], *dropped)
         end = words.index('--') if '--' in words else len(words)
-        words[end:end] = ['--resume', checkpoint]
+        words[end:end] = [*changed, '--resume', checkpoint]
         return ' '.join([*_launcher(), shlex.join(words)])
 
 
