@@ -72,6 +72,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         validation.warm_up(model, args, data_config, device, precision)
 
     num_classes = len(valid_labels or range(args.num_classes))
+    progress = open_progress(rank=validation.rank())
     analysis, analysis_dir = None, getattr(args, 'analysis_dir', '')  # stock's parser does not have it
     if analysis_dir:
         analysis = Analysis(num_classes, class_names(loader, num_classes), device)
@@ -85,7 +86,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         log_interval=args.log_freq,
         observe=analysis and analysis.update,
         evaluator=validation.build_evaluator(args, device),
-        progress=open_progress(rank=validation.rank()),
+        progress=progress,
     )
     metrics.pop('loss')
     _logger.info(' * ' + validation.headline(metrics))
@@ -104,7 +105,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     if getattr(args, 'evaluate', None):
         subject = evaluation.build_subject(
             args, model, bare, data_config, device, precision, valid_labels, class_names(loader, num_classes))
-        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype)
+        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype, progress)
         results.update(evaluation.run_evaluations(args, subject, data, gallery))
     return results
 

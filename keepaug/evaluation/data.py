@@ -3,11 +3,13 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keepaug.engine.progress import Progress
 from keepaug.engine.replay import AugmentedBatches
 from keepaug.engine.risk import Selection
 from keepaug.evaluation.subject import Subject
@@ -18,18 +20,45 @@ _logger = logging.getLogger('validate')
 Batch = tuple[Tensor, Tensor, list[int]]
 
 
+@dataclass(frozen=True)
+class PassSettings:
+    """How the batches of a data set are shared among processes and followed on their way.
+
+    Args:
+        log_interval: Batches between log lines.
+        rank: This process.
+        world_size: Processes that share the images.
+        progress: What shows how far each pass has come.
+    """
+    log_interval: int = 10
+    rank: int = 0
+    world_size: int = 1
+    progress: Progress = field(default_factory=Progress)
+
+    def follow(self, batches: Iterable[tuple], length: int, what: str) -> Iterator[tuple]:
+        """The same batches, of which there are `length`, with lines of the log and progress on the way."""
+        start, done = time.time(), 0
+        with self.progress.validating(length, what):
+            for position, batch in enumerate(batches):
+                yield batch
+                images = len(batch[0]) * self.world_size
+                done += images
+                self.progress.advance(images)
+                if self.rank == 0 and (position % self.log_interval == 0 or position + 1 == length):
+                    rate = done / (time.time() - start)
+                    _logger.info(f'{what}: [{position + 1:>4d}/{length}]  {rate:>7.2f} images/s')
+
+
 class Batches:
     """Images in order, each once over all processes, whatever a distributed sampler repeats to come out even.
 
     Args:
         dataset: The set they come from.
-        loader: Its batches, in the order of `numbers`, every `world_size`-th one from `rank` on.
+        loader: Its batches, in the order of `numbers`, of which each process has every `world_size`-th image.
         numbers: The images' numbers in the data set.
         place: Brings a batch to the device.
-        what: Who goes through them, for the log; empty for no lines.
-        log_interval: Batches between log lines.
-        rank: This process.
-        world_size: Processes that share the images.
+        what: Who goes through them, for the log; empty where another pass is followed meanwhile.
+        settings: How they are shared and followed.
     """
 
     def __init__(
@@ -39,27 +68,23 @@ class Batches:
             numbers: Sequence[int],
             place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
             what: str,
-            log_interval: int = 10,
-            rank: int = 0,
-            world_size: int = 1,
+            settings: PassSettings = PassSettings(),
     ):
         self.dataset = dataset
         self.loader = loader
         self.numbers = numbers
         self.place = place
         self.what = what
-        self.log_interval = log_interval
-        self.rank = rank
-        self.world_size = world_size
+        self.settings = settings
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return logged(self._own(), len(self), self.what, self.log_interval, self.rank, self.world_size)
+        return self.settings.follow(self._own(), len(self), self.what) if self.what else self._own()
 
     def _own(self) -> Iterator[Batch]:
-        mine = self.numbers[self.rank::self.world_size]
+        mine = self.numbers[self.settings.rank::self.settings.world_size]
         done = 0
         for x, target in self.loader:
             numbers = list(mine[done:done + len(target)])
@@ -68,19 +93,6 @@ class Batches:
             x, target = self.place(x, target)
             yield x[:len(numbers)], target[:len(numbers)], numbers
             done += len(numbers)
-
-
-def logged(
-        batches: Iterable[tuple], length: int, what: str, log_interval: int, rank: int = 0, world_size: int = 1,
-) -> Iterator[tuple]:
-    """The same batches, of which there are `length`, with lines of the log on the way; for the rest see `Batches`."""
-    start, done = time.time(), 0
-    for position, batch in enumerate(batches):
-        yield batch
-        done += len(batch[0])
-        if what and rank == 0 and (position % log_interval == 0 or position + 1 == length):
-            rate = done * world_size / (time.time() - start)
-            _logger.info(f'{what}: [{position + 1:>4d}/{length}]  {rate:>7.2f} images/s')
 
 
 class Data:
@@ -96,9 +108,7 @@ class Data:
         place: See `Batches`.
         samples: Images to choose of each set; None for all.
         seed: The choice follows from it.
-        log_interval: See `Batches`.
-        rank: See `Batches`.
-        world_size: See `Batches`.
+        settings: See `Batches`.
     """
 
     def __init__(
@@ -111,9 +121,7 @@ class Data:
             place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
             samples: int | None = None,
             seed: int = 0,
-            log_interval: int = 10,
-            rank: int = 0,
-            world_size: int = 1,
+            settings: PassSettings = PassSettings(),
     ):
         self.dataset = dataset
         self.make_loader = make_loader
@@ -123,7 +131,7 @@ class Data:
         self.samples = samples
         self.seed = seed
         self.place = place
-        self.process = dict(log_interval=log_interval, rank=rank, world_size=world_size)
+        self.settings = settings
 
     def validation(self, what: str) -> Batches:
         """Validation images, for the evaluation named `what`."""
@@ -155,14 +163,14 @@ class Data:
             ValueError: The run is not known, or its augmentation cannot be had.
         """
         batches = self.open_augmented(subject, lambda dataset: choose(len(dataset), self.samples, self.seed))
-        return logged(batches, len(batches), what, **self.process)
+        return self.settings.follow(batches, len(batches), what)
 
     def _batches(self, dataset: Dataset, what: str, numbers: Sequence[int] | None = None) -> Batches:
         if numbers is None:
             numbers = choose(len(dataset), self.samples, self.seed)
         # A copy, for the loader gives the set a transform.
         loader = self.make_loader(Selection(copy.copy(dataset), numbers))
-        return Batches(dataset, loader, numbers, self.place, what, **self.process)
+        return Batches(dataset, loader, numbers, self.place, what, self.settings)
 
 
 def choose(total: int, samples: int | None, seed: int) -> Sequence[int]:

@@ -15,9 +15,10 @@ from keepaug.engine.checkpoint import check_checkpoint
 from keepaug.engine.data import NamedFailures
 from keepaug.engine.device import Precision
 from keepaug.engine.loop import move
+from keepaug.engine.progress import Progress
 from keepaug.engine.replay import AugmentedBatches, build_augmented, check_replay
 from keepaug.evaluation.boxes import TrueBoxes
-from keepaug.evaluation.data import Data
+from keepaug.evaluation.data import Data, PassSettings
 from keepaug.evaluation.fgsm import fgsm
 from keepaug.evaluation.in_between import in_between
 from keepaug.evaluation.localization import localization
@@ -111,7 +112,7 @@ def build_subject(
 
 def build_data(
         args, dataset: Dataset, make_loader: Callable[[Dataset], Any], data_config: dict[str, Any],
-        device: torch.device, dtype: torch.dtype) -> Data:
+        device: torch.device, dtype: torch.dtype, progress: Progress) -> Data:
     """The images that the flags name.
 
     Raises:
@@ -156,9 +157,7 @@ def build_data(
         place=place,
         samples=args.eval_samples,
         seed=args.seed,
-        log_interval=args.log_freq,
-        rank=validation.rank(),
-        world_size=validation.world_size(),
+        settings=PassSettings(args.log_freq, validation.rank(), validation.world_size(), progress),
     )
 
 

@@ -148,8 +148,10 @@ def test_both_scripts(data, tmp_path, plain_environment, capsys, caplog):
     caplog.set_level('INFO')
     with log_on(terminal):
         run = run_train(f'{data} {TINY} --log-interval 1', tmp_path)
-        flags = f'{data} --model test_resnet --img-size 32 --num-classes 3 -b 8 -j 0 --device cpu'
-        with mock.patch.object(sys, 'argv', ['validate.py', *flags.split(), '--checkpoint', f'{run}/last.pth.tar']), \
+        flags = (
+            f'{data} --model test_resnet --img-size 32 --num-classes 3 -b 8 -j 0 --device cpu '
+            f'--checkpoint {run}/last.pth.tar --evaluate fgsm in-between risk')
+        with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
                 mock.patch.object(validate, 'setup_default_logging'):
             validate.main()
     assert capsys.readouterr().out.count('--result\n') == 2
@@ -158,6 +160,7 @@ def test_both_scripts(data, tmp_path, plain_environment, capsys, caplog):
     assert sum(line.startswith('Test: ') for line in lines) == 7
     shown = ESCAPE.sub('', terminal.getvalue())
     assert 'epoch 1/2 [3/3]' in shown and 'validation [3/3]' in shown
+    assert all(f'{title} [3/3]' in shown for title in ('fgsm', 'in-between', 'risk', 'risk, augmented'))
 
 
 def test_on_a_pseudo_terminal(data, tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from keepaug.evaluation import Gallery, Panel, Report
-from keepaug.evaluation.data import Batches, choose
+from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
 
 PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.])})
@@ -62,7 +62,7 @@ def test_each_image_once_over_all_processes(world_size):
         parts = [torch.tensor(mine[start:start + 2]) for start in range(0, len(mine), 2)]
         batches = [(part, part) for part in parts]
         for x, target, found in Batches(
-                Numbers(), batches, numbers, lambda *batch: batch, 'test', rank=rank, world_size=world_size):
+                Numbers(), batches, numbers, lambda *batch: batch, 'test', PassSettings(rank=rank, world_size=world_size)):
             assert x.tolist() == target.tolist() == found
             seen += found
     assert sorted(seen) == numbers
