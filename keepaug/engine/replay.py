@@ -16,8 +16,9 @@ from keepaug.engine.data import build_mixing, build_train_dataset, build_train_l
 from keepaug.engine.device import Precision
 from keepaug.engine.early_exit import load_early_exit
 from keepaug.engine.loop import move
-from keepaug.engine.risk import Selection, select_batches, without_smoothing
+from keepaug.engine.risk import select_batches, without_smoothing
 from keepaug.engine.seeding import preserved_streams, seed_streams
+from keepaug.engine.wrapped_dataset import Selection
 
 # Where the images come from and what they are is the business of who looks, not of the run.
 SOURCE = (

@@ -21,29 +21,10 @@ from keepaug.engine.loop import LoopSettings
 from keepaug.engine.naflex import create_patch_loader, eval_patches
 from keepaug.engine.seeding import plain_loader, preserved_streams
 from keepaug.engine.task import augment_batch
-from keepaug.engine.wrapped_dataset import WrappedDataset
+from keepaug.engine.wrapped_dataset import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
 
 _logger = logging.getLogger('train')
-
-
-class Selection(WrappedDataset):
-    """Some samples of a data set.
-
-    Args:
-        dataset: Map-style data set.
-        requests: What the data set is asked for, one per sample.
-    """
-
-    def __init__(self, dataset: Dataset, requests: Sequence):
-        super().__init__(dataset)
-        self.requests = requests
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def __getitem__(self, index: int):
-        return self.dataset[self.requests[index]]
 
 
 class TrainingRisks:

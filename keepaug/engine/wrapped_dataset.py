@@ -39,6 +39,25 @@ class WrappedDataset(Dataset):
         return self.dataset[index]
 
 
+class Selection(WrappedDataset):
+    """Some samples of a data set.
+
+    Args:
+        dataset: Map-style data set.
+        requests: What the data set is asked for, one per sample.
+    """
+
+    def __init__(self, dataset: Dataset, requests: Sequence):
+        super().__init__(dataset)
+        self.requests = requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.requests[index]]
+
+
 class ExchangedTransform(WrappedDataset):
     """A data set with another transform than the one it is given.
 

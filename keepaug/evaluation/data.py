@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from keepaug.engine.progress import Progress
 from keepaug.engine.replay import AugmentedBatches
-from keepaug.engine.risk import Selection
+from keepaug.engine.wrapped_dataset import Selection
 from keepaug.evaluation.subject import Subject
 
 _logger = logging.getLogger('validate')

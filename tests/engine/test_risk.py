@@ -13,9 +13,10 @@ from keepaug.augment import Compose, create_augment
 from keepaug.engine import LoopSettings
 from keepaug.engine.data import SharedSwitchCollate
 from keepaug.engine.device import Precision
-from keepaug.engine.risk import Selection, TrainingRisks
+from keepaug.engine.risk import TrainingRisks
 from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
+from keepaug.engine.wrapped_dataset import Selection
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
