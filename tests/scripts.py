@@ -1,10 +1,12 @@
 """Running train.py and validate.py inside the test process, and a data set small enough to do it often."""
+import json
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -45,8 +47,18 @@ def refuse_train(flags: str, output: Path, capsys, experiment: str = 'run') -> s
     return _refuse(train, _argv('train.py', flags, output, experiment), capsys)
 
 
+def run_validate(flags: str, capsys) -> Any:
+    """Runs validate.py with a command line and gives what it prints behind `--result`, and nothing before it."""
+    capsys.readouterr()
+    with _as_script(validate, ['validate.py', *shlex.split(flags)]):
+        validate.main()
+    head, _, results = capsys.readouterr().out.partition('--result\n')
+    assert head == ''
+    return json.loads(results)
+
+
 def refuse_validate(flags: str, capsys) -> str:
-    """The same for validate.py."""
+    """Runs validate.py with a command line that must be refused, and gives what it says on stderr."""
     return _refuse(validate, ['validate.py', *shlex.split(flags)], capsys)
 
 

@@ -1,7 +1,6 @@
 """validate.py on checkpoints of a run: result keys and numbers, folders, averaged weights, files of results."""
 import csv
 import json
-import sys
 from unittest import mock
 
 import pytest
@@ -12,7 +11,7 @@ from timm.data import create_dataset, create_loader
 import validate
 from keepaug import EarlyExit
 from keepaug.export import command
-from tests.scripts import TINY, refuse_validate, run_train, write_images
+from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 8'
 KEYS = ['model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation']
@@ -28,19 +27,8 @@ def run(data, tmp_path_factory):
     return run_train(f'{data} {TINY} --model-ema --model-ema-decay 0.99', tmp_path_factory.mktemp('run'))
 
 
-def _validate(flags: str, capsys):
-    """Runs validate.py and gives what it prints behind `--result`."""
-    capsys.readouterr()
-    with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
-            mock.patch.object(validate, 'setup_default_logging'):
-        validate.main()
-    head, _, body = capsys.readouterr().out.partition('--result\n')
-    assert head == ''
-    return json.loads(body)
-
-
 def test_one_checkpoint(data, run, capsys):
-    result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar', capsys)
+    result = run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar', capsys)
     assert list(result) == KEYS
     assert result['top1'] + result['top1_err'] == pytest.approx(100)
     # The same by hand, on the same loader's images.
@@ -72,14 +60,14 @@ def test_averaged_weights_on_request(data, run, capsys):
 
     with mock.patch.object(validate.validation, 'measure', watched):
         for flag in ('', '--use-ema'):
-            _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
+            run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
     assert torch.equal(seen[0], plain) and torch.equal(seen[1], averaged)
 
 
 @pytest.mark.parametrize('file_format', ['csv', 'json'])
 def test_folder_of_checkpoints(file_format, data, run, tmp_path, capsys):
     path = tmp_path / f'results.{file_format}'
-    results = _validate(
+    results = run_validate(
         f'{data} {COMMON} --checkpoint {run} --results-file {path} --results-format {file_format}', capsys)
     assert {result['checkpoint'] for result in results} == {str(file) for file in run.glob('*.pth.tar')}
     assert [result['top1'] for result in results] == sorted((result['top1'] for result in results), reverse=True)
@@ -90,14 +78,14 @@ def test_folder_of_checkpoints(file_format, data, run, tmp_path, capsys):
 def test_damaged_checkpoint_in_a_folder_is_left_out(data, run, tmp_path, capsys):
     (tmp_path / 'good.pth.tar').write_bytes((run / 'last.pth.tar').read_bytes())
     (tmp_path / 'bad.pth.tar').write_bytes(b'damaged')
-    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)
+    results = run_validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)
     assert [result['checkpoint'] for result in results] == [str(tmp_path / 'good.pth.tar')]
 
 
 def test_averaged_scores_and_valid_labels(data, run, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('0\n1\n2\n')
-    result = _validate(
+    result = run_validate(
         f'{data} {COMMON} --checkpoint {run}/last.pth.tar --metrics-avg macro --valid-labels {labels}', capsys)
     assert list(result) == KEYS[:5] + ['macro_precision', 'macro_recall', 'macro_f1_score'] + KEYS[5:]
     assert result['macro_recall'] == pytest.approx(result['top1'], abs=1e-3)  # classes of equal size
@@ -113,7 +101,7 @@ def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
         return measure(model, loader, *args, **kwargs)
 
     with mock.patch.object(validate.validation, 'measure', too_large):
-        result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --retry', capsys)
+        result = run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --retry', capsys)
     assert 'top1' in result and sizes == sorted(sizes, reverse=True) and sizes[-1] <= 4
 
 
@@ -141,13 +129,13 @@ def test_average_where_there_is_none_is_refused(data, run, tmp_path, capsys):
     said = refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/plain.pth.tar --use-ema', capsys)
     assert '--use-ema' in said and 'plain.pth.tar' in said and '--model-ema' in said
     (tmp_path / 'last.pth.tar').write_bytes((run / 'last.pth.tar').read_bytes())
-    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path} --use-ema', capsys)  # in a folder it is left out
+    results = run_validate(f'{data} {COMMON} --checkpoint {tmp_path} --use-ema', capsys)  # in a folder it is left out
     assert [result['checkpoint'] for result in results] == [str(tmp_path / 'last.pth.tar')]
 
 
 @pytest.mark.parametrize('flag, export_flag', [('--use-ema', ()), ('', ('--no-ema',))])
 def test_exported_files_are_judged_alike(flag, export_flag, data, run, tmp_path, capsys):
-    wanted = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
+    wanted = run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
     command.main(['timm', f'{run}/last.pth.tar', '--output', f'{tmp_path}/folder', *export_flag])
     command.main(['safetensors', f'{run}/last.pth.tar', '--output', f'{tmp_path}/test.safetensors', *export_flag])
     common = f'{data} --device cpu -j 0 -b 8'
@@ -156,9 +144,9 @@ def test_exported_files_are_judged_alike(flag, export_flag, data, run, tmp_path,
         f'{common} --checkpoint {tmp_path}/folder',
         f'{data} {COMMON} --checkpoint {tmp_path}/test.safetensors',
     ):
-        result = _validate(flags, capsys)
+        result = run_validate(flags, capsys)
         assert {**result, 'model': ''} == {**wanted, 'model': ''}
-    results = _validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)  # a folder of safetensors files
+    results = run_validate(f'{data} {COMMON} --checkpoint {tmp_path}', capsys)  # a folder of safetensors files
     assert [result['top1'] for result in results] == [wanted['top1']]
 
 
@@ -175,8 +163,8 @@ def test_damaged_export_is_one_sentence(damage, data, run, tmp_path, capsys):
 def test_exported_folder_knows_its_channels(data, tmp_path, capsys):
     grey = run_train(f'{data} {TINY} --epochs 1 --in-chans 1', tmp_path)
     command.main(['timm', f'{grey}/last.pth.tar', '--output', f'{tmp_path}/folder'])
-    wanted = _validate(f'{data} {COMMON} --in-chans 1 --checkpoint {grey}/last.pth.tar', capsys)
-    result = _validate(f'{data} --device cpu -j 0 -b 8 --checkpoint {tmp_path}/folder', capsys)
+    wanted = run_validate(f'{data} {COMMON} --in-chans 1 --checkpoint {grey}/last.pth.tar', capsys)
+    result = run_validate(f'{data} --device cpu -j 0 -b 8 --checkpoint {tmp_path}/folder', capsys)
     assert {**result, 'model': ''} == {**wanted, 'model': ''}
     said = refuse_validate(f'{data} --device cpu -j 0 --checkpoint {tmp_path}/folder --use-ema', capsys)
     assert '--use-ema' in said and 'exported' in said
@@ -187,13 +175,13 @@ def test_stock_checkpoint(data, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict(), 'arch': 'resnet'},
                tmp_path / 'stock.pth.tar')
-    assert list(_validate(f'{data} {COMMON} --checkpoint {tmp_path}/stock.pth.tar', capsys)) == KEYS
+    assert list(run_validate(f'{data} {COMMON} --checkpoint {tmp_path}/stock.pth.tar', capsys)) == KEYS
 
 
 def test_analysis_changes_nothing_else(data, run, tmp_path, capsys):
     flags = f'{data} {COMMON} --checkpoint {run}/last.pth.tar'
-    plain = _validate(flags, capsys)
-    assert _validate(f'{flags} --analysis-dir {tmp_path}/out', capsys) == plain
+    plain = run_validate(flags, capsys)
+    assert run_validate(f'{flags} --analysis-dir {tmp_path}/out', capsys) == plain
     found = json.loads((tmp_path / 'out' / 'analysis.json').read_text())
     assert {name: found[name] for name in KEYS} == plain
     assert [row['name'] for row in found['classes']] == ['class0', 'class1', 'class2']
@@ -202,7 +190,7 @@ def test_analysis_changes_nothing_else(data, run, tmp_path, capsys):
 
 
 def test_analysis_of_a_folder_of_checkpoints(data, run, tmp_path, capsys):
-    results = _validate(f'{data} {COMMON} --checkpoint {run} --analysis-dir {tmp_path}/out', capsys)
+    results = run_validate(f'{data} {COMMON} --checkpoint {run} --analysis-dir {tmp_path}/out', capsys)
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {path.name for path in run.glob('*.pth.tar')}
     for result in results:
         name = result['checkpoint'].rsplit('/', 1)[1]
@@ -212,7 +200,7 @@ def test_analysis_of_a_folder_of_checkpoints(data, run, tmp_path, capsys):
 def test_analysis_of_chosen_classes(data, run, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('2\n1\n0\n')
-    _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
+    run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
               capsys)
     assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['confusion']) == 3
 
@@ -227,7 +215,7 @@ def test_a_stock_namespace_is_enough(data, run):
 @pytest.mark.parametrize('use_ema', ['', '--use-ema'])
 def test_early_head_is_judged_alone(use_ema, data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} --early-exit --early-exit-stage layer2 --model-ema --model-ema-decay 0.5', tmp_path)
-    result = _validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --early-exit {use_ema}', capsys)
+    result = run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --early-exit {use_ema}', capsys)
     assert list(result) == [*KEYS, 'early_exit'] and result['early_exit'] == 'layer2'
     checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
     suffix = '_ema' if use_ema else ''
@@ -257,10 +245,10 @@ def test_early_head_that_is_not_there(data, run, tmp_path, capsys):
 def test_safetensors_file_judged_at_another_size_says_so(data, run, tmp_path, capsys, caplog):
     command.main(['safetensors', f'{run}/last.pth.tar', '--output', f'{tmp_path}/test.safetensors'])
     flags = f'{data} {COMMON} --checkpoint {tmp_path}/test.safetensors'
-    _validate(flags.replace('--img-size 32', '--img-size 40'), capsys)
+    run_validate(flags.replace('--img-size 32', '--img-size 40'), capsys)
     assert any('give --input-size 3 32 32' in message for message in caplog.messages)
     caplog.clear()
-    _validate(flags, capsys)
+    run_validate(flags, capsys)
     assert not any('--input-size' in message for message in caplog.messages)
 
 

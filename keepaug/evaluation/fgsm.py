@@ -8,7 +8,6 @@ from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
 
-
 # Steps of the curve, as shares of the one that is asked for; the gradient is the same for all.
 SHARES = (0., 0.25, 0.5, 0.75, 1.)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
+
 class View(NamedTuple):
     """What a step makes of an image: x comes to lie at `scale_x x + left`, y at `scale_y y + top`.
 

@@ -49,8 +49,8 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
         'in-between',
         values=values,
         settings=dict(pairs=int(pairs), weights=len(lams)),
-        note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was trained '
-             'for that curve; the other mixer tells more.',
+        note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was '
+             'trained for that curve; the other mixer tells more.',
         panels=[Panel('in-between classes', 'weight of the first image', 'neither class in %', curves)],
     )
 

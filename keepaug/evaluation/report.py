@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 # Digits that are written behind the point; percentages of a million images need four.
@@ -140,12 +141,7 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
         for text in axes.legend().get_texts():
             text.set_parse_math(False)
     canvas.draw()
-    return Image.fromarray(_rgb(canvas))
-
-
-def _rgb(canvas):
-    import numpy as np
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         help=f'what to measure after the plain pass: {", ".join(EVALUATIONS)}')
     add('--eval-samples', type=int, metavar='N', help='evaluate on so many images, a seeded choice; unset: all')
     add('--compare', nargs='+', default=[], metavar='CKPT',
-        help='further checkpoints to judge, and to draw in the same pictures; their own architecture where they name it')
+        help='further checkpoints to judge, and to draw in the same pictures; of the architecture that they name')
     add('--gt-boxes', default='', metavar='PATH',
         help='true boxes for localization: CSV (image,x0,y0,x1,y1), val_annotations.txt of Tiny-ImageNet, '
              'bounding_boxes.txt of CUB, or a folder of XML as for ImageNet; --dataset keepaug/... knows its own')

@@ -1,30 +1,9 @@
 """FGSM against a linear classifier, whose attack is known by hand, and against a slow loop."""
 import pytest
-import timm
 import torch
-from torch import nn
 
 from keepaug.evaluation.fgsm import SHARES, count_hits, fgsm, loss_direction, step
-from tests.evaluation.subjects import make_batches, make_subject
-
-
-class Difference(nn.Module):
-    """Two classes: the second wins where the mean over the image is above 0."""
-
-    def forward(self, x):
-        mean = x.mean((1, 2, 3))
-        return torch.stack([-mean, mean], 1)
-
-
-@pytest.fixture
-def photographs():
-    torch.manual_seed(0)
-    return torch.rand(10, 3, 32, 32).sub(0.5).div(0.25), torch.randint(10, (10,))
-
-
-def network(**changes):
-    torch.manual_seed(1)
-    return make_subject(timm.create_model('test_resnet', num_classes=10), **changes)
+from tests.evaluation.subjects import Difference, make_batches, make_subject, network, photographs
 
 
 def test_a_step_against_a_mean():
@@ -48,8 +27,8 @@ def test_pixels_stay_in_their_range():
     torch.testing.assert_close(down, (pixels - 8 / 255).clamp(min=0))
 
 
-def test_no_step_is_the_clean_accuracy(photographs):
-    x, target = photographs
+def test_no_step_is_the_clean_accuracy():
+    x, target = photographs()
     subject = network()
     with torch.no_grad():
         right = (subject.model(x).argmax(1) == target).double().mean().item()
@@ -57,8 +36,8 @@ def test_no_step_is_the_clean_accuracy(photographs):
     assert values['top1'] == values['clean_top1'] == pytest.approx(100 * right)
 
 
-def test_as_one_image_at_a_time(photographs):
-    x, target = photographs
+def test_as_one_image_at_a_time():
+    x, target = photographs()
     subject = network()
     hits = 0
     for image, label in zip(x, target):
@@ -71,8 +50,8 @@ def test_as_one_image_at_a_time(photographs):
         assert fgsm(subject, make_batches(x, target, batch_size)).values['top1'] == pytest.approx(10 * hits)
 
 
-def test_the_curve_runs_from_clean_to_attacked(photographs):
-    x, target = photographs
+def test_the_curve_runs_from_clean_to_attacked():
+    x, target = photographs()
     report = fgsm(network(), make_batches(x, target), eps=16)
     places, values = report.panels[0].curves['top-1']
     assert places == [16 * share for share in SHARES]
@@ -80,17 +59,13 @@ def test_the_curve_runs_from_clean_to_attacked(photographs):
 
 
 def test_a_small_gradient_does_not_vanish_in_half_precision():
-    class Faint(Difference):
-        def forward(self, x):
-            return super().forward(x * 1e-4)
-
-    subject = make_subject(Faint().half(), dtype=torch.float16)
+    subject = make_subject(Difference(1e-4).half(), dtype=torch.float16)
     x = torch.zeros(1, 3, 64, 64)
     assert loss_direction(subject, x, torch.tensor([1])).abs().min() == 1
 
 
-def test_weights_are_left_alone(photographs):
-    x, target = photographs
+def test_weights_are_left_alone():
+    x, target = photographs()
     subject = network()
     before = {name: value.clone() for name, value in subject.bare.state_dict().items()}
     fgsm(subject, make_batches(x, target))

@@ -1,18 +1,14 @@
 """The two risks of a finished run: right losses, of the images and the augmentation of the run."""
 import csv
-import json
-import sys
-from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import validate
 from keepaug.evaluation.risk import measure_losses, risk
 from tests.evaluation.subjects import make_batches, make_subject
 from tests.functional.toys import small_cnn
-from tests.scripts import TINY, refuse_validate, run_train, write_images
+from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 --evaluate risk'
 
@@ -20,15 +16,6 @@ COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 --
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'))
-
-
-def evaluated(flags: str, capsys) -> dict:
-    """Runs validate.py and gives its row of results."""
-    capsys.readouterr()
-    with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
-            mock.patch.object(validate, 'setup_default_logging'):
-        validate.main()
-    return json.loads(capsys.readouterr().out.partition('--result\n')[2])
 
 
 def risks_of(run) -> dict[str, float]:
@@ -67,7 +54,7 @@ def test_report_of_mixed_labels():
 def test_as_the_run_measured_itself(data, tmp_path, capsys):
     """All 24 training images, of which `--no-aug` changes none."""
     run = run_train(f'{data} {TINY} --no-aug --risk-samples 24', tmp_path)
-    found = evaluated(f'{data} {COMMON} -b 7 --checkpoint {run}/last.pth.tar', capsys)
+    found = run_validate(f'{data} {COMMON} -b 7 --checkpoint {run}/last.pth.tar', capsys)
     wanted = risks_of(run)
     assert found['risk_clean'] == pytest.approx(wanted['risk_clean'], abs=1e-4)
     assert found['risk_augmented'] == pytest.approx(wanted['risk_augmented'], abs=1e-4)
@@ -76,7 +63,7 @@ def test_as_the_run_measured_itself(data, tmp_path, capsys):
 def test_mixing_costs_as_much_as_in_training(data, tmp_path, capsys):
     """Halves of two images, of other pairs than in the run's own measurement, cost as much more than clean ones."""
     run = run_train(f'{data} {TINY} --no-aug --mixup 1000 --smoothing 0.1 --epochs 6 --risk-samples 24', tmp_path)
-    found = [evaluated(f'{data} {COMMON} -b {size} --checkpoint {run}/last.pth.tar', capsys) for size in (5, 24)]
+    found = [run_validate(f'{data} {COMMON} -b {size} --checkpoint {run}/last.pth.tar', capsys) for size in (5, 24)]
     assert found[0]['risk_augmented'] == pytest.approx(found[1]['risk_augmented'], abs=2e-4), 'whatever the batches'
     wanted = risks_of(run)
     assert found[0]['risk_clean'] == pytest.approx(wanted['risk_clean'], abs=1e-4)
@@ -95,7 +82,7 @@ def test_mixing_costs_as_much_as_in_training(data, tmp_path, capsys):
 def test_every_kind_of_augmentation_is_drawn_again(flags, data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} {flags} --epochs 1', tmp_path)
     found = [
-        evaluated(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys) for workers in (0, 2)]
+        run_validate(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys) for workers in (0, 2)]
     assert found[0] == found[1], 'whichever worker draws'
     assert found[0]['risk_gap'] == pytest.approx(found[0]['risk_augmented'] - found[0]['risk_clean'], abs=2e-4)
     assert found[0]['risk_augmented'] != found[0]['risk_clean']
@@ -107,7 +94,7 @@ def test_arguments_from_elsewhere(data, tmp_path, capsys):
     weights = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     torch.save({'state_dict': weights}, run / 'weights.pth')
     torch.save({'state_dict': weights}, tmp_path / 'weights.pth')
-    whole, beside, named = (evaluated(f'{data} {COMMON} -b 8 --checkpoint {path}', capsys) for path in (
+    whole, beside, named = (run_validate(f'{data} {COMMON} -b 8 --checkpoint {path}', capsys) for path in (
         f'{run}/last.pth.tar', f'{run}/weights.pth', f'{tmp_path}/weights.pth --risk-args {run}/args.yaml'))
     assert whole == beside == named
     assert 'no arguments' in refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/weights.pth', capsys)
@@ -118,7 +105,7 @@ def test_label_smoothing_is_no_augmentation(data, tmp_path, capsys):
     found = []
     for smoothing in (0., 0.5):
         (tmp_path / 'args.yaml').write_text(f'mixup: 1.\nbatch_size: 8\nsmoothing: {smoothing}\n')
-        found.append(evaluated(
+        found.append(run_validate(
             f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys))
     assert found[0] == pytest.approx(found[1], abs=2e-4)
 

@@ -19,8 +19,7 @@ from keepaug.evaluation.localization import (
     to_unit,
 )
 from tests.evaluation.subjects import make_batches, make_subject
-from tests.scripts import refuse_validate, write_images
-from tests.test_validate import _validate
+from tests.scripts import refuse_validate, run_validate, write_images
 
 
 class Reader(nn.Module):
@@ -256,14 +255,15 @@ def checkpoint(tmp_path_factory):
 
 
 def test_digits_bring_their_boxes(checkpoint, tmp_path, capsys):
-    found = _validate(f'{DIGITS} --checkpoint {checkpoint} --evaluate localization --analysis-dir {tmp_path}', capsys)
+    found = run_validate(
+        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization --analysis-dir {tmp_path}', capsys)
     keys = {'top1', 'gt_known', 'max_box_acc_v2', 'max_box_acc_30', 'max_box_acc_50', 'max_box_acc_70', 'center',
             'center_max_box_acc_v2'}
     assert {f'localization_{key}' for key in keys} <= set(found)
     written = next(iter(json.loads((tmp_path / 'localization.json').read_text()).values()))
     assert written['settings']['images'] == 12 and written['settings']['map'] == 'class activation map'
     assert (tmp_path / 'localization.png').exists()
-    again = _validate(
+    again = run_validate(
         f'{DIGITS} --checkpoint {checkpoint} --evaluate localization -b 12 --amp --amp-dtype bfloat16', capsys)
     assert again['localization_center'] == found['localization_center']
 
@@ -272,7 +272,7 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
     images = write_images(tmp_path / 'images', per_class=2)
     names = sorted(path.relative_to(images / 'val') for path in (images / 'val').rglob('*.png'))
     (tmp_path / 'boxes.csv').write_text(''.join(f'{name},0,0,32,32\n' for name in names[:4]))
-    found = _validate(
+    found = run_validate(
         f'{images} {FLAGS} --num-classes 10 --checkpoint {checkpoint} --evaluate localization --crop-pct 1 '
         f'--gt-boxes {tmp_path}/boxes.csv --analysis-dir {tmp_path}', capsys)
     assert found['localization_center'] == found['localization_max_box_acc_v2'] == 100  # all of the image is a box

@@ -1,7 +1,5 @@
 """Out-of-distribution detection: known answers, slow references, the right noise, nothing lost in half precision."""
 import json
-import sys
-from unittest import mock
 
 import pytest
 import timm
@@ -10,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torchmetrics.classification import MulticlassCalibrationError
 
-import validate
 from keepaug.engine.analysis import BINS
 from keepaug.evaluation.ood import (
     calibration_error,
@@ -22,31 +19,8 @@ from keepaug.evaluation.ood import (
     ood,
     score_images,
 )
-from tests.evaluation.subjects import make_batches, make_subject
-from tests.scripts import write_images
-
-
-class Difference(nn.Module):
-    """Two classes whose logits differ by twice the image's mean, times a factor."""
-
-    def __init__(self, factor: float = 1.):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x):
-        mean = (x * self.factor).mean((1, 2, 3))
-        return torch.stack([-mean, mean], 1)
-
-
-@pytest.fixture
-def photographs():
-    torch.manual_seed(0)
-    return torch.rand(10, 3, 32, 32).sub(0.5).div(0.25), torch.randint(10, (10,))
-
-
-def network(**changes):
-    torch.manual_seed(1)
-    return make_subject(timm.create_model('test_resnet', num_classes=10), **changes)
+from tests.evaluation.subjects import Difference, make_batches, make_subject, network, photographs
+from tests.scripts import run_validate, write_images
 
 
 def metrics_of(inside, outside) -> dict[str, float]:
@@ -98,8 +72,8 @@ def test_log_odds_of_the_largest_softmax():
     assert close[1] > close[0], 'both softmaxes are 0.50025 in float32'
 
 
-def test_no_step_and_temperature_1_is_the_largest_softmax(photographs):
-    x, _ = photographs
+def test_no_step_and_temperature_1_is_the_largest_softmax():
+    x, _ = photographs()
     subject = network()
     with torch.no_grad():
         p = subject.model(x).double().softmax(1).amax(1)
@@ -116,8 +90,8 @@ def test_a_step_along_a_mean():
     assert scores.tolist() == pytest.approx([1., (1. + 2 * 0.01 / 0.25) / 10])
 
 
-def test_odin_as_one_image_at_a_time_in_pixels(photographs):
-    x, _ = photographs
+def test_odin_as_one_image_at_a_time_in_pixels():
+    x, _ = photographs()
     subject = network()
     scores = score_images(subject, x, 1000., 0.0014)[1][:, 1]
     for image, score in zip(x, scores):
@@ -135,8 +109,8 @@ def test_the_step_does_not_vanish_in_half_precision():
     assert (moved / still).item() == pytest.approx(3., rel=0.01)  # 0.5 becomes 1.5
 
 
-def test_weights_are_left_alone(photographs):
-    x, _ = photographs
+def test_weights_are_left_alone():
+    x, _ = photographs()
     subject = network()
     score_images(subject, x, 1000., 0.0014)
     assert all(parameter.grad is None for parameter in subject.bare.parameters())
@@ -167,8 +141,8 @@ def test_noise_goes_by_the_number_of_the_image():
         assert not torch.equal(second[kind], draw_noise(like[:1], [8], seed=1)[kind])
 
 
-def test_independent_of_the_batch_size(photographs):
-    x, target = photographs
+def test_independent_of_the_batch_size():
+    x, target = photographs()
     subject = network()
     found = [
         ood(subject, make_batches(x, target, size), {'more': make_batches(-x, target, size)}).values
@@ -176,8 +150,8 @@ def test_independent_of_the_batch_size(photographs):
     assert found[0] == pytest.approx(found[1]) and found[1] == pytest.approx(found[2])
 
 
-def test_images_against_themselves(photographs):
-    x, target = photographs
+def test_images_against_themselves():
+    x, target = photographs()
     report = ood(network(), make_batches(x, target), {'twin': make_batches(x, target)})
     values = report.values
     for score in ('softmax', 'odin'):
@@ -222,13 +196,9 @@ def test_folders_of_any_depth_from_the_command_line(tmp_path, capsys):
     folders = f'{data}/train {data}/train/class1'  # nested, and flat
     found = {}
     for size in (5, 24):
-        argv = (
-            f'validate.py {common} --device cpu -j 0 -b {size} --eval-samples 16 --evaluate ood spectrum '
-            f'--ood-data-dir {folders}')
-        with mock.patch.object(sys, 'argv', [*argv.split(), '--analysis-dir', str(tmp_path / 'out')]), \
-                mock.patch.object(validate, 'setup_default_logging'):
-            validate.main()
-        found[size] = json.loads(capsys.readouterr().out.partition('--result\n')[2])
+        found[size] = run_validate(
+            f'{common} --device cpu -j 0 -b {size} --eval-samples 16 --evaluate ood spectrum '
+            f'--ood-data-dir {folders} --analysis-dir {tmp_path}/out', capsys)
     assert found[5] == pytest.approx(found[24], abs=1e-3)
     assert 0 < found[5]['ood_train_odin_auroc'] < 100 and 'ood_class1_softmax_tnr95' in found[5]
     told = json.loads((tmp_path / 'out' / 'ood.json').read_text())

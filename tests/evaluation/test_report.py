@@ -61,8 +61,8 @@ def test_each_image_once_over_all_processes(world_size):
         mine = [numbers[i % 7] for i in range(rank, -(-7 // world_size) * world_size, world_size)]  # as timm pads
         parts = [torch.tensor(mine[start:start + 2]) for start in range(0, len(mine), 2)]
         batches = [(part, part) for part in parts]
-        for x, target, found in Batches(
-                Numbers(), batches, numbers, lambda *batch: batch, 'test', PassSettings(rank=rank, world_size=world_size)):
+        settings = PassSettings(rank=rank, world_size=world_size)
+        for x, target, found in Batches(Numbers(), batches, numbers, lambda *batch: batch, 'test', settings):
             assert x.tolist() == target.tolist() == found
             seen += found
     assert sorted(seen) == numbers

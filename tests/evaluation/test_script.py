@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from unittest import mock
 
 import pytest
 from PIL import Image
 
-import validate
 from keepaug.evaluation.run import EVALUATIONS
 from keepaug.options.evaluation import EVALUATIONS as NAMES
-from tests.scripts import TINY, refuse_validate, run_train, write_images
+from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 5 --log-freq 1'
 
@@ -36,21 +34,13 @@ def runs(data, tmp_path_factory):
     return [run_train(f'{data} {TINY} --epochs 1 --seed {seed}', output, f'run{seed}') for seed in (1, 2)]
 
 
-def _validate(flags: str, capsys):
-    capsys.readouterr()
-    with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
-            mock.patch.object(validate, 'setup_default_logging'):
-        validate.main()
-    return json.loads(capsys.readouterr().out.partition('--result\n')[2])
-
-
 def test_every_name_has_its_evaluation():
     assert set(EVALUATIONS) == set(NAMES)
 
 
 @pytest.mark.parametrize('name', EVALUATIONS)
 def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
-    rows = _validate(
+    rows = run_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar --evaluate {name} '
         f'--analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv {EXTRA.get(name, "").format(data=data)}',
         capsys)
@@ -71,18 +61,18 @@ def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
 
 def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
-    first, again = _validate(flags, capsys), _validate(flags + ' -b 3 -j 2', capsys)
+    first, again = run_validate(flags, capsys), run_validate(flags + ' -b 3 -j 2', capsys)
     assert first == pytest.approx(again, abs=1e-3), 'but for rounding'
-    other = _validate(flags + ' --seed 7', capsys)
+    other = run_validate(flags + ' --seed 7', capsys)
     assert first['top1'] == other['top1'] and first != other
 
 
 def test_options_that_change_how_it_computes(data, runs, capsys):
     plain = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm'
-    expected = _validate(plain, capsys)
+    expected = run_validate(plain, capsys)
     for flags in ('--channels-last', '--no-prefetcher', '--torchscript'):
-        assert _validate(f'{plain} {flags}', capsys) == expected, flags
-    half = _validate(f'{plain} --amp --amp-dtype bfloat16', capsys)
+        assert run_validate(f'{plain} {flags}', capsys) == expected, flags
+    half = run_validate(f'{plain} --amp --amp-dtype bfloat16', capsys)
     assert half['fgsm_top1'] == pytest.approx(expected['fgsm_top1'], abs=20)
 
 
@@ -90,7 +80,7 @@ def test_only_some_classes(data, runs, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('2\n1\n0\n')
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm --fgsm-eps 0'
-    reversed_classes = _validate(f'{flags} --valid-labels {labels}', capsys)
+    reversed_classes = run_validate(f'{flags} --valid-labels {labels}', capsys)
     assert reversed_classes['fgsm_clean_top1'] == reversed_classes['fgsm_top1'] == reversed_classes['top1']
 
 
@@ -99,7 +89,7 @@ def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys
     folder.mkdir()
     for run in runs:
         os.link(run / 'last.pth.tar', folder / f'{run.name}.pth.tar')
-    rows = _validate(f'{data} {COMMON} --checkpoint {folder} --evaluate fgsm --analysis-dir {tmp_path}/out', capsys)
+    rows = run_validate(f'{data} {COMMON} --checkpoint {folder} --evaluate fgsm --analysis-dir {tmp_path}/out', capsys)
     assert len(rows) == 2
     assert set(json.loads((tmp_path / 'out' / 'fgsm.json').read_text())) == {'run1.pth.tar', 'run2.pth.tar'}
 
@@ -107,7 +97,7 @@ def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys
 def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys):
     other = run_train(
         f'{data} {TINY} --epochs 1 --model test_byobnet', tmp_path_factory.mktemp('other'))
-    rows = _validate(
+    rows = run_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {other}/last.pth.tar --evaluate fgsm', capsys)
     assert {row['model'] for row in rows} == {'test_resnet', 'test_byobnet'}
 
@@ -115,7 +105,7 @@ def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys
 def test_two_processes_find_what_one_finds(data, runs, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11 ' \
             f'--evaluate localization {EXTRA["localization"].format(data=data)}'
-    alone = _validate(flags, capsys)
+    alone = run_validate(flags, capsys)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
          'validate.py', *flags.split()],
