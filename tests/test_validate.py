@@ -200,8 +200,9 @@ def test_analysis_of_a_folder_of_checkpoints(data, run, tmp_path, capsys):
 def test_analysis_of_chosen_classes(data, run, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('2\n1\n0\n')
-    run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
-              capsys)
+    run_validate(
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
+        capsys)
     assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['confusion']) == 3
 
 

@@ -82,7 +82,8 @@ def test_mixing_costs_as_much_as_in_training(data, tmp_path, capsys):
 def test_every_kind_of_augmentation_is_drawn_again(flags, data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} {flags} --epochs 1', tmp_path)
     found = [
-        run_validate(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys) for workers in (0, 2)]
+        run_validate(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys)
+        for workers in (0, 2)]
     assert found[0] == found[1], 'whichever worker draws'
     assert found[0]['risk_gap'] == pytest.approx(found[0]['risk_augmented'] - found[0]['risk_clean'], abs=2e-4)
     assert found[0]['risk_augmented'] != found[0]['risk_clean']
