@@ -111,16 +111,22 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
 
 
 def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> list[OrderedDict]:
-    """Judges several models or checkpoints, best first; those that fail are left out, Ctrl-C keeps what is done."""
-    results = []
+    """Judges several models or checkpoints, best first; those that fail are left out, Ctrl-C keeps what is done.
+
+    Of several processes one that fails ends all: it may have failed alone, and what it did next would meet what the
+    others still wait for.
+    """
+    results, alone = [], validation.world_size() == 1
     try:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
             if args.analysis_dir:
                 run['analysis_dir'] = os.path.join(args.analysis_dir, run['label'])
             try:
-                result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=True, gallery=gallery)
+                result = validate_with_retry(argparse.Namespace(**{**vars(args), **run}), retry=alone, gallery=gallery)
             except ValueError as error:
+                if not alone:
+                    raise
                 _logger.error(str(error))
                 continue
             if 'error' not in result:

@@ -107,7 +107,8 @@ def _compared_run(args, path: str) -> dict[str, Any]:
     held = check_checkpoint(path, '--compare')
     trained = vars(held['args']) if isinstance(held.get('args'), argparse.Namespace) else {}
     known = {name: trained[name] for name in ('model_kwargs', 'num_classes') if trained.get(name) is not None}
-    return {**known, 'model': held.get('arch') or args.model, 'checkpoint': path}
+    arch = held.get('arch')
+    return {**known, 'model': arch if arch and isinstance(arch, str) else args.model, 'checkpoint': path}
 
 
 def _chosen_runs(args) -> list[dict[str, Any]]:
@@ -209,13 +210,14 @@ def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
 def warm_up(model: torch.nn.Module, args, data_config: dict, device: torch.device, precision: Precision) -> None:
     """One forward pass of a full random batch, so that compiling and algorithm choice do not count as a batch's time.
 
-    A batch that does not fit into memory fails here, before any image is read.
+    A batch that does not fit into memory fails here, before any image is read. Not in inference mode: what a model
+    keeps of a pass, such as LeViT its attention's bias, could not stand in a gradient that is asked of it later.
     """
     model.eval()
     x = torch.randn(args.batch_size, *data_config['input_size'], device=device, dtype=precision.dtype)
     if args.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), precision.autocast():
+    with torch.no_grad(), precision.autocast():
         model(x)
 
 
@@ -307,6 +309,10 @@ def join_processes(args) -> None:
     ) if asked]
     if whole:
         raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')
+    if args.retry:
+        raise ValueError(
+            '--retry would start over in the process that lacks memory alone: give a smaller --batch-size, or start '
+            'one process.')
     open_device(args)
     if args.rank:
         _logger.setLevel(logging.WARNING)  # what all do is said once
@@ -330,7 +336,7 @@ def read_valid_labels(path: str, num_classes: int) -> list[int] | None:
     return labels
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as `warm_up`
 def measure(
         model: torch.nn.Module,
         loader,
@@ -495,7 +501,7 @@ def check_results_file(path: str) -> None:
 
 
 def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv') -> None:
-    """Writes results to a file, as csv with the first row's columns or as json.
+    """Writes results to a file, as csv with the columns of all rows or as json.
 
     Raises:
         ValueError: The file cannot be written.
@@ -506,8 +512,9 @@ def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv
                 json.dump(results, file, indent=4)
                 return
             rows = results if isinstance(results, list) else [results]
-            if rows:
-                writer = csv.DictWriter(file, fieldnames=rows[0].keys())
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            if columns:
+                writer = csv.DictWriter(file, fieldnames=columns)
                 writer.writeheader()
                 writer.writerows(rows)
     except OSError as error:
