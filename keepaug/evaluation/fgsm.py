@@ -24,6 +24,9 @@ def fgsm(subject: Subject, batches: Batches, eps: float = 8.) -> Report:
 
     Returns:
         `top1` and `top5` of the attacked images, `clean_top1` and `clean_top5` of the same images as they are.
+
+    Raises:
+        ValueError: A gradient is not finite.
     """
     hits = torch.zeros(len(SHARES), 2, dtype=torch.float64, device=subject.device)
     images = torch.zeros((), dtype=torch.float64, device=subject.device)
@@ -55,11 +58,28 @@ def loss_direction(subject: Subject, x: Tensor, target: Tensor) -> Tensor:
         subject: Classifier.
         x: Images (B, C, H, W), normalised.
         target: Class indices (B,).
+
+    Raises:
+        ValueError: The gradient is not finite.
     """
     x = x.detach().float().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(subject.logits(x), target, reduction='sum')
         gradient, = torch.autograd.grad(GRADIENT_SCALE * loss, x)  # scaled: nothing vanishes in half precision
+    return finite_sign(gradient)
+
+
+def finite_sign(gradient: Tensor) -> Tensor:
+    """Sign of the gradient of images (B, C, H, W).
+
+    Raises:
+        ValueError: It is not finite. Its sign would be 0 there, and the image stay as it is without a word.
+    """
+    lost = int((~gradient.isfinite()).flatten(1).any(1).sum())
+    if lost:
+        raise ValueError(
+            f'The gradients of {lost} images of a batch are not finite numbers: take a wider number format than --amp '
+            'or --model-dtype give.')
     return gradient.sign()
 
 

@@ -23,13 +23,17 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
 
     Returns:
         For `mixup` and `cutmix`: `<mixer>_neither`, the mean over all weights, and `<mixer>_neither_half` at one half.
+
+    Raises:
+        ValueError: All pairs are of one class.
     """
     neither = torch.zeros(2, TENTHS + 1, dtype=torch.float64, device=subject.device)
-    pairs = torch.zeros((), dtype=torch.float64, device=subject.device)
+    images, pairs = torch.zeros(2, dtype=torch.float64, device=subject.device)
     for (x, target, numbers), (other, other_target, _) in zip(batches, partners):
         x, other = x.float(), other.float()
         places = uniform_per_image(numbers, 2, seed=subject.seed, device=subject.device)
         counted = target != other_target
+        images += len(target)
         pairs += counted.sum()
         for tenth in range(TENTHS + 1):
             lam = tenth / TENTHS
@@ -37,8 +41,12 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
                 with torch.no_grad():
                     predicted = subject.logits(mixed).argmax(1)
                 row[tenth] += (counted & (predicted != target) & (predicted != other_target)).sum()
-    pairs = subject.total(pairs).item()
-    shares = 100 * subject.total(neither).cpu() / max(pairs, 1)
+    images, pairs = (int(subject.total(count)) for count in (images, pairs))
+    if not pairs:
+        raise ValueError(
+            f'--evaluate in-between finds no pair of different classes among {images} images: leave it out, or raise '
+            '--eval-samples.')
+    shares = 100 * subject.total(neither).cpu() / pairs
     lams = [tenth / TENTHS for tenth in range(TENTHS + 1)]
     values, curves = {}, {}
     for name, share in zip(('mixup', 'cutmix'), shares):
@@ -48,7 +56,7 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
     return Report(
         'in-between',
         values=values,
-        settings=dict(pairs=int(pairs), weights=len(lams)),
+        settings=dict(pairs=pairs, weights=len(lams)),
         note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was '
              'trained for that curve; the other mixer tells more.',
         panels=[Panel('in-between classes', 'weight of the first image', 'neither class in %', curves)],

@@ -13,6 +13,7 @@ from torch import Tensor
 from keepaug.engine.analysis import BINS
 from keepaug.engine.replay import mix_seed
 from keepaug.evaluation.data import Batches
+from keepaug.evaluation.fgsm import finite_sign
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
@@ -73,7 +74,7 @@ def ood(
         error of the plain predictions on in-distribution images. All in percent.
 
     Raises:
-        ValueError: The classifier tells fewer than two classes apart, or an answer is not finite.
+        ValueError: The classifier tells fewer than two classes apart, or an answer or gradient is not finite.
     """
     scores = {name: [] for name in (INSIDE, *NOISE, *out)}
     predictions = []
@@ -122,6 +123,9 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
 
     Returns:
         The plain logits (B, K) and the scores, float64 (B, 2), in the order of `SCORES`.
+
+    Raises:
+        ValueError: The gradient is not finite.
     """
     moves = eps != 0.
     x = x.detach().float().requires_grad_(moves)
@@ -134,7 +138,7 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
     logits = logits.detach()
     if moves:
         with torch.no_grad():
-            sureness = log_odds(subject.logits(x + eps / subject.std * gradient.sign()), temperature)
+            sureness = log_odds(subject.logits(x + eps / subject.std * finite_sign(gradient)), temperature)
     return logits, torch.stack([log_odds(logits), sureness.detach()], 1)
 
 

@@ -26,6 +26,9 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
 
     Returns:
         `clean` and `augmented` in nats per image, and `gap`, the second less the first.
+
+    Raises:
+        ValueError: A loss is not finite.
     """
     of_clean, of_augmented = (measure_losses(subject, batches) for batches in (clean, augmented))
     means = dict(clean=of_clean.mean().item(), augmented=of_augmented.mean().item())
@@ -45,6 +48,16 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
 
 @torch.no_grad()
 def measure_losses(subject: Subject, batches: Iterable[tuple]) -> Tensor:
-    """Cross entropies in nats of the images of all processes: float64 (N,), on the CPU."""
+    """Cross entropies in nats of the images of all processes: float64 (N,), on the CPU.
+
+    Raises:
+        ValueError: One is not finite.
+    """
     none = torch.empty(0, dtype=torch.float64, device=subject.device)
-    return subject.gather(torch.cat([none, *(losses(subject.logits(x), target) for x, target, *_ in batches)]))
+    of_images = subject.gather(torch.cat([none, *(losses(subject.logits(x), target) for x, target, *_ in batches)]))
+    lost = int((~of_images.isfinite()).sum())
+    if lost:
+        raise ValueError(
+            f'--evaluate risk: the losses of {lost} of {len(of_images)} images are not finite numbers; take a wider '
+            'number format than --amp or --model-dtype give.')
+    return of_images

@@ -35,7 +35,7 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
     yield from _check_localization(args)
     if not args.evaluate:
-        yield bool(args.eval_samples), '--eval-samples chooses images for --evaluate: name what to evaluate.'
+        yield args.eval_samples is not None, '--eval-samples chooses images for --evaluate: name what to evaluate.'
         return
     asked = f'--evaluate {" ".join(args.evaluate)}'
     missing = [name for name in ('torchmetrics', 'scipy', 'matplotlib') if importlib.util.find_spec(name) is None]
@@ -45,7 +45,7 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
-    yield not args.fgsm_eps >= 0, f'--fgsm-eps {args.fgsm_eps:g} must not be negative.'
+    yield not 0 <= args.fgsm_eps <= 255, f'--fgsm-eps {args.fgsm_eps:g} must be a number of 255ths, from 0 to 255.'
     yield from check_ood(args)
     yield from check_training_images(args)
 

@@ -64,6 +64,13 @@ def test_a_small_gradient_does_not_vanish_in_half_precision():
     assert loss_direction(subject, x, torch.tensor([1])).abs().min() == 1
 
 
+def test_a_gradient_that_is_no_number_is_refused():
+    """In float16 it overflows; its sign would be 0, the pixel would not move, and the model look robust."""
+    subject = make_subject(Difference(1e3).half(), dtype=torch.float16)
+    with pytest.raises(ValueError, match='gradients of 2 images .*--amp'):
+        loss_direction(subject, torch.full((2, 3, 2, 2), -0.1), torch.tensor([1, 1]))
+
+
 def test_weights_are_left_alone():
     x, target = photographs()
     subject = network()

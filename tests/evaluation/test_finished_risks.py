@@ -51,6 +51,12 @@ def test_report_of_mixed_labels():
     assert (losses[0], losses[-1]) == pytest.approx((of_images.min().item(), of_images.max().item()))
 
 
+def test_losses_that_are_no_numbers_are_refused():
+    images = make_batches(torch.full((3, 3, 8, 8), torch.nan), torch.zeros(3).long())
+    with pytest.raises(ValueError, match='3 of 3 images .*--amp'):
+        risk(make_subject(small_cnn()), images, [])
+
+
 def test_as_the_run_measured_itself(data, tmp_path, capsys):
     """All 24 training images, of which `--no-aug` changes none."""
     run = run_train(f'{data} {TINY} --no-aug --risk-samples 24', tmp_path)

@@ -54,6 +54,13 @@ def test_a_classifier_that_names_a_third_class():
         assert value == pytest.approx(100 * 2 / 3)  # of the last pair it is one of the two
 
 
+def test_no_pair_of_different_classes():
+    classes = torch.tensor([1, 1, 1])
+    batches = make_batches(coloured(classes), classes)
+    with pytest.raises(ValueError, match='no pair of different classes among 3 images'):
+        in_between(subject_of(Brightest(), 4), batches, batches)
+
+
 def test_as_one_pair_at_a_time():
     torch.manual_seed(0)
     x, other = torch.randn(2, 9, 3, 32, 32)

@@ -109,6 +109,12 @@ def test_the_step_does_not_vanish_in_half_precision():
     assert (moved / still).item() == pytest.approx(3., rel=0.01)  # 0.5 becomes 1.5
 
 
+def test_a_gradient_that_is_no_number_is_refused():
+    subject = make_subject(Difference(1e3).half(), dtype=torch.float16)
+    with pytest.raises(ValueError, match='gradients of 2 images .*--amp'):
+        score_images(subject, torch.full((2, 3, 2, 2), 0.1), 1000., 0.0014)
+
+
 def test_weights_are_left_alone():
     x, _ = photographs()
     subject = network()

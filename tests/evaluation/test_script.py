@@ -120,7 +120,9 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
     ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
     ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
     ('--eval-samples 9', ['--eval-samples', '--evaluate']),
+    ('--eval-samples 0', ['--eval-samples', '--evaluate']),
     ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1']),
+    ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
     ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
     ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
 ])
