@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keepaug.engine.run import draft_of
+
 # Digits that are written behind the point; percentages of a million images need four.
 DIGITS = 4
 WIDTH = 6.4  # inches of a panel, and matplotlib's own default
@@ -90,11 +92,12 @@ class Gallery:
         path = os.path.join(self.folder, report.evaluation)
         try:
             os.makedirs(self.folder, exist_ok=True)
-            with open(path + '.json', 'w') as file:
+            with draft_of(path + '.json') as draft, open(draft, 'w') as file:
                 json.dump({name: _plain(report) for name, report in reports.items()}, file, indent=4)
             picture = draw(reports)
             if picture is not None:
-                picture.save(path + '.png')
+                with draft_of(path + '.png') as draft:
+                    picture.save(draft, format='PNG')
         except OSError as error:
             raise ValueError(
                 f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.') from error

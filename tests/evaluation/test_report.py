@@ -1,5 +1,6 @@
 """What evaluations found, in files and pictures; and the images they ask for."""
 import json
+from unittest import mock
 
 import pytest
 import torch
@@ -41,6 +42,23 @@ def test_sheets_stand_below_diagrams():
     assert alone.size == (300, 50)
     whole = draw({'a': report(panels=[PANEL], picture=sheet), 'b': report(panels=[PANEL])})
     assert whole.height == round(HEIGHT * DOTS) + 50 and whole.getpixel((0, whole.height - 1)) == (255, 0, 0)
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    """Killed while it writes, or without room."""
+    gallery = Gallery(str(tmp_path))
+    gallery.add('a', report(panels=[PANEL]))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def break_off(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    for broken in ('json.dump', 'PIL.Image.Image.save'):
+        with mock.patch(broken, break_off), pytest.raises(ValueError, match='No space left'):
+            gallery.add('b', report(panels=[PANEL]))
+        assert (tmp_path / 'in-between.png').read_bytes() == before['in-between.png']
+        assert set(json.loads((tmp_path / 'in-between.json').read_text())) in ({'a'}, {'a', 'b'})
+        assert {path.name for path in tmp_path.iterdir()} == set(before)
 
 
 def test_a_folder_that_cannot_be(tmp_path):
