@@ -76,6 +76,12 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     analysis, analysis_dir = None, getattr(args, 'analysis_dir', '')  # stock's parser does not have it
     if analysis_dir:
         analysis = Analysis(num_classes, class_names(loader, num_classes), device)
+    evaluations = {}
+    if getattr(args, 'evaluate', None):
+        subject = evaluation.build_subject(
+            args, model, bare, data_config, device, precision, valid_labels, class_names(loader, num_classes))
+        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype, progress)
+        evaluations = evaluation.open_evaluations(args, subject, data)
     metrics = validation.measure(
         model, loader, device, precision.dtype, precision.autocast,
         prefetched=not args.no_prefetcher,
@@ -102,11 +108,8 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         results['early_exit'] = early_exit
     if analysis is not None:
         analysis.write(analysis_dir, results, is_primary=validation.rank() == 0)
-    if getattr(args, 'evaluate', None):
-        subject = evaluation.build_subject(
-            args, model, bare, data_config, device, precision, valid_labels, class_names(loader, num_classes))
-        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype, progress)
-        results.update(evaluation.run_evaluations(args, subject, data, gallery))
+    if evaluations:
+        results.update(evaluation.run_evaluations(evaluations, subject, gallery))
     return results
 
 

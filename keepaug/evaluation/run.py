@@ -2,6 +2,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,25 +34,36 @@ from keepaug.options.recorded import read_recorded
 _logger = logging.getLogger('validate')
 
 
-def _localize(args, subject: Subject, data: Data) -> Report:
+def _localization(args, subject: Subject, data: Data) -> Callable[[], Report]:
     batches = data.validation('localization')
     boxes = TrueBoxes(batches.dataset, batches.loader.dataset.transform, args.gt_boxes)
-    return localization(subject, batches, boxes, args.cam_threshold)
+    return partial(localization, subject, batches, boxes, args.cam_threshold)
 
 
-# By the name that `--evaluate` knows it by: what it reads of the flags, and of which images.
-EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Report]] = {
-    'localization': _localize,
-    'fgsm': lambda args, subject, data: fgsm(subject, data.validation('fgsm'), args.fgsm_eps),
-    'occlusion': lambda args, subject, data: occlusion(subject, data.validation('occlusion')),
-    'in-between': lambda args, subject, data: in_between(subject, data.validation('in-between'), data.partners()),
-    'ood': lambda args, subject, data: ood(
-        subject, data.validation('ood'),
-        {name: data.folder(path, f'ood {name}') for name, path in name_sets(args.ood_data_dir).items()},
-        args.odin_temperature, args.odin_eps),
-    'risk': lambda args, subject, data: risk(
-        subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
-    'spectrum': lambda args, subject, data: spectrum(subject, data.training('spectrum'), args.spectrum_class),
+def _ood(args, subject: Subject, data: Data) -> Callable[[], Report]:
+    folders = {name: data.folder(path, f'ood {name}') for name, path in name_sets(args.ood_data_dir).items()}
+    return partial(ood, subject, data.validation('ood'), folders, args.odin_temperature, args.odin_eps)
+
+
+def _spectrum(args, subject: Subject, data: Data) -> Callable[[], Report]:
+    if args.spectrum_class >= subject.num_classes:
+        raise ValueError(
+            f'--spectrum-class {args.spectrum_class} is no class of {subject.name}, which has the classes 0 to '
+            f'{subject.num_classes - 1}.')
+    return partial(spectrum, subject, data.training('spectrum'), args.spectrum_class)
+
+
+# By the name that `--evaluate` knows it by: opens what it looks at, and gives the evaluation itself.
+EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Callable[[], Report]]] = {
+    'localization': _localization,
+    'fgsm': lambda args, subject, data: partial(fgsm, subject, data.validation('fgsm'), args.fgsm_eps),
+    'occlusion': lambda args, subject, data: partial(occlusion, subject, data.validation('occlusion')),
+    'in-between': lambda args, subject, data: partial(
+        in_between, subject, data.validation('in-between'), data.partners()),
+    'ood': _ood,
+    'risk': lambda args, subject, data: partial(
+        risk, subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
+    'spectrum': _spectrum,
 }
 
 
@@ -71,8 +83,19 @@ def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
     return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
 
-def run_evaluations(args, subject: Subject, data: Data, gallery: Gallery | None = None) -> dict[str, float]:
-    """Runs the evaluations of `--evaluate` in their order.
+def open_evaluations(args, subject: Subject, data: Data) -> dict[str, Callable[[], Report]]:
+    """The evaluations of `--evaluate` in their order, ready to run: what they look at is open, no image is read yet.
+
+    Raises:
+        ValueError: An evaluation is impossible for this model or these images.
+    """
+    return {name: EVALUATIONS[name](args, subject, data) for name in dict.fromkeys(args.evaluate)}
+
+
+def run_evaluations(
+        evaluations: dict[str, Callable[[], Report]], subject: Subject, gallery: Gallery | None = None,
+) -> dict[str, float]:
+    """Runs evaluations one after the other; each is dropped when it is done, and the workers of its loaders with it.
 
     Returns:
         What they found, as columns of a row of results.
@@ -81,8 +104,8 @@ def run_evaluations(args, subject: Subject, data: Data, gallery: Gallery | None 
         ValueError: An evaluation is impossible for this model or these images, or a picture cannot be written.
     """
     columns = {}
-    for name in dict.fromkeys(args.evaluate):
-        report = EVALUATIONS[name](args, subject, data)
+    for name in list(evaluations):
+        report = evaluations.pop(name)()
         columns.update(report.columns())
         if subject.rank == 0:
             _logger.info(report.describe())

@@ -129,19 +129,21 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
 
 def measure_moments(subject: Subject, batches: Batches, class_index: int) -> tuple[GroupedMoments, GroupedMoments]:
     """Moments of the penultimate features of the images of all processes: by class, and of one class alone."""
-    classes = subject.bare.num_classes if subject.classes is None else len(subject.classes)
+    def none_of(dimension: int) -> tuple[GroupedMoments, ...]:
+        return tuple(GroupedMoments(groups, dimension, subject.device) for groups in (subject.num_classes, 1))
+
     within, alone = None, None
     for x, target, _ in batches:
         features = penultimate(subject, x)
         if within is None:
-            within, alone = (GroupedMoments(groups, features.shape[1], subject.device) for groups in (classes, 1))
+            within, alone = none_of(features.shape[1])
         within.update(features, target)
         members = features[target == class_index]
         alone.update(members, target.new_zeros(len(members)))
     # A process without images learns from the others how long their sums are.
     dimension = subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max().item()
     if within is None:
-        within, alone = (GroupedMoments(groups, dimension, subject.device) for groups in (classes, 1))
+        within, alone = none_of(dimension)
     within.merge(subject.total)
     alone.merge(subject.total)
     return within, alone

@@ -42,6 +42,11 @@ class Subject:
     def device(self) -> torch.device:
         return self.mean.device
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes are compared."""
+        return self.bare.num_classes if self.classes is None else len(self.classes)
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits of the compared classes.
 

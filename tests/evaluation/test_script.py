@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from PIL import Image
 
+import validate
 from keepaug.evaluation.run import EVALUATIONS
 from keepaug.options.evaluation import EVALUATIONS as NAMES
 from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
@@ -128,6 +130,24 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
 ])
 def test_refusals(flags, words, data, capsys):
     said = refuse_validate(f'{data} {COMMON} {flags}', capsys)
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize('flags, words', [
+    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['empty', 'holds no images']),
+    ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
+    ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
+    ('{data}/val --evaluate occlusion spectrum', ['no training images']),
+    ('{data}/val --evaluate risk', ['no training images']),
+    ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
+])
+def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(validate.validation, 'measure', mock.Mock(side_effect=AssertionError('the plain pass began')))
+    empty, broken = tmp_path / 'empty', tmp_path / 'boxes.csv'
+    empty.mkdir()
+    broken.write_text('class0/00.png,1,2,3\n')
+    flags = flags.format(data=data, empty=empty, broken=broken)
+    said = refuse_validate(f'{flags} {COMMON} --checkpoint {runs[0]}/last.pth.tar', capsys)
     assert all(word in said for word in words)
 
 
