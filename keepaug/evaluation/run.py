@@ -27,7 +27,7 @@ from keepaug.evaluation.occlusion import occlusion
 from keepaug.evaluation.ood import name_sets, ood
 from keepaug.evaluation.report import Gallery, Report
 from keepaug.evaluation.risk import risk
-from keepaug.evaluation.spectrum import spectrum
+from keepaug.evaluation.spectrum import check_spectrum, spectrum
 from keepaug.evaluation.subject import Subject
 from keepaug.options.recorded import read_recorded
 
@@ -46,10 +46,7 @@ def _ood(args, subject: Subject, data: Data) -> Callable[[], Report]:
 
 
 def _spectrum(args, subject: Subject, data: Data) -> Callable[[], Report]:
-    if args.spectrum_class >= subject.num_classes:
-        raise ValueError(
-            f'--spectrum-class {args.spectrum_class} is no class of {subject.name}, which has the classes 0 to '
-            f'{subject.num_classes - 1}.')
+    check_spectrum(subject, args.spectrum_class)
     return partial(spectrum, subject, data.training('spectrum'), args.spectrum_class)
 
 

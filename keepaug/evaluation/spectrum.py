@@ -4,6 +4,7 @@ He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 """
 import math
 from collections.abc import Callable
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -96,8 +97,10 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
         same.
 
     Raises:
-        ValueError: The model has no such features, they are not finite, or the class has fewer than two images.
+        ValueError: The model has no such features, they are not finite, or the class is none or has fewer than two
+            images.
     """
+    check_spectrum(subject, class_index)
     within, alone = measure_moments(subject, batches, class_index)
     images, of_class, present = int(within.count.sum()), int(alone.count), int((within.count > 0).sum())
     if of_class < 2:
@@ -127,6 +130,24 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     )
 
 
+def check_spectrum(subject: Subject, class_index: int) -> None:
+    """Says before any image is read that there is no spectrum.
+
+    Raises:
+        ValueError: The model does not give its penultimate features as timm's models do, or the class is none.
+    """
+    model = subject.bare
+    head = getattr(model, 'forward_head', None)
+    if head is None or not hasattr(model, 'forward_features') or 'pre_logits' not in signature(head).parameters:
+        raise ValueError(
+            f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
+            f'{type(model).__name__} has none: leave it out.')
+    if class_index >= subject.num_classes:
+        raise ValueError(
+            f'--spectrum-class {class_index} is no class of {subject.name}, which has the classes 0 to '
+            f'{subject.num_classes - 1}.')
+
+
 def measure_moments(subject: Subject, batches: Batches, class_index: int) -> tuple[GroupedMoments, GroupedMoments]:
     """Moments of the penultimate features of the images of all processes: by class, and of one class alone."""
     def none_of(dimension: int) -> tuple[GroupedMoments, ...]:
@@ -154,16 +175,11 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
     """What the classifier's last layer sees of images: (B, D), float32.
 
     Raises:
-        ValueError: The model does not give it as timm's models do.
+        ValueError: It is a map, not a vector.
     """
     model = subject.bare
-    try:
-        with subject.autocast():
-            features = model.forward_head(model.forward_features(x), pre_logits=True)
-    except (AttributeError, TypeError) as error:
-        raise ValueError(
-            f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
-            f'{type(model).__name__} has none: leave it out.') from error
+    with subject.autocast():
+        features = model.forward_head(model.forward_features(x), pre_logits=True)
     if features.flatten(1).shape[1] != features.shape[1]:
         raise ValueError(
             f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives a map of '

@@ -137,6 +137,7 @@ def test_refusals(flags, words, data, capsys):
     ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['empty', 'holds no images']),
     ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
     ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
+    ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
     ('{data}/val --evaluate occlusion spectrum', ['no training images']),
     ('{data}/val --evaluate risk', ['no training images']),
     ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
@@ -147,7 +148,7 @@ def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, mo
     empty.mkdir()
     broken.write_text('class0/00.png,1,2,3\n')
     flags = flags.format(data=data, empty=empty, broken=broken)
-    said = refuse_validate(f'{flags} {COMMON} --checkpoint {runs[0]}/last.pth.tar', capsys)
+    said = refuse_validate(f'{COMMON} {flags} --checkpoint {runs[0]}/last.pth.tar', capsys)
     assert all(word in said for word in words)
 
 
