@@ -12,6 +12,7 @@ from keepaug.evaluation.localization import (
     CENTRED,
     IOUS,
     THRESHOLDS,
+    Tally,
     best_overlaps,
     centred_boxes,
     largest_box,
@@ -146,6 +147,13 @@ def test_a_model_that_reads_a_patch_localizes_it():
     # Boxes that lie elsewhere.
     away = measure(patches(*places), torch.zeros(4, dtype=torch.int64), [[(28, 28, 32, 32)]] * 4)
     assert away.values['gt_known'] == 0
+
+
+@pytest.mark.parametrize('height, fits', [(20, 1), (21, 0), (5, 1), (4.9, 0)])
+def test_half_of_the_union_is_enough(height, fits):
+    tally = Tally()
+    tally.add(np.zeros((32, 32), np.float32), torch.tensor([0., 0, 10, 10]), torch.tensor([[0., 0, 10, height]]), True)
+    assert tally.gt_known == tally.top1 == fits
 
 
 def test_top1_needs_the_class_and_the_box():

@@ -7,9 +7,12 @@ import sys
 from unittest import mock
 
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms.functional import to_tensor
 
 import validate
+from keepaug.evaluation import Report
 from keepaug.evaluation.run import EVALUATIONS
 from keepaug.options.evaluation import EVALUATIONS as NAMES
 from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
@@ -84,6 +87,24 @@ def test_only_some_classes(data, runs, tmp_path, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm --fgsm-eps 0'
     reversed_classes = run_validate(f'{flags} --valid-labels {labels}', capsys)
     assert reversed_classes['fgsm_clean_top1'] == reversed_classes['fgsm_top1'] == reversed_classes['top1']
+
+
+def test_pixels_are_those_of_the_file(data, runs, monkeypatch, capsys):
+    """Whatever they are normalised by, steps and noise are in pixels."""
+    seen = []
+
+    def look(subject, batches, eps):
+        x, _, numbers = next(iter(batches))
+        seen.append((subject.to_pixels(x)[0], numbers[0]))
+        return Report('fgsm', {}, {}, '')
+
+    monkeypatch.setattr('keepaug.evaluation.run.fgsm', look)
+    run_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm --crop-pct 1 --mean 0.1 0.2 0.3 '
+        '--std 0.4 0.5 0.6', capsys)
+    (pixels, number), = seen
+    file = sorted(data.glob('val/*/*.png'))[number]
+    torch.testing.assert_close(pixels, to_tensor(Image.open(file)), atol=1e-5, rtol=0.)
 
 
 def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys):
