@@ -116,7 +116,9 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: one sentence for the user.
     """
-    _refuse(_complete(args), (_device, _dtypes, _interpolation, _kernels, check_task, check_early_exit_of, check_evaluation))
+    _refuse(_complete(args), (
+        _device, _dtypes, _interpolation, _kernels, check_task, check_early_exit_of, check_evaluation,
+    ))
 
 
 @functools.cache
