@@ -1,5 +1,6 @@
 """A run that stops and is resumed with `--exact-resume` ends as the one that was never stopped, to the last bit."""
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,18 @@ def test_refusals(flags, words, marked, data, tmp_path, capsys):
     said = refuse_train(f'{data} {TINY} --exact-resume {flags.format(**places)}', tmp_path, capsys)
     assert all(word.format(**places) in said for word in words), said
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('processes, words', [
+    (2, 'the number of processes is 2 where it was 1 in .*last.pth.tar'),
+    (1, 'the use of torchrun is True where it was False in .*last.pth.tar'),
+])
+def test_another_number_of_processes_is_refused(processes, words, marked):
+    args = Namespace(
+        exact_resume=True, resume=str(marked / 'last.pth.tar'), dist_bn='reduce', device='cpu', world_size=processes,
+        distributed=True)
+    with pytest.raises(ValueError, match=words):
+        open_exact_resume(args)
 
 
 def test_statistics_of_each_process_are_refused():
