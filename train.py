@@ -103,10 +103,11 @@ def main() -> None:
         next_step = NextStep(args, parser, saver, data_config, phases.total)
         settings.image_dir = output_dir if args.save_images else None
         engine.open_wandb(args, output_dir)
-        watch = open_watch(args, output_dir, task, dataset_train, data_config, settings)
+        watch = open_watch(args, output_dir, task, dataset_train, data_config, settings, start_epoch)
 
     if start_epoch >= last_epoch:
-        _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise --epochs to go on.')
+        limit = '--stop-epoch' if last_epoch < phases.total else '--epochs'
+        _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise {limit} to go on.')
     results, interrupted = [], False
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:

@@ -4,7 +4,8 @@ import os
 import shlex
 import sys
 from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from timm.data import resolve_input_data_config
@@ -60,10 +61,9 @@ class NextStep:
         if not (last or finished):
             lines += ['This run has written no checkpoint.']
         last = last or self.args.resume
-        if last and finished:
-            lines += ['Train on: ' + self._resume(last, *self._prolonged())]
-        elif last:
-            lines += ['Resume: ' + self._resume(last)]
+        if last:
+            title, changed = ('Train on', self._prolonged()) if finished else ('Resume', {})
+            lines += [f'{title}: {self._resume(last, changed)}']
         return lines
 
     def _use(self, best: str) -> list[str]:
@@ -113,17 +113,23 @@ class NextStep:
             output += f'-{self.saver.best_epoch}'
         return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
 
-    def _prolonged(self) -> tuple[str, str]:
-        """A flag and its value for a run that ended: to the end of its schedule, or for as many epochs again."""
-        if (self.args.stop_epoch or self.epochs) < self.epochs:
-            return '--stop-epoch', str(self.epochs)
-        return '--epochs', str(2 * self.args.epochs)
+    def _prolonged(self) -> dict[str, str]:
+        """Flags for a run that ended: to the end of its schedule, or for as many epochs again."""
+        args = self.args
+        if (args.stop_epoch or self.epochs) < self.epochs:
+            return {'--stop-epoch': str(self.epochs)}
+        flags = {'--epochs': str(2 * args.epochs)}
+        if args.stop_epoch:  # a file of --config may set it, which leaving the flag out does not undo
+            flags['--stop-epoch'] = str(self.epochs + args.epochs)
+        return flags
 
-    def _resume(self, checkpoint: str, *changed: str) -> str:
-        dropped = (*OF_ONE_START, '--stop-epoch', *changed[:1]) if changed else OF_ONE_START
-        words = stock_first(self.parser).without(sys.argv[1:], *dropped)
+    def _resume(self, checkpoint: str, changed: Mapping[str, str]) -> str:
+        folder, flags = self.saver.checkpoint_dir, {**changed, '--resume': checkpoint}
+        if not self.args.experiment and os.path.dirname(checkpoint) == folder:
+            flags['--experiment'] = os.path.basename(folder)  # history and summary go on, rather than begin elsewhere
+        words = stock_first(self.parser).without(sys.argv[1:], *OF_ONE_START, *changed)
         end = words.index('--') if '--' in words else len(words)
-        words[end:end] = [*changed, '--resume', checkpoint]
+        words[end:end] = chain.from_iterable(flags.items())
         return ' '.join([*_launcher(), shlex.join(words)])
 
 

@@ -55,6 +55,7 @@ class Watch:
         wandb: Log to the open run of Weights & Biases too.
         smoothing: Label smoothing, left out of the captions.
         seed: The sheets' draws are the same at each epoch.
+        start_epoch: Epoch the run starts with; what the folder holds of it and of later ones is no longer shown.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Watch:
             wandb: bool = False,
             smoothing: float = 0.,
             seed: int = 0,
+            start_epoch: int = 0,
     ):
         from torch.utils.tensorboard import SummaryWriter
-        self.writer = SummaryWriter(folder)
+        self.writer = SummaryWriter(folder, purge_step=start_epoch)
         self.task = task
         self.augmented = isinstance(task, AugmentedTask)
         if self.augmented:
@@ -139,12 +141,19 @@ class Watch:
         return np.asarray(draw_sheet(Record(f'epoch {epoch}', x, steps, captions, mean, std), shares))
 
 
-def open_watch(args, output_dir: str, task: TrainingTask, dataset, data_config: dict[str, Any],
-               settings: LoopSettings) -> Watch | None:
+def open_watch(
+        args,
+        output_dir: str,
+        task: TrainingTask,
+        dataset,
+        data_config: dict[str, Any],
+        settings: LoopSettings,
+        start_epoch: int,
+) -> Watch | None:
     """The watch of `--log-tensorboard`; None without the flag."""
     if not args.log_tensorboard:
         return None
     clean = build_clean_accuracy(args, dataset, data_config, settings)
     return Watch(
         output_dir, task, dataset, data_config, settings, clean, wandb=args.log_wandb, smoothing=args.smoothing or 0.,
-        seed=args.seed)
+        seed=args.seed, start_epoch=start_epoch)

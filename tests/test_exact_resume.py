@@ -1,5 +1,7 @@
 """A run that stops and is resumed with `--exact-resume` ends as the one that was never stopped, to the last bit."""
+import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,18 @@ def test_refusals(flags, words, marked, data, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('processes, words', [
+    (2, 'the number of processes is 2 where it was 1 in .*last.pth.tar'),
+    (1, 'the use of torchrun is True where it was False in .*last.pth.tar'),
+])
+def test_another_number_of_processes_is_refused(processes, words, marked):
+    args = Namespace(
+        exact_resume=True, resume=str(marked / 'last.pth.tar'), dist_bn='reduce', device='cpu', world_size=processes,
+        distributed=True)
+    with pytest.raises(ValueError, match=words):
+        open_exact_resume(args)
+
+
 def test_statistics_of_each_process_are_refused():
     args = create_parser().parse_args(['--exact-resume', '--dist-bn', ''])
     args.distributed = True
@@ -254,6 +268,17 @@ def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
             write_summary(1, **row, extra=extra)
         assert summary.read_text() == before
         assert [path.name for path in tmp_path.iterdir()] == ['summary.csv']
+
+
+@pytest.mark.parametrize('flag', ['--exact-resume', ''])
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(flag, data, tmp_path, monkeypatch):
+    """What a power cut asks for; without the flag, as in stock, nothing waits for the disk."""
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda file: (done.append(os.readlink(f'/proc/self/fd/{file}')), fsync(file)))
+    monkeypatch.setattr(os, 'replace', lambda source, target: (done.append(target), replace(source, target)))
+    run = run_train(f'{data} {TINY} --epochs 1 {flag}', tmp_path)
+    named = done.index(f'{run}/last.pth.tar')
+    assert (done[named - 1] == f'{run}/tmp.pth.tar') == bool(flag)
 
 
 def test_lost_folder_is_one_sentence(data, tmp_path, capsys, monkeypatch):

@@ -189,9 +189,10 @@ def test_a_recovery_file_serves_where_there_is_no_other(data, tmp_path, log):
 @pytest.mark.parametrize('flags, more', [
     ('--epochs 1', '--epochs 2'),
     ('--epochs 2 --stop-epoch 1', '--stop-epoch 2'),
-    ('--epochs 1 --stop-epoch 1', '--epochs 2'),
+    ('--epochs 1 --stop-epoch 1', '--epochs 2 --stop-epoch 2'),
     ('--epochs 1 --refine-epochs 1 --stop-epoch 1', '--stop-epoch 2'),
     ('--config {config}', '--stop-epoch 2'),
+    ('--config {config} --epochs 1', '--epochs 2 --stop-epoch 2'),
 ])
 def test_trained_on(flags, more, data, tmp_path, log):
     (tmp_path / 'one.yaml').write_text('epochs: 2\nstop_epoch: 1\n')
@@ -201,6 +202,26 @@ def test_trained_on(flags, more, data, tmp_path, log):
     assert f' {more} --resume {run}/last.pth.tar' in command
     paste(command)
     assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 1
+
+
+def test_a_run_without_a_name_goes_on_in_its_folder(data, tmp_path, log):
+    paste(f'python train.py {shlex.quote(str(data))} {TINY} --epochs 1 --output "{tmp_path}"')
+    (run,) = tmp_path.iterdir()
+    command = told(log)['Train on']
+    log.clear()
+    paste(command)
+    assert list(tmp_path.iterdir()) == [run] and len((run / 'summary.csv').read_text().splitlines()) == 3
+    assert told(log)['Train on'].count('--experiment') == 1
+
+
+@pytest.mark.parametrize('flags, more', [('', '--epochs'), ('--stop-epoch 1', '--stop-epoch')])
+def test_nothing_to_do(flags, more, data, tmp_path, log):
+    command = f'"{data}" {TINY} --epochs {1 if more == "--epochs" else 2} {flags}'
+    run_train(command, tmp_path)
+    log.clear()
+    run_train(f'{command} --resume auto', tmp_path)
+    assert f'Nothing to do: 1 of 1 epochs are done; raise {more} to go on.' in log.messages
+    assert f' {more} 2 --resume ' in log.messages[-1]
 
 
 def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):

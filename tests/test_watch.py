@@ -100,6 +100,18 @@ def test_wandb_gets_the_same(risk, data, tmp_path, wandb):
         wandb[0])
 
 
+def test_resumed_run_has_each_epoch_once(data, tmp_path):
+    """A run may be killed after an epoch's numbers are logged and before its checkpoint is whole; so is this one."""
+    flags = f'{data} {TINY} --epochs 3 --keep-cut --keep-size 8 --log-tensorboard --watch-samples 0'
+    run_train(f'{flags} --stop-epoch 1', tmp_path)
+    first = (tmp_path / 'run' / 'last.pth.tar').read_bytes()
+    run_train(f'{flags} --stop-epoch 2 --resume auto', tmp_path)
+    (tmp_path / 'run' / 'last.pth.tar').write_bytes(first)
+    events = EventAccumulator(str(run_train(f'{flags} --resume auto', tmp_path)), {}).Reload()
+    for held in (events.Scalars('train_loss'), events.Images('augmentations')):
+        assert [event.step for event in held] == [0, 1, 2]
+
+
 def test_no_clean_images_where_none_are_wanted(data, tmp_path):
     run = run_train(f'{data} {TINY} --epochs 1 --log-tensorboard --watch-samples 0', tmp_path)
     assert not any('clean' in name for name in EventAccumulator(str(run)).Reload().Tags()['scalars'])

@@ -31,6 +31,8 @@ FREE = {
     'log_interval', 'log_tensorboard', 'watch_samples', 'save_images',
     'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
 }
+# What the parts must share beside flags.
+NOT_TYPED = {'world_size': 'the number of processes', 'distributed': 'the use of torchrun'}
 
 
 class ExactResume:
@@ -130,7 +132,8 @@ def open_exact_resume(args) -> ExactResume | None:
         raise ValueError(
             f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
             'of one: choose reduce or broadcast, or drop --exact-resume.')
-    given = {**vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
+    # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
+    given = {'world_size': args.world_size, **vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
     flags = {name: repr(value) for name, value in given.items() if name not in FREE}
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
@@ -165,4 +168,4 @@ def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None
 
 
 def _spelled(name: str) -> str:
-    return 'the number of processes' if name in ('world_size', 'distributed') else '--' + name.replace('_', '-')
+    return NOT_TYPED.get(name, '--' + name.replace('_', '-'))

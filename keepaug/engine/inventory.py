@@ -22,11 +22,14 @@ from torchvision import transforms
 
 from keepaug.engine.copies import Copies
 from keepaug.engine.pair import PairTransform
-from keepaug.engine.refine import Fading, Phases
+from keepaug.engine.refine import Fading, Phases, span
+from keepaug.engine.seeding import plain_loader
 from keepaug.engine.task import AugmentedTask
 from keepaug.engine.wrapped_dataset import WrappedDataset
 
 _logger = logging.getLogger('train')
+
+DEFAULT_JITTER = 0.4  # stock's --color-jitter, which hardly anyone who gives --aa has typed
 
 
 class Augmentation(NamedTuple):
@@ -61,7 +64,8 @@ def log_augmentations(
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     title = 'Augmentations, in the order an image meets them' if rows else 'Augmentations: none'
     if phases.refined:
-        title += f' (epochs {phases.scheduled} to {phases.total - 1} are refined)'
+        verb = 'is' if phases.refined == 1 else 'are'
+        title += f' ({span(phases.scheduled, phases.total - 1)} {verb} refined)'
     lines = [title]
     for name, end, strength in rows:
         cells = [name.ljust(widths[0]), *([end.ljust(widths[1])] if widths[1] else ()), strength]
@@ -75,7 +79,7 @@ def find_augmentations(
 ) -> list[Augmentation]:
     """The augmentations of a run, in the order an image (H, W) meets them; arguments as `log_augmentations`."""
     refined = phases.refined > 0
-    plain = getattr(loader, 'loader', loader)  # under the prefetcher
+    plain = plain_loader(loader)
     mixers = {
         'while collating': plain.collate_fn,
         'in the loader': getattr(plain.dataset, 'mixup_fn', None),
@@ -234,7 +238,8 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
         given = ', '.join(['crop, flip and color jitter', *given])
         yield f'{given} (--no-aug: the loader resizes and crops the centre)'
     elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):
-        yield f'--color-jitter {args.color_jitter:g} (--aa {args.aa} takes its place)'
+        default = ', the default' if args.color_jitter == DEFAULT_JITTER else ''
+        yield f'--color-jitter {args.color_jitter:g}{default} (--aa {args.aa} takes its place)'
     if args.naflex_loader and args.train_crop_mode and not args.no_aug:
         yield f'--train-crop-mode {args.train_crop_mode} (--naflex-loader crops to sequences)'
     if args.mixup_off_epoch and not any(each.mixes for each in found):

@@ -107,6 +107,11 @@ class Phases:
         return {0.: 'refined', 1.: 'augmented'}.get(self.strength(epoch), 'fading')
 
 
+def span(first: int, last: int) -> str:
+    """Epochs from the first to the last, in words."""
+    return f'epoch {first}' if first == last else f'epochs {first} to {last}'
+
+
 class Refinement:
     """Takes a run from phase to phase.
 
@@ -155,7 +160,7 @@ class Refinement:
         self._hold_learning_rate(optimizer, scheduler)
         if self.task.verbose and (scheduler is not None or epoch == self.phases.scheduled):
             _logger.info(
-                f'Refinement: epochs {epoch} to {self.phases.total - 1} without intensive augmentation, '
+                f'Refinement: {span(epoch, self.phases.total - 1)} without intensive augmentation, '
                 f'learning rate held at {mean_lr(optimizer):.3g}.')
         return None
 

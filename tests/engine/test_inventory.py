@@ -21,7 +21,7 @@ JITTER = 'color jitter brightness, contrast, saturation 0.6 to 1.4'
 LOADER = [CROP, FLIP, JITTER]
 SQUARE = 'keep-cut cutout, 8 x 8 px, fill zero, probability 1, tau 0.6, saliency {}, on the device'
 MIXUP = 'probability 1, one draw per batch'
-RAND = 'without effect: --color-jitter 0.4 (--aa rand-m9-mstd0.5 takes its place)'
+RAND = 'without effect: --color-jitter 0.4, the default (--aa rand-m9-mstd0.5 takes its place)'
 
 # The lines of each method, a blank between the columns.
 LINES = {
@@ -71,6 +71,8 @@ STOCK = {
     '': LOADER,
     '--aa rand-m9-mstd0.5 --vflip 0.1 --hflip 0': [
         CROP, 'upside-down flip probability 0.1', 'policy rand-m9-mstd0.5', RAND],
+    '--aa rand-m9-mstd0.5 --color-jitter 0.3': [
+        CROP, FLIP, 'policy rand-m9-mstd0.5', RAND.replace('0.4, the default', '0.3')],
     '--aa 3a': [CROP, FLIP, 'policy 3a', JITTER],
     '--color-jitter 0': [CROP, FLIP],
     '--color-jitter-prob 0.8 --grayscale-prob 0.2 --gaussian-blur-prob 0.1': [
@@ -145,7 +147,7 @@ def test_phases_are_told(data, tmp_path, caplog):
         run_train(f'{data} {TINY} {EVERY["refine"]} --epochs 3 --refine-fade 2 --mixup-off-epoch 2', tmp_path)
     fade = 'fades from epoch 1 on, off from epoch 3 on (refinement)'
     assert [' '.join(line.split()) for line in block(caplog)] == [
-        'Augmentations, in the order an image meets them (epochs 3 to 3 are refined)',
+        'Augmentations, in the order an image meets them (epoch 3 is refined)',
         CROP.replace('crop', 'crop stays'),
         FLIP.replace('flip', 'flip stays'),
         JITTER.replace('jitter', f'jitter {fade}'),

@@ -265,8 +265,9 @@ def test_whole_run(flags, data, tmp_path, monkeypatch, caplog):
 
 def test_resume_in_the_middle_of_the_phase(data, tmp_path, caplog):
     flags = f'{data} {TINY} --epochs 2 --sched step --decay-epochs 1 {ALL}'
-    run_train(f'{flags} --refine-epochs 1', tmp_path)
     caplog.set_level('INFO', logger='train')
+    run_train(f'{flags} --refine-epochs 1', tmp_path)
+    assert 'Refinement: epoch 2 without' in caplog.text
     run = run_train(f'{flags} --refine-epochs 3 --resume {tmp_path}/run/last.pth.tar', tmp_path)
     rows = rows_of(run)
     assert [row['phase'] for row in rows] == ['augmented'] * 2 + ['refined'] * 3

@@ -80,14 +80,14 @@ def test_later_epochs_need_no_earlier_ones(plain):
 
 
 def test_epochs_ranks_and_seeds_differ(plain):
-    others = [plain[1], epochs(rank=1)[0], epochs(seed=1)[0]]
-    for given in others:
-        assert not (given[..., None] == plain[0][:, None])[:, 1::4].any()  # no draw of torch's occurs twice
-    assert all(len(plain[0][:, place:32:4].unique()) == 48 for place in (1, 2, 3))  # nor does any within an epoch
-    orders = [given[:, :32:4].flatten().tolist() for given in (plain[0], plain[1], epochs(seed=1)[0])]
+    given = torch.stack([*plain, epochs(rank=1)[0], epochs(seed=1)[0]])
+    for place in (1, 2, 3):  # of each stream no draw occurs twice, in a sample or while collating
+        draws = torch.cat([given[..., place:32:4].flatten(), given[..., 31 + place].flatten()])
+        assert len(draws.unique()) == len(draws) == 4 * 6 * (8 + 1)
+    orders = [epoch[:, :32:4].flatten().tolist() for epoch in given[[0, 1, 3]]]
     assert all(len(set(order)) == len(order) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert orders[0] == epochs(rank=1)[0][:, :32:4].flatten().tolist()
+    assert orders[0] == given[2, :, :32:4].flatten().tolist(), 'processes share it'
 
 
 def test_loading_leaves_the_streams_alone():
