@@ -88,11 +88,13 @@ def choose_runs(args) -> list[dict[str, Any]]:
 
 
 def label_runs(paths: Sequence[str]) -> list[str]:
-    """A short name for each of several checkpoints or models: as much of the path's end as tells them apart.
+    """A short name for each of several paths: the last parts in which they differ, as many as tell them apart.
 
     What stands twice in the list has the same name twice.
     """
     parts = [os.path.normpath(path).split(os.sep) for path in paths]
+    while len({part[-1] for part in parts}) == 1 < len(set(paths)) and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]  # last.pth.tar, say, of each
     for length in range(1, max(map(len, parts)) + 1):
         labels = ['-'.join(part[-length:]) for part in parts]
         if len(set(labels)) == len(set(paths)):

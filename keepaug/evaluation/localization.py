@@ -113,9 +113,10 @@ def localization(
         note='The box of the largest region (8 neighbours) of the label\'s map, scaled to [0, 1], at the threshold. '
              'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and '
              'so has seen the boxes. Compare with center, a box in the middle that has seen no image.',
-        panels=[Panel('Localization', 'threshold of the map', 'images in %', {
-            f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())})],
-        picture=draw(subject, shown) if subject.rank == 0 and shown else None,
+        panels=[Panel(f'any region fits, {activation.method}', 'threshold of the map', 'images in %', {
+            f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())},
+            marked=cam_threshold)],
+        picture=draw(subject, shown, cam_threshold) if subject.rank == 0 and shown else None,
     )
 
 
@@ -229,7 +230,7 @@ def reached(overlaps: Tensor) -> Tensor:
     return overlaps[:, None] >= torch.tensor(IOUS)
 
 
-def draw(subject: Subject, shown: Sequence[Found]) -> Image.Image:
+def draw(subject: Subject, shown: Sequence[Found], cam_threshold: float) -> Image.Image:
     """Contact sheet of images and their maps, with the true boxes and the one that was found."""
     pixels = to_pixels(
         torch.stack([found.image for found in shown]), subject.mean.flatten().tolist(), subject.std.flatten().tolist())
@@ -239,7 +240,7 @@ def draw(subject: Subject, shown: Sequence[Found]) -> Image.Image:
         label: torch.stack([outlined(picture, found, scale) for picture, found in zip(pictures, shown)])
         for label, pictures in columns.items()}
     return contact_sheet(
-        columns, titles=[f'{subject.name}: true boxes red, the box found green'],
+        columns, titles=[f'{subject.name}: true boxes red, the one at threshold {cam_threshold:g} green'],
         edge=SHEET_EDGE, across=ACROSS)
 
 

@@ -61,7 +61,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
         settings=dict(steps=STEPS, grid=GRID, images=int(images)),
         note='Top-1 error with a share of the image set to the mean colour. Such images are unlike all training images '
              'but those of cutting methods, so a curve tells robustness to this fill, not to objects in front.',
-        panels=[Panel('occlusion', 'share hidden', 'top-1 error in %', curves)],
+        panels=[Panel('error under occlusion', 'share hidden', 'top-1 error in %', curves)],
     )
 
 

@@ -237,7 +237,8 @@ def _check_finite(rows: Tensor, name: str) -> Tensor:
 def _roc(name: str, curves: Sequence[tuple[Tensor, Tensor]]) -> Panel:
     """The picture of a set: ROC curves of both scores."""
     return Panel(
-        name, 'share of these let through', 'share of in-distribution let through', {
+        f'validation images against {name}', f'share of {name} let through (false positive rate)',
+        'share of validation images let through', {
             label: _thinned(*curve) for label, curve in zip(SCORES.values(), curves)})
 
 

@@ -14,6 +14,10 @@ from keepaug.engine.run import draft_of
 DIGITS = 4
 WIDTH = 6.4  # inches of a panel, and matplotlib's own default
 HEIGHT = 4.8
+STYLES = ('-', '--', ':', '-.')  # of the curves of a diagram
+DOTTED = 30  # points from which on they are not marked
+BELOW = -0.15  # of the axes, in their height
+COLUMNS = 3  # of a legend
 DOTS = 120  # per inch
 
 
@@ -27,12 +31,14 @@ class Panel:
         ylabel: What runs up, with its unit.
         curves: Places and values by label.
         yscale: 'linear' or 'log'.
+        marked: A place to mark, or None.
     """
     title: str
     xlabel: str
     ylabel: str
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     yscale: str = 'linear'
+    marked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,12 @@ class Report:
     def describe(self) -> str:
         """The values, settings and note as a line of the log."""
         values = ', '.join(f'{name} {round(value, DIGITS):g}' for name, value in self.values.items())
-        settings = ', '.join(f'{name} {value}' for name, value in self.settings.items())
-        return f'{self.evaluation}: {values} ({settings}). {self.note}'
+        return f'{self.evaluation}: {values} ({self.describe_settings()}). {self.note}'
+
+    def describe_settings(self) -> str:
+        """What was measured with and on, less what is a list."""
+        return ', '.join(
+            f'{name.replace("_", " ")} {value}' for name, value in self.settings.items() if not isinstance(value, list))
 
 
 class Gallery:
@@ -125,26 +135,49 @@ def draw(reports: Mapping[str, Report]) -> Image.Image | None:
 
 
 def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
-    """Diagrams beside each other; those of one title share their axes."""
+    """Diagrams beside each other, where those of one title share their axes.
+
+    Of several classifiers each has its colour, and each curve of a diagram its style; of one, each curve has both.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     titles = list(dict.fromkeys(panel.title for report in reports.values() for panel in report.panels))
     figure = Figure(figsize=(WIDTH * len(titles), HEIGHT), dpi=DOTS, layout='constrained')
     canvas = FigureCanvasAgg(figure)
+    first = next(iter(reports.values()))
+    figure.suptitle(f'{first.evaluation} ({first.describe_settings()})', fontsize='medium')
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
-        for name, report in reports.items():
-            for panel in report.panels:
-                if panel.title != title:
-                    continue
-                axes.set(title=title, xlabel=panel.xlabel, ylabel=panel.ylabel, yscale=panel.yscale)
-                for label, (places, values) in panel.curves.items():
-                    who = [name] if len(reports) > 1 else []
-                    axes.plot(places, values, label=', '.join([*who, label]), marker='.' if len(places) < 30 else None)
-        # A class or a folder may be called $5: no mathematics.
-        for text in axes.legend().get_texts():
-            text.set_parse_math(False)
+        panels = {
+            name: panel for name, report in reports.items() for panel in report.panels if panel.title == title}
+        labels = list(dict.fromkeys(label for panel in panels.values() for label in panel.curves))
+        for number, (name, panel) in enumerate(panels.items()):
+            axes.set(title=title, xlabel=panel.xlabel, ylabel=panel.ylabel, yscale=panel.yscale)
+            if panel.marked is not None:
+                axes.axvline(panel.marked, color='lightgray', zorder=0)
+            for label, (places, values) in panel.curves.items():
+                style = labels.index(label)
+                axes.plot(
+                    places, values,
+                    color=f'C{number if len(reports) > 1 else style}',
+                    linestyle=STYLES[style % len(STYLES)],
+                    marker='.' if len(places) < DOTTED else None)
+        _explain(axes, list(panels) if len(reports) > 1 else [], labels)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _explain(axes, names: Sequence[str], labels: Sequence[str]) -> None:
+    """A legend below the diagram, where it hides nothing: of colours, if there are names, and of styles."""
+    from matplotlib.lines import Line2D
+    handles = [Line2D([], [], color=f'C{number}', label=name) for number, name in enumerate(names)]
+    if len(labels) > 1 or not names:
+        handles += [
+            Line2D([], [], color='black' if names else f'C{style}', linestyle=STYLES[style % len(STYLES)], label=label)
+            for style, label in enumerate(labels)]
+    legend = axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=COLUMNS)
+    # A class or a folder may be called $5: no mathematics.
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _plain(report: Report) -> dict[str, Any]:

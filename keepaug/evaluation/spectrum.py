@@ -16,6 +16,8 @@ from keepaug.evaluation.subject import Subject
 
 # Singular values above this share of the largest are counted.
 COUNTED = 0.01
+# Below it they are rounding errors, which the picture leaves out: fewer images than dimensions make zeros of them.
+ROUNDING = 1e-12
 # How many of the largest values' share of the variance is told, and which value is told by itself: the paper looks at
 # the hundredth, as CIFAR-100 has a hundred classes.
 TOP, NTH = 10, 100
@@ -116,8 +118,9 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     for name, (title, count, covariance) in matrices.items():
         found = singular_values(covariance)
         values.update({f'{name}_{what}': value for what, value in describe(found).items()})
+        shown = found[found > ROUNDING * found.max()]
         panels.append(Panel(title, 'singular values, from the largest', 'value', {
-            f'{count} images': (list(range(1, len(found) + 1)), found.tolist())}, yscale='log'))
+            f'{count} images': (list(range(1, len(shown) + 1)), shown.tolist())}, yscale='log'))
     return Report(
         'spectrum',
         values=values,

@@ -1,12 +1,15 @@
 """What evaluations found, in files and pictures; and the images they ask for."""
+import dataclasses
 import json
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from keepaug.engine.validation import label_runs
 from keepaug.evaluation import Gallery, Panel, Report
 from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
@@ -42,6 +45,36 @@ def test_sheets_stand_below_diagrams():
     assert alone.size == (300, 50)
     whole = draw({'a': report(panels=[PANEL], picture=sheet), 'b': report(panels=[PANEL])})
     assert whole.height == round(HEIGHT * DOTS) + 50 and whole.getpixel((0, whole.height - 1)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize('subjects, curves, colours', [(1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 3, 2)])
+def test_colours_tell_classifiers_where_there_are_several_and_curves_else(subjects, curves, colours):
+    panel = Panel('price', 'x', 'y', {f'curve {number}': ([0, 1], [number, 2.]) for number in range(curves)})
+    whole = np.asarray(draw({f'${number}': report(panels=[panel]) for number in range(subjects)}))
+    # The first colours of matplotlib's cycle.
+    cycle = [(31, 119, 180), (255, 127, 14), (44, 160, 44)]
+    assert [bool((whole == colour).all(-1).any()) for colour in cycle] == [place < colours for place in range(3)]
+
+
+def test_a_place_is_marked():
+    alone, marked = (
+        np.asarray(draw({'a': report(panels=[dataclasses.replace(PANEL, marked=place)])})) for place in (None, 0.5))
+    columns = (alone != marked).any(-1).sum(0)
+    assert 0 < (columns > 200).sum() == (columns > 0).sum() < 5, 'a line from top to bottom, and nothing else'
+
+
+@pytest.mark.parametrize('paths, labels', [
+    (['a/last.pth.tar'], ['last.pth.tar']),
+    (['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+    (['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+    (['x/a/1', 'x/b/1', 'x/a/2'], ['a-1', 'b-1', 'a-2']),
+    (['a/last', 'a/last'], ['last', 'last']),
+    (['last', 'a/last'], ['last', 'a-last']),
+    (['a/b/last', 'c/b/last/'], ['a', 'c']),
+    (['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+])
+def test_labels(paths, labels):
+    assert label_runs(paths) == labels
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):

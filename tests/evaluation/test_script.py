@@ -57,11 +57,11 @@ def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
         written = list(csv.DictReader(file))
     assert [row[columns[0]] for row in written] == [str(row[columns[0]]) for row in rows]
     found = json.loads((tmp_path / 'out' / f'{name}.json').read_text())
-    assert set(found) == {'run1-last.pth.tar', 'run2-last.pth.tar'}
+    assert set(found) == {'run1', 'run2'}
     assert all(report['note'] and report['settings'] for report in found.values())
     assert Image.open(tmp_path / 'out' / f'{name}.png').width > 100
     # Each keeps its own confusion beside the common pictures.
-    assert (tmp_path / 'out' / 'run2-last.pth.tar' / 'confusion.png').exists()
+    assert (tmp_path / 'out' / 'run2' / 'confusion.png').exists()
 
 
 def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
