@@ -1,13 +1,14 @@
-"""Cost of a batch of pairs (`--keep-paste`), relative to a batch of the same loader without them.
+"""Cost of a batch with a flag that the loader obeys, relative to a batch of the same loader without it.
 
-    python benchmarks/paired_loader.py                                    # JPEGs of 500 x 375 px written for it, 224 px
-    python benchmarks/paired_loader.py --data-dir cifar10/train --img-size 32 -b 128
+    python benchmarks/loader_cost.py keep-paste          # pairs; JPEGs of 500 x 375 px written for it, 224 px
+    python benchmarks/loader_cost.py exact-resume        # streams seeded for every sample
+    python benchmarks/loader_cost.py keep-paste --data-dir cifar10/train --img-size 32 -b 128
 
 Both loaders are timm's, with the same policy, in the main process; they give a batch each in turn, and the processor
-time of every paired batch is divided by that of the plain one before it, so that drift of the machine cancels. Printed
-are the median ratio and the quartiles; `--output` adds them to a JSON file together with processor, versions and n.
-`worker` is what a loader worker does, from the file to the batch of bytes. `whole` adds what the prefetcher does with
-twice the rows on the device, here the CPU: conversion to float32 and normalisation.
+time of every batch with the flag is divided by that of the plain one before it, so that drift of the machine cancels.
+Printed are the median ratio and the quartiles; `--output` adds them to a JSON file with processor, versions and n.
+`worker` is what a loader worker does, from the file to the batch of bytes. `whole` adds what the prefetcher does on the
+device, here the CPU, with rows that pairs make twice as many: conversion to float32 and normalisation.
 """
 import argparse
 import json
@@ -24,14 +25,18 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 
 import keepaug
+from keepaug.engine.seeding import seed_loader, seed_samples
 from keepaug.machine import describe_machine
 
+# What each of them changes a part of.
+FLAGS = {'keep-paste': ('worker', 'whole'), 'exact-resume': ('worker',)}
 # A usual photograph of ImageNet.
 WIDTH, HEIGHT = 500, 375
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('flag', choices=FLAGS)
     parser.add_argument('--data-dir', help='image folder; unset: images written for the purpose')
     parser.add_argument('--images', help='what to call them in the JSON file; unset: the folder')
     parser.add_argument('--img-size', type=int, default=224, help='pixels')
@@ -46,16 +51,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not args.data_dir:
             write_photos(Path(folder), args.batch_size)
-        rows = {part: measure(args, args.data_dir or folder, part) for part in ('worker', 'whole')}
+        rows = {part: measure(args, args.data_dir or folder, part) for part in FLAGS[args.flag]}
     machine = describe_machine()
-    print(f'{args.img_size} px, batch {args.batch_size}, {args.aa}, {machine}')
+    print(f'--{args.flag}, {args.img_size} px, batch {args.batch_size}, {args.aa}, {machine}')
     for name, row in rows.items():
         print(
             f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, n = {row["n"]}; '
             f'plain batch {row["plain_seconds"]:.3f} s)')
     if args.output:
         record = dict(
-            img_size=args.img_size, batch_size=args.batch_size, aa=args.aa, workers=0,
+            flag=args.flag, img_size=args.img_size, batch_size=args.batch_size, aa=args.aa, workers=0,
             images=args.images or args.data_dir or f'JPEG, {WIDTH} x {HEIGHT} px',
             machine=machine, date=time.strftime('%Y-%m-%d'), rows=rows)
         records = json.loads(args.output.read_text()) if args.output.exists() else []
@@ -74,12 +79,12 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def measure(args, folder: str, part: str) -> dict[str, float]:
-    """Median and quartiles of the ratio of a paired batch to a plain one, and the seconds of a plain one."""
-    plain, paired = (batches(args, folder, part, keep_paste) for keep_paste in (False, True))
+    """Median and quartiles of the ratio of a batch with the flag to a plain one, and the seconds of a plain one."""
+    plain, changed = (batches(args, folder, part, flag) for flag in ('', args.flag))
     ratios, seconds = [], []
     for batch in range(args.warmup + args.batches):
         plain_time = timed(plain)
-        ratio = timed(paired) / plain_time
+        ratio = timed(changed) / plain_time
         if batch >= args.warmup:
             ratios.append(ratio)
             seconds.append(plain_time)
@@ -89,15 +94,18 @@ def measure(args, folder: str, part: str) -> dict[str, float]:
         plain_seconds=round(statistics.median(seconds), 4))
 
 
-def batches(args, folder: str, part: str, keep_paste: bool) -> Iterator:
+def batches(args, folder: str, part: str, flag: str) -> Iterator:
     """Batches of one long epoch: at its ends the prefetcher reads two batches for one, and none."""
     dataset = ImageDataset(folder)
     needed = args.batch_size * (args.warmup + args.batches + 2)
     dataset.reader.samples *= math.ceil(needed / len(dataset))
-    settings = keepaug.prepare(argparse.Namespace(keep_paste=keep_paste, aa=args.aa))
+    settings = keepaug.prepare(argparse.Namespace(keep_paste=flag == 'keep-paste', aa=args.aa))
+    seeding = argparse.Namespace(exact_resume=flag == 'exact-resume', seed=0, rank=0, naflex_loader=False)
+    dataset = seed_samples(seeding, keepaug.wrap_dataset(dataset, settings))
     loader = create_loader(
-        keepaug.wrap_dataset(dataset, settings), (3, args.img_size, args.img_size), args.batch_size, is_training=True,
+        dataset, (3, args.img_size, args.img_size), args.batch_size, is_training=True,
         auto_augment=args.aa, interpolation='random', num_workers=0, device=torch.device('cpu'))
+    loader = seed_loader(loader, dataset, seeding.seed)
     return iter(loader.loader if part == 'worker' else loader)
 
 
