@@ -18,6 +18,7 @@ from timm.task.evaluator import ClassificationEvaluator
 from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce_tensor
 
 from keepaug.engine.device import Precision
+from keepaug.engine.interrupt import raise_lost_interrupt
 from keepaug.engine.progress import Progress
 
 _logger = logging.getLogger('train')
@@ -165,6 +166,7 @@ def train_one_epoch(
 
     with settings.progress.training(epoch, batches):
         for batch_idx, (input, target) in enumerate(loader):
+            raise_lost_interrupt()
             last_batch = batch_idx + 1 == batches
             group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
             need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
@@ -296,6 +298,7 @@ def validate(
     last_idx = len(loader) - 1
     with settings.progress.validating(len(loader), f'validation{suffix}'):
         for batch_idx, (input, target) in enumerate(loader):
+            raise_lost_interrupt()
             input, target = settings.to_device(input, target)
             input = settings.in_layout(input)
             with settings.precision.autocast():

@@ -1,10 +1,13 @@
 """Errors told in one sentence."""
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 import torch
+
+from keepaug.engine.interrupt import remembered_interrupts
 
 _logger = logging.getLogger('train')
 
@@ -25,10 +28,15 @@ def explain_errors(main: Callable[[], object]) -> None:
     """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
 
     Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback. Lines
-    that an error has as `next_step` end the log.
+    that an error has as `next_step` end the log. Ctrl-C where the script does not expect it is one line and the status
+    that shells know it by.
     """
     try:
-        main()
+        with remembered_interrupts():
+            main()
+    except KeyboardInterrupt:
+        print('Interrupted.', file=sys.stderr)
+        _leave(128 + signal.SIGINT)
     except Exception as error:
         next_step = getattr(error, 'next_step', None)
         mendable = isinstance(error, (ValueError, OSError))

@@ -1,0 +1,64 @@
+"""Ctrl-C ends a script in one line before its epochs, and within them as stock does, whenever it comes."""
+import os
+import re
+import signal
+from unittest import mock
+
+import pytest
+
+import train
+from keepaug.engine import explain_errors
+from tests.scripts import TINY, run_train, write_images
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Deaf:
+    """Presses Ctrl-C where Python lets no exception pass."""
+
+    def __del__(self):
+        press()
+
+
+@pytest.mark.parametrize('at', ['check_data_folder', 'build_model', 'build_saver', 'print_results'])
+def test_outside_the_epochs_it_is_one_line(at, data, tmp_path, capsys):
+    with mock.patch.object(train.engine, at, lambda *args: press()), pytest.raises(SystemExit) as leave:
+        explain_errors(lambda: run_train(f'{data} {TINY} --epochs 1', tmp_path))
+    assert leave.value.code == 130
+    assert capsys.readouterr().err == 'Interrupted.\n'
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('at, trained, done', [('set_epoch', 0, 0), ('evaluate', 1, 0), ('name_metrics', 1, 1)])
+def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
+    """Nothing more is trained, and what is done is printed."""
+    right = getattr(train.engine, at)
+
+    def pressed(*args, **kwargs):
+        with mock.patch('sys.unraisablehook'):
+            Deaf()
+        return right(*args, **kwargs)
+
+    caplog.set_level('INFO', logger='train')
+    with mock.patch.object(train.engine, at, pressed):
+        explain_errors(lambda: run_train(f'{data} {TINY} --log-tensorboard --watch-samples 0', tmp_path))
+    assert 'Interrupted. What was saved stays.' in caplog.text
+    assert len(set(re.findall(r'Train: (\d+)', caplog.text))) == trained
+    assert capsys.readouterr().out.count('"epoch"') == done
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As of a script in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        explain_errors(press)
+    finally:
+        signal.signal(signal.SIGINT, before)
