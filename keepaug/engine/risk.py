@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.engine.loop import LoopSettings
 from keepaug.engine.naflex import create_patch_loader, eval_patches
-from keepaug.engine.seeding import plain_loader, preserved_streams
+from keepaug.engine.seeding import SeededLoader, draws_beside, plain_loader, preserved_streams
 from keepaug.engine.task import augment_batch
 from keepaug.engine.wrapped_dataset import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
@@ -40,16 +40,26 @@ class TrainingRisks:
         settings: How the run brings batches to the device.
         smoothing: Label smoothing of mixed labels.
         seed: The same draws are made at each measurement.
+        exact: Draw for each sample apart, so that the number of loader workers does not matter (`--exact-resume`).
     """
 
     def __init__(
-            self, loader, clean, samples: Sequence[int], settings: LoopSettings, smoothing: float = 0., seed: int = 0):
+            self,
+            loader,
+            clean,
+            samples: Sequence[int],
+            settings: LoopSettings,
+            smoothing: float = 0.,
+            seed: int = 0,
+            exact: bool = False,
+    ):
         self.loader = loader
         self.clean = clean
         self.samples = samples
         self.settings = settings
         self.smoothing = smoothing
         self.seed = seed
+        self.exact = exact
 
     def measure(self, task: TrainingTask, mixup_fn: Mixup | None = None) -> OrderedDict[str, float]:
         """`risk_augmented` and `risk_clean`, both in nats per image."""
@@ -66,7 +76,10 @@ class TrainingRisks:
     def _augmented(self):
         """The run's loader, over the chosen samples."""
         plain = plain_loader(self.loader)
-        batches = select_batches(plain, self.samples)
+        if self.exact:
+            batches = SeededLoader(select_batches(plain, draws_beside(self.samples)))
+        else:
+            batches = select_batches(plain, self.samples)
         if not isinstance(self.loader, PrefetchLoader):
             return batches
         prefetcher = copy.copy(self.loader)
@@ -101,7 +114,7 @@ def losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def select_batches(
         plain: DataLoader,
-        samples: Sequence[int],
+        samples: Sequence,
         select: Callable[[Dataset, Sequence], Dataset] = Selection,
         share: slice = slice(None),
 ) -> DataLoader:
@@ -109,7 +122,7 @@ def select_batches(
 
     Args:
         plain: The loader, without prefetcher.
-        samples: Numbers of the samples, even in number so that stock can mix them in pairs.
+        samples: What its data set is asked for, even in number so that stock can mix the samples in pairs.
         select: Makes the data set of the samples that are asked for.
         share: Which of the batches.
     """
@@ -149,7 +162,7 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
     samples = choose_samples(dataset, wanted, args.seed)
     samples = samples[:len(samples) // 2 * 2 or None]
     clean = clean_batches(args, dataset, samples, data_config, settings)
-    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed)
+    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed, args.exact_resume)
 
 
 def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ at the start of each epoch, and in the loader, wherever its workers run, from th
 import hashlib
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from keepaug.engine.wrapped_dataset import WrappedDataset
 
 # What a seed is for, beside seed, epoch and process. The samples of an epoch follow from SAMPLES on.
 STEPS, ORDER, SAMPLES = range(3)
+# The epoch of samples that no epoch draws, but a measurement beside them, alike each time.
+BESIDE = 2 ** 64 - 1
 
 
 @contextmanager
@@ -160,10 +162,10 @@ class SeededLoader:
 
     Args:
         loader: Loader of `SeededSamples`, under the prefetcher if there is one.
-        begin: Tells sampler or data set which epoch begins.
+        begin: Tells sampler or data set which epoch begins; may be left out where none of them asks.
     """
 
-    def __init__(self, loader: DataLoader, begin: Callable[[int], None]):
+    def __init__(self, loader: DataLoader, begin: Callable[[int], None] = lambda epoch: None):
         self.loader = loader
         self.begin = begin
         self.epoch = 0
@@ -190,6 +192,11 @@ class SeededLoader:
             if batch is None:
                 return
             yield batch
+
+
+def draws_beside(samples: Sequence[int]) -> list[Draw]:
+    """Requests for samples by their numbers, with draws that no epoch has."""
+    return [Draw(BESIDE, place, index) for place, index in enumerate(samples)]
 
 
 def plain_loader(loader) -> DataLoader:
