@@ -60,6 +60,8 @@ def main() -> None:
     mixup_fn, collate_fn = engine.build_mixing(args)
     loader_train = engine.build_train_loader(args, dataset_train, data_config, device, precision.dtype, collate_fn)
     batch_size = engine.average_batch_size(loader_train, args.batch_size)
+    if exact is not None:
+        exact.check_samples(args, len(dataset_train))
     engine.resolve_learning_rate(args, batch_size)
     loader_eval = None
     if dataset_eval is not None:

@@ -158,14 +158,16 @@ def test_several_labels(data, tmp_path, monkeypatch):
     pytest.param('--no-prefetcher --mixup 0.2 --aa rand-m9', marks=pytest.mark.slow),
 ])
 def test_workers_do_not_matter(flags, data, tmp_path):
-    """Nor how a loader with workers goes from epoch to epoch."""
+    """Nor how a loader with workers goes from epoch to epoch; to the risks neither."""
     loaders = ['-j 0', '-j 2', '-j 1 --use-multi-epochs-loader']
     if 'naflex' in flags or 'sizes' in flags:
         loaders.pop()
-    runs = [run_train(f'{data} {TINY} --exact-resume {flags} {loader}', tmp_path, str(i))
+    risk = '' if 'naflex' in flags else '--risk-samples 10'
+    runs = [run_train(f'{data} {TINY} --exact-resume {risk} {flags} {loader}', tmp_path, str(i))
             for i, loader in enumerate(loaders)]
     for run in runs[1:]:
         assert_same(checkpoint(run)['state_dict'], checkpoint(runs[0])['state_dict'])
+        assert (run / 'summary.csv').read_text() == (runs[0] / 'summary.csv').read_text()
 
 
 def test_a_part_may_be_loaded_and_watched_otherwise(data, tmp_path):
@@ -241,6 +243,13 @@ def test_another_number_of_processes_is_refused(processes, words, marked):
         distributed=True)
     with pytest.raises(ValueError, match=words):
         open_exact_resume(args)
+
+
+def test_another_data_set_is_refused(marked, tmp_path, capsys):
+    other = write_images(tmp_path / 'other', per_class=9)
+    said = refuse_train(f'{other} {TINY} --exact-resume --resume {marked}/last.pth.tar', tmp_path, capsys)
+    assert f'--data-dir {other} has 27 samples where it had 24 in {marked}/last.pth.tar' in said
+    assert not (tmp_path / 'run').exists()
 
 
 def test_statistics_of_each_process_are_refused():

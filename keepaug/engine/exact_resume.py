@@ -41,17 +41,35 @@ class ExactResume:
     Args:
         flags: What the parts of the run must share, as text by name.
         resumed: The checkpoint the run goes on from, or None.
+        path: Where that lies.
 
     Attributes:
         completed: Epochs that were completed when the run was resumed.
     """
 
-    def __init__(self, flags: dict[str, str], resumed: dict[str, Any] | None = None):
+    def __init__(self, flags: dict[str, str], resumed: dict[str, Any] | None = None, path: str = ''):
         self.flags = flags
         self.resumed = resumed
+        self.path = path
+        self.samples: int | None = None
         self.completed = 0 if resumed is None else resumed['epoch'] + 1
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Scheduler | None = None
+
+    def check_samples(self, args, samples: int) -> None:
+        """Takes down how many samples the training set has, which is all that is asked of its being the same.
+
+        Raises:
+            ValueError: The run that is resumed had another number.
+        """
+        folder = args.data_dir or args.data
+        source = f'--data-dir {folder}' if folder else f'--dataset {args.dataset}'
+        held = samples if self.resumed is None else self.resumed[KEY].get('samples', samples)
+        if held != samples:
+            raise ValueError(
+                f'--exact-resume goes on with the same run, and the training set of {source} has {samples} samples '
+                f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.')
+        self.samples = samples
 
     def take_up(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
         """Brings optimizer and schedule to where the next epoch begins; checkpoints hold the schedule from now on."""
@@ -75,6 +93,7 @@ class ExactResume:
         """Plain values only, for checkpoints are read without running code."""
         return {
             'flags': self.flags,
+            'samples': self.samples,
             'lr': [group['lr'] for group in self.optimizer.param_groups],
             'schedule': None if self.scheduler is None else schedule_state(self.scheduler),
         }
@@ -145,7 +164,7 @@ def open_exact_resume(args) -> ExactResume | None:
         _logger.warning(
             f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '
             f'{args.epochs} epochs, which a run that was never stopped would have had from its start.')
-    return ExactResume(flags, resumed)
+    return ExactResume(flags, resumed, args.resume)
 
 
 def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
