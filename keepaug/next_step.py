@@ -58,10 +58,10 @@ class NextStep:
             with contextlib.suppress(Exception):  # advice must not take the place of what ended the run
                 lines += self._use(best)
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
-        if not (last or finished):
+        if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps
             lines += ['This run has written no checkpoint.']
         last = last or self.args.resume
-        if last:
+        if last and os.path.exists(last):
             title, changed = ('Train on', self._prolonged()) if finished else ('Resume', {})
             lines += [f'{title}: {self._resume(last, changed)}']
         return lines

@@ -21,6 +21,7 @@ from timm.task import TrainingTask
 
 from keepaug.engine.clean_accuracy import CleanAccuracy, build_clean_accuracy
 from keepaug.engine.loop import LoopSettings
+from keepaug.engine.run import unwritable
 from keepaug.engine.seeding import preserved_streams
 from keepaug.engine.task import AugmentedTask
 from keepaug.preview import (
@@ -119,9 +120,8 @@ class Watch:
                 self.writer.add_image('augmentations', sheet, epoch, dataformats='HWC')
             self.writer.flush()
         except OSError as error:
-            raise OSError(
-                f'The TensorBoard log in {self.writer.log_dir} cannot be written ({error.strerror}); what was saved '
-                'before stays as it is, mend the folder and continue with --resume.') from error
+            folder = self.writer.log_dir
+            raise unwritable(f'The TensorBoard log in {folder}', folder, error.strerror) from error
 
     def _augment_again(self) -> tuple[list[Step], list[str]]:
         """What the augmentations do to the last batch, and the labels that come out."""

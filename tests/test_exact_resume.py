@@ -273,7 +273,7 @@ def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
 
     for extra, writer in (({}, 'DictWriter.writerow'), ({'phase': 'refined'}, 'DictWriter.writerows')):
         monkeypatch.setattr(f'csv.{writer}', full)
-        with pytest.raises(OSError, match='summary.csv cannot be written .No space left on device.*--resume'):
+        with pytest.raises(OSError, match='summary.csv cannot be written .No space left on device.*stays whole'):
             write_summary(1, **row, extra=extra)
         assert summary.read_text() == before
         assert [path.name for path in tmp_path.iterdir()] == ['summary.csv']
@@ -290,13 +290,18 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(flag, data, tmp_pa
     assert (done[named - 1] == f'{run}/tmp.pth.tar') == bool(flag)
 
 
-def test_lost_folder_is_one_sentence(data, tmp_path, capsys, monkeypatch):
-    evaluate = keepaug.engine.evaluate
+@pytest.mark.parametrize('flags, epoch', [('', 0), ('--log-tensorboard', 1)])
+def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monkeypatch, caplog):
+    evaluate, calls = keepaug.engine.evaluate, []
 
     def lose(*args):
-        shutil.rmtree(tmp_path / 'run')
+        calls.append(None)
+        if len(calls) > epoch:
+            shutil.rmtree(tmp_path / 'run')
         return evaluate(*args)
 
     monkeypatch.setattr('keepaug.engine.evaluate', lose)
-    said = refuse_train(f'{data} {TINY} --exact-resume', tmp_path, capsys)
-    assert f'{tmp_path}/run' in said and 'No such file' in said
+    caplog.set_level('INFO', logger='train')
+    said = refuse_train(f'{data} {TINY} --exact-resume {flags}', tmp_path, capsys)
+    assert 'no checkpoint' not in caplog.text and 'Resume: ' not in caplog.text
+    assert f'{tmp_path}/run is gone, and with it what was saved there.' in said and 'stays' not in said

@@ -14,13 +14,14 @@ from timm.utils import CheckpointSaver
 from timm.utils.checkpoint_saver import load_checkpoint_metadata
 
 from keepaug.engine.early_exit import checkpoint_optimizer, find_early_exit
-from keepaug.engine.run import run_folder
+from keepaug.engine.run import run_folder, unwritable
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
 _logger = logging.getLogger('train')
 
 LAST = 'last.pth.tar'  # as timm's saver calls it
+PROBE = 2 ** 20  # bytes; a disk that refused some of a checkpoint has less room
 # Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
 AVERAGED = ('state_dict_ema', 'model_ema')
 
@@ -147,11 +148,26 @@ class Saver(CheckpointSaver):
         try:
             yield
         except (OSError, RuntimeError) as error:
+            reason = _why_unwritten(path, error)
             if os.path.lexists(path):
                 os.unlink(path)
-            raise OSError(
-                f'No checkpoint could be written to {os.path.dirname(path)} ({first_line(error)}); '
-                f'those saved before are whole, make room and continue with --resume.') from error
+            folder = os.path.dirname(path)
+            raise unwritable(f'A checkpoint in {folder}', folder, reason) from error
+
+
+def _why_unwritten(path: str, error: Exception) -> str:
+    """Why a file could not be written to its end, as the system calls it."""
+    if isinstance(error, OSError):
+        return error.strerror or first_line(error)
+    # torch's writer keeps it to itself; a file that has no room to grow tells it again.
+    try:
+        with open(path, 'ab') as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as refusal:
+        return refusal.strerror
+    return first_line(error)
 
 
 def build_saver(

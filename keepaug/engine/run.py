@@ -40,6 +40,14 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
     return output_dir
 
 
+def unwritable(what: str, folder: str, reason: str) -> OSError:
+    """Says of a run's folder that it cannot be written; how the run can go on is said by the last lines of the log."""
+    if not os.path.isdir(folder):
+        return OSError(f'{what} cannot be written: {folder} is gone, and with it what was saved there.')
+    return OSError(
+        f'{what} cannot be written ({reason}): make room or mend the folder; what was saved before stays whole.')
+
+
 @contextmanager
 def draft_of(path: str) -> Iterator[str]:
     """A copy of a file to write to, which takes its place in one step: killed or without room, the file stays whole."""
@@ -92,9 +100,7 @@ def write_summary(
         with draft_of(filename) as draft:
             _add_row(epoch, train_metrics, eval_metrics, draft, lr, extra, log_wandb)
     except OSError as error:
-        raise OSError(
-            f'{filename} cannot be written ({error.strerror}); what was saved before stays as it is, mend the folder '
-            'and continue with --resume.') from error
+        raise unwritable(filename, os.path.dirname(filename), error.strerror) from error
 
 
 def _add_row(

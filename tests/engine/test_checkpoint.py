@@ -124,6 +124,31 @@ def test_unusable_checkpoint_is_one_sentence(damage, flag, finished, data, tmp_p
     assert not (tmp_path / 'run').exists()  # nothing was written on the way
 
 
+@pytest.mark.parametrize('error, reason', [
+    (OSError(28, 'No space left on device'), None),
+    (OSError(122, 'Disk quota exceeded'), None),
+    (None, 'unexpected pos 64 vs 0'),
+])
+def test_the_reason_is_the_systems_where_there_is_one(error, reason, data, tmp_path, capsys, monkeypatch, caplog):
+    """torch's writer tells of positions in its archive; and where nothing was saved there is nothing to resume."""
+    def fails(state, path):
+        open(path, 'wb').write(b'half')
+        raise RuntimeError('[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0')
+
+    def refuses(file):
+        if error is not None:
+            raise error
+
+    caplog.set_level('INFO', logger='train')
+    monkeypatch.setattr('timm.utils.checkpoint_saver.torch.save', fails)
+    monkeypatch.setattr('os.fsync', refuses)
+    said = refuse_train(f'{data} {TINY} --epochs 1', tmp_path, capsys)
+    assert (reason or f'({error.strerror})') in said and '--resume' not in said
+    assert ('inline_container' in said) == (error is None)
+    assert caplog.messages[-1] == 'This run has written no checkpoint.'
+    assert not list((tmp_path / 'run').glob('*tmp*'))
+
+
 def test_failed_write_keeps_the_last_good_checkpoint(data, tmp_path, capsys, monkeypatch):
     """A full disk ends the run in a sentence; what was saved before stays whole."""
     run = run_train(f'{data} {TINY} --epochs 1', tmp_path)
