@@ -290,6 +290,19 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(flag, data, tmp_pa
     assert (done[named - 1] == f'{run}/tmp.pth.tar') == bool(flag)
 
 
+def test_restored_history_is_told_when_it_is_whole(data, tmp_path, caplog):
+    """A run that is killed once its first checkpoint has a name has its history in that file alone."""
+    run = run_train(f'{data} {TINY} --exact-resume --stop-epoch 1', tmp_path)
+    for name in ('checkpoint-0', 'model_best'):
+        (run / f'{name}.pth.tar').unlink()
+    caplog.set_level('INFO')
+    run_train(f'{data} {TINY} --exact-resume --resume auto', tmp_path)
+    (told,) = [message for message in caplog.messages if message.startswith('Restored checkpoint history')]
+    assert '(1 files)' in told and told.endswith(' (epoch 0).')
+    listed = [message for message in caplog.messages if message.startswith('Current checkpoints')]
+    assert len(listed) == 1 and 'checkpoint-1' in listed[0], 'as the next epoch ends'
+
+
 @pytest.mark.parametrize('flags, epoch', [('', 0), ('--log-tensorboard', 1)])
 def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monkeypatch, caplog):
     evaluate, calls = keepaug.engine.evaluate, []

@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver
+from timm.utils import CheckpointSaver, checkpoint_saver
 from timm.utils.checkpoint_saver import load_checkpoint_metadata
 
 from keepaug.engine.early_exit import checkpoint_optimizer, find_early_exit
-from keepaug.engine.run import run_folder, unwritable
+from keepaug.engine.run import LAST, continues, muted, newest_epoch, run_folder, unwritable
 from keepaug.engine.sentence import first_line
 from keepaug.engine.tracking import is_decreasing
 
 _logger = logging.getLogger('train')
 
-LAST = 'last.pth.tar'  # as timm's saver calls it
 PROBE = 2 ** 20  # bytes; a disk that refused some of a checkpoint has less room
 # Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
 AVERAGED = ('state_dict_ema', 'model_ema')
@@ -50,10 +49,16 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
         raise ValueError(
             f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values.') from error
     except Exception as error:  # whatever torch stumbles over in bytes that are no checkpoint
-        raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint.') from error
+        raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint{_instead(path)}.') from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
     return checkpoint
+
+
+def _instead(path: str) -> str:
+    """The newest checkpoint of an epoch beside one that cannot be read, for the end of a sentence."""
+    newest = newest_epoch(os.path.dirname(path))
+    return f'; {newest} beside it is whole' if newest else ''
 
 
 def find_resume(args) -> str:
@@ -116,10 +121,14 @@ class Saver(CheckpointSaver):
         """Takes up the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
         history = load_checkpoint_metadata(path)['saver']
         epoch, metric = history['pending']
-        self.load_state_dict({**history, 'pending': (None, None)})
-        self.written = True
-        self.save_checkpoint(epoch, metric)
-        self.written = False
+        with muted(checkpoint_saver):  # which tells of the history before it is whole
+            self.load_state_dict({**history, 'pending': (None, None)})
+            self.written = True
+            self.save_checkpoint(epoch, metric)
+            self.written = False
+        _logger.info(
+            f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
+            f'(epoch {self.best_epoch}).')
 
     def _replace(self, src: str, dst: str) -> None:
         if not self.written:
@@ -194,7 +203,7 @@ def build_saver(
         max_history=args.checkpoint_hist,
         durable=exact is not None,
     )
-    if args.resume and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(output_dir):
+    if continues(args, output_dir):
         if exact is None or os.path.basename(args.resume) != LAST:
             saver.load_state_dict_from_checkpoint(args.resume)
             return saver

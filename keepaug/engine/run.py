@@ -1,17 +1,26 @@
 """What surrounds the epochs: the output folder before, the record of results after."""
 import csv
+import glob
 import json
+import logging
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import ModuleType
 from typing import Any
 
 from timm.models import safe_model_name
-from timm.utils import get_outdir, trim_summary, update_summary
+from timm.utils import get_outdir, summary, trim_summary, update_summary
 
 from keepaug.engine.tracking import is_decreasing, tracked_metric
+
+_logger = logging.getLogger('train')
+
+LAST = 'last.pth.tar'  # as timm's saver calls it
 
 
 def run_folder(args, name: str = '') -> str:
@@ -27,17 +36,72 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
     """
     folder = run_folder(args, '-'.join([
         datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model), str(data_config['input_size'][-1])]))
+    if not continues(args, folder):
+        _warn_of_another_run(folder)
     try:
         output_dir = get_outdir(folder)
         with draft_of(os.path.join(output_dir, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
-        with draft_of(os.path.join(output_dir, 'summary.csv')) as draft:
-            trim_summary(draft, start_epoch)
+        _trim_summary(os.path.join(output_dir, 'summary.csv'), start_epoch)
     except OSError as error:
         raise ValueError(
             f'The output folder {folder} cannot be written ({error.strerror}); '
             f'choose another with --output.') from error
     return output_dir
+
+
+def continues(args, folder: str) -> bool:
+    """Whether a run goes on in the folder it is resumed from."""
+    return bool(args.resume) and os.path.realpath(os.path.dirname(args.resume)) == os.path.realpath(folder)
+
+
+def _warn_of_another_run(folder: str) -> None:
+    """Says, as nothing else does, that a run is about to be overwritten."""
+    last = os.path.join(folder, LAST)
+    last = last if os.path.exists(last) else newest_epoch(folder)
+    if last:
+        _logger.warning(
+            f'{folder} holds another run, which this one overwrites: to go on with it give --resume {last}, to keep it '
+            'another --experiment.')
+
+
+def newest_epoch(folder: str) -> str:
+    """The whole checkpoint of the latest epoch that a folder holds beside `last.pth.tar`; empty if there is none."""
+    epochs = {
+        int(match[1]): path for path in glob.glob(os.path.join(glob.escape(folder), 'checkpoint-*.pth.tar'))
+        if (match := re.search(r'-(\d+)\.pth\.tar$', path)) and zipfile.is_zipfile(path)}  # by its end
+    return epochs[max(epochs)] if epochs else ''
+
+
+def _trim_summary(filename: str, start_epoch: int) -> None:
+    """Drops the rows that will be written anew."""
+    before = _count_lines(filename)
+    with draft_of(filename) as draft, muted(summary):  # which would tell of the draft
+        trim_summary(draft, start_epoch)
+    dropped = before - max(1, _count_lines(filename))
+    if dropped > 0:
+        _logger.info(
+            f'Dropping {dropped} rows at or after epoch {start_epoch} from {filename}'
+            + (' (new run into an existing output dir).' if start_epoch == 0 else '.'))
+
+
+def _count_lines(filename: str) -> int:
+    if not os.path.exists(filename):
+        return 0
+    with open(filename) as file:
+        return sum(1 for _ in file)
+
+
+@contextmanager
+def muted(module: ModuleType) -> Iterator[None]:
+    """Keeps what a module has to tell out of the log, warnings excepted."""
+    logger = logging.getLogger(module.__name__)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def unwritable(what: str, folder: str, reason: str) -> OSError:

@@ -1,6 +1,7 @@
 """Checkpoints go both ways, survive a resume, and are read without trusting them."""
 import csv
 import pickle
+import shutil
 
 import pytest
 import timm
@@ -41,7 +42,6 @@ def test_averages_and_cleans_as_stocks_do(finished):
 
 def test_resume_continues_the_same_folder(finished, data, tmp_path):
     """One more epoch: one header in the summary, history and best metric kept."""
-    import shutil
     shutil.copytree(finished, tmp_path / 'run')
     run_train(
         f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5 --epochs 3 '
@@ -147,6 +147,43 @@ def test_the_reason_is_the_systems_where_there_is_one(error, reason, data, tmp_p
     assert ('inline_container' in said) == (error is None)
     assert caplog.messages[-1] == 'This run has written no checkpoint.'
     assert not list((tmp_path / 'run').glob('*tmp*'))
+
+
+def test_a_damaged_last_checkpoint_has_one_beside_it(finished, data, tmp_path, capsys):
+    """Names of one file, as the newest two are, are damaged alike."""
+    shutil.copytree(finished, tmp_path / 'run')
+    for name in ('last', 'checkpoint-1'):
+        path = tmp_path / 'run' / f'{name}.pth.tar'
+        path.unlink()
+        path.write_bytes((finished / f'{name}.pth.tar').read_bytes()[:-1000])
+    said = refuse_train(f'{data} {TINY} --resume auto', tmp_path, capsys)
+    assert f'--resume {tmp_path}/run/last.pth.tar cannot be read' in said
+    assert f'{tmp_path}/run/checkpoint-0.pth.tar beside it is whole' in said
+
+
+@pytest.mark.parametrize('left, flags, start, resume', [
+    (('last', 'checkpoint-0', 'checkpoint-1'), '', 0, 'last'),
+    (('checkpoint-0', 'checkpoint-1', 'checkpoint-best'), '--resume auto', 0, 'checkpoint-1'),
+    (('last', 'checkpoint-0'), '--resume {finished}/last.pth.tar', 2, 'last'),
+    ((), '--resume auto', 0, None),
+    (('last', 'checkpoint-0'), '--resume auto', 2, None),
+    (('last', 'checkpoint-0'), '--resume {run}/checkpoint-0.pth.tar', 2, None),
+])
+def test_a_run_that_is_overwritten_is_named(left, flags, start, resume, finished, data, tmp_path, caplog):
+    run = tmp_path / 'run'
+    run.mkdir()
+    for name in left:
+        shutil.copy(finished / 'last.pth.tar', run / f'{name}.pth.tar')
+    (run / 'summary.csv').write_text('epoch,train_loss\n0,1.\n1,1.\n2,1.\n')
+    caplog.set_level('INFO')
+    run_train(f'{data} {TINY} --model-ema {flags.format(run=run, finished=finished)}', tmp_path)
+    warned = [record.message for record in caplog.records if 'overwrites' in record.message]
+    assert len(warned) == (resume is not None)
+    if resume:
+        assert f'{run} holds another run' in warned[0] and f'--resume {run}/{resume}.pth.tar' in warned[0]
+    dropped = [message for message in caplog.messages if message.startswith('Dropping')]
+    assert len(dropped) == 1
+    assert dropped[0].startswith(f'Dropping {3 - start} rows at or after epoch {start} from {run}/summary.csv')
 
 
 def test_failed_write_keeps_the_last_good_checkpoint(data, tmp_path, capsys, monkeypatch):
