@@ -9,9 +9,10 @@ Each epoch's numbers, and a contact sheet of what the augmentations did. The sca
   images it received that it left untouched, which is what lies outside the region removed or replaced; for KeepPaste
   what lies inside the region put back, as the policy has changed the rest. Saliency is that of the full pass, whatever
   the region was drawn by, so that blind controls compare. Mean over those of up to 64 images of the epoch's last batch
-  that have a region; absent where the augmentation is off.
+  that have a region; absent in epochs where none has: the augmentation is off, or mixup was drawn for the batch.
 - `images_per_second`: of the epoch's training, all processes together, validation left out.
 """
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ from keepaug.preview import (
     run_steps,
 )
 
+_logger = logging.getLogger('train')
+
 IMAGES = 8  # on a sheet
 MEASURED = 64  # whose saliency is measured
 
@@ -55,7 +58,7 @@ class Watch:
         clean: Measures the clean training accuracy; None to leave it out.
         wandb: Log to the open run of Weights & Biases too.
         smoothing: Label smoothing, left out of the captions.
-        seed: The sheets' draws are the same at each epoch.
+        seed: The sheets' draws follow from it and the epoch.
         start_epoch: Epoch the run starts with; what the folder holds of it and of later ones is no longer shown.
     """
 
@@ -102,7 +105,7 @@ class Watch:
             scalars |= self.clean.measure(self.task)
         sheet = None
         if self.augmented and self.task.received is not None:
-            steps, captions = self._augment_again()
+            steps, captions = self._augment_again(epoch)
             shares = [measure(step) for step in steps if step.mask is not None]
             scalars |= {f'saliency_kept/{share.name}': share.kept for share in shares if share.count}
             sheet = self._draw(epoch, steps, captions, shares)
@@ -123,11 +126,12 @@ class Watch:
             folder = self.writer.log_dir
             raise unwritable(f'The TensorBoard log in {folder}', folder, error.strerror) from error
 
-    def _augment_again(self) -> tuple[list[Step], list[str]]:
+    def _augment_again(self, epoch: int) -> tuple[list[Step], list[str]]:
         """What the augmentations do to the last batch, and the labels that come out."""
         x, target = self.task.received
         rows = min(MEASURED, len(x) // self.task.rows_per_sample)
-        with preserved_streams(self.settings.device, self.seed), self.settings.precision.autocast():
+        # Other draws in each epoch: one for the whole batch, as between mixup and CutMix, would fall alike for ever.
+        with preserved_streams(self.settings.device, self.seed + epoch), self.settings.precision.autocast():
             steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task))
         if labels.ndim == 2:
             labels = (labels - self.smoothing / labels.shape[1]) / (1. - self.smoothing)
@@ -153,6 +157,10 @@ def open_watch(
     """The watch of `--log-tensorboard`; None without the flag."""
     if not args.log_tensorboard:
         return None
+    if not isinstance(task, AugmentedTask):
+        _logger.info(
+            'TensorBoard gets no sheet and no saliency: no augmentation of keepaug is on; --save-images shows what the '
+            'loader gives.')
     clean = build_clean_accuracy(args, dataset, data_config, settings)
     return Watch(
         output_dir, task, dataset, data_config, settings, clean, wandb=args.log_wandb, smoothing=args.smoothing or 0.,

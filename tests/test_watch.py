@@ -65,6 +65,7 @@ def test_writes_numbers_and_sheets_and_changes_nothing(name, data, tmp_path, mon
         assert [event.step for event in events.Scalars(clean)] == epochs
         assert all(0 <= event.value <= 100 for event in events.Scalars(clean))
     assert ('left out' in caplog.text) == (clean is None)
+    assert ('no sheet' in caplog.text) == (name not in SALIENCY_KEPT)
 
     kept = SALIENCY_KEPT.get(name, [])
     assert [scalar for scalar in scalars if 'saliency' in scalar] == [f'saliency_kept/{method}' for method in kept]
@@ -110,6 +111,16 @@ def test_resumed_run_has_each_epoch_once(data, tmp_path):
     events = EventAccumulator(str(run_train(f'{flags} --resume auto', tmp_path)), {}).Reload()
     for held in (events.Scalars('train_loss'), events.Images('augmentations')):
         assert [event.step for event in held] == [0, 1, 2]
+
+
+def test_what_is_drawn_once_for_a_batch_falls_both_ways(data, tmp_path):
+    """Over the epochs mixup is shown, which draws no region, and CutMix, which does."""
+    run = run_train(
+        f'{data} {TINY} --epochs 8 --keep-cut cutmix --mixup 0.2 --keep-paste --aa rand-m9 --keep-size 8 '
+        '--log-tensorboard --watch-samples 0', tmp_path)
+    events = EventAccumulator(str(run)).Reload()
+    assert len(events.Scalars('saliency_kept/KeepPaste')) == 8
+    assert 1 < len(events.Scalars('saliency_kept/KeepCut')) < 8
 
 
 def test_no_clean_images_where_none_are_wanted(data, tmp_path):
