@@ -62,6 +62,10 @@ class CutMixVariant(LabelMixer):
         fixed = f', {self.fixed_size} x {self.fixed_size} px' if self.variant == 'fixed' else ''
         return f'{self.variant}{fixed}, {super().describe(size)}'
 
+    def describe_probability(self) -> str:
+        probability = super().describe_probability()
+        return f'growing from 0 to {probability} over the epochs' if self.variant == 'scheduled' else probability
+
     def check_images(self, x: Tensor) -> None:
         height, width = x.shape[-2:]
         if self.variant == 'fixed' and self.fixed_size > min(height, width):

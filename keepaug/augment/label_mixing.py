@@ -61,7 +61,7 @@ class PartnerMixer(BatchAugment):
         return True
 
     def describe(self, size: tuple[int, int]) -> str:
-        return f'probability {self.prob:g}, one draw per {self.mixing}'
+        return f'probability {self.describe_probability()}, one draw per {self.mixing}'
 
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
@@ -88,6 +88,10 @@ class PartnerMixer(BatchAugment):
             The images, and the weight float64 (B,) of each one's own label.
         """
         raise NotImplementedError
+
+    def describe_probability(self) -> str:
+        """The probability that a draw mixes, in words."""
+        return f'{self.prob:g}'
 
     def applied_share(self) -> float:
         """Probability that a draw of this batch mixes."""

@@ -104,6 +104,9 @@ STOCK = {
     '--mixup 1': [
         *LOADER, 'mixup mixup alpha 1, probability 1, in the loader',
         'random erasing probability 0.2, fill pixel, regions at most 1, on the device'],
+    '--cutmix-variant scheduled --mixup-prob 0.8': [
+        *LOADER, 'cutmix-variant scheduled, cutmix alpha 1, probability growing from 0 to 0.8 over the epochs, one '
+        'draw per batch, on the device'],
     '--mixup-off-epoch 1': [*LOADER, 'without effect: --mixup-off-epoch 1 (no labels are mixed)'],
 }
 ENDING = {
