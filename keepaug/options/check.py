@@ -352,8 +352,11 @@ def _dtypes(args: argparse.Namespace) -> Rows:
 def _files(args: argparse.Namespace) -> Rows:
     for name in ('resume', 'initial_checkpoint', 'pretrained_path', 'kd_pretrained_path'):
         path = getattr(args, name)
-        yield bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path), (
-            f'{_flag(name, path)} is not there: give the path of a checkpoint file.')
+        missing = bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path)
+        last = os.path.join(path or '', 'last.pth.tar')
+        yield missing and os.path.isdir(path), (
+            f'{_flag(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.')
+        yield missing, f'{_flag(name, path)} is not there: give the path of a checkpoint file.'
 
 
 def _policy(args: argparse.Namespace) -> Rows:

@@ -263,6 +263,19 @@ def test_existing_files_pass(tmp_path):
     check_stock(on_cpu(f'--resume {path} --initial-checkpoint {path}'))
 
 
+def test_a_folder_is_told_from_what_is_missing(tmp_path):
+    said = []
+    for name in ('', 'last.pth.tar'):
+        if name:
+            (tmp_path / name).write_bytes(b'')
+        with pytest.raises(ValueError) as refused:
+            check_stock(on_cpu(f'--resume {tmp_path}'))
+        said.append(str(refused.value))
+    assert said == [
+        f'--resume {tmp_path} is a folder: give a checkpoint file in it.',
+        f'--resume {tmp_path} is a folder: give {tmp_path}/last.pth.tar.']
+
+
 def test_validation_needs_no_model_of_that_name(no_cuda):
     args = on_cpu()
     args.model = 'resnet*'
