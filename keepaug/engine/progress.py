@@ -128,7 +128,7 @@ class LiveProgress(Progress):
             return ''
         epochs = self.last_epoch - self.first_epoch
         left = (time.perf_counter() - self._run_start) * max(0., epochs - self._done) / self._done
-        return f'run {timedelta(seconds=round(left))}'
+        return f'run {timedelta(seconds=round(left))} left'
 
 
 def _words(text: str) -> progress.TextColumn:

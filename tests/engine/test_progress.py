@@ -87,7 +87,7 @@ def test_line_tells_the_epoch_and_the_run(clock):
         subject.advance(120)
     shown = ESCAPE.sub('', terminal.getvalue())
     # A quarter of an epoch took a minute: 2.75 epochs are left.
-    assert 'epoch 2/5 [1/4]' in shown and '2 images/s loss 1.5 (2.5)' in shown and 'run 0:11:00' in shown
+    assert 'epoch 2/5 [1/4]' in shown and '2 images/s loss 1.5 (2.5)' in shown and 'run 0:11:00 left' in shown
     clock[0] += 60
     with subject.validating(2):
         subject.advance(10)
