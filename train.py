@@ -109,7 +109,8 @@ def main() -> None:
 
     if start_epoch >= last_epoch:
         limit = '--stop-epoch' if last_epoch < phases.total else '--epochs'
-        _logger.info(f'Nothing to do: {start_epoch} of {last_epoch} epochs are done; raise {limit} to go on.')
+        _logger.info(
+            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {limit} to go on.')
     results, interrupted = [], False
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
@@ -168,9 +169,9 @@ def main() -> None:
     if primary:
         if refinement is not None and (change := engine.describe_refinement(args, phases, summary)):
             _logger.info(f'*** Refinement, {change}')
+        engine.print_results(results, args)
         for line in next_step.lines(finished=not interrupted):
             _logger.info(line)
-        engine.print_results(results, args)
 
 
 if __name__ == '__main__':

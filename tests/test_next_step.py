@@ -1,4 +1,6 @@
 """The last lines of a log: true, and commands that do what they say when they are pasted."""
+import contextlib
+import io
 import json
 import logging
 import os
@@ -220,8 +222,24 @@ def test_nothing_to_do(flags, more, data, tmp_path, log):
     run_train(command, tmp_path)
     log.clear()
     run_train(f'{command} --resume auto', tmp_path)
-    assert f'Nothing to do: 1 of 1 epochs are done; raise {more} to go on.' in log.messages
+    assert f'Nothing to do: 1 epochs are done and the run ends after 1; raise {more} to go on.' in log.messages
     assert f' {more} 2 --resume ' in log.messages[-1]
+
+
+def test_commands_follow_the_results(data, tmp_path, log):
+    """On a terminal, where both streams meet; of stdout alone the results are the last, and read while it is open."""
+    both = io.StringIO()
+    handler = logging.StreamHandler(both)
+    logging.getLogger('train').addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(both):
+            run_train(f'"{data}" {TINY} --epochs 1', tmp_path)
+    finally:
+        logging.getLogger('train').removeHandler(handler)
+    results, _, commands = both.getvalue().partition('--result\n')[2].partition('\n]\n')
+    assert json.loads(f'{results}]')
+    assert [line.partition(':')[0] for line in commands.splitlines()] == [
+        'Best checkpoint', 'Validate it', 'Export it', 'Train on']
 
 
 def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):

@@ -220,4 +220,4 @@ def print_results(results: list[dict], args) -> None:
     best_last = sorted(
         results, key=lambda result: (result['validation'] or result['train'])[metric],
         reverse=is_decreasing(args))[-10:]
-    print(f'--result\n{json.dumps(best_last, indent=4)}')
+    print(f'--result\n{json.dumps(best_last, indent=4)}', flush=True)
