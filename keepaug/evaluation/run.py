@@ -1,8 +1,10 @@
 """From the flags of validate.py to the evaluations they name."""
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -151,12 +153,12 @@ def build_data(
 
     def open_training() -> Dataset:
         training = validation.build_split(args, 'train', data_config)
-        # timm takes the folder itself where it holds no such split.
-        folder = _folder(training)
-        if not args.split.startswith('train') and folder is not None and folder == _folder(dataset):
+        # timm takes the folder itself where it holds no such split, and with it what was to be validated.
+        folder, validated = _folder(training), _folder(dataset)
+        if not args.split.startswith('train') and folder and validated and folder in (validated, *validated.parents):
             raise ValueError(
-                f'The folder {folder} holds no training images beside those of --split {args.split}: give the folder '
-                'with both.')
+                f'The folder {args.data or args.data_dir} holds no training images, which --evaluate risk and spectrum '
+                f'look at: they must lie beside those of --split {args.split}, as train; give the folder with both.')
         return training
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:
@@ -181,6 +183,7 @@ def build_data(
     )
 
 
-def _folder(dataset: Dataset) -> str | None:
+def _folder(dataset: Dataset) -> Path | None:
     """The folder of an image folder; None for other data sets."""
-    return getattr(getattr(dataset, 'reader', None), 'root', None)
+    root = getattr(getattr(dataset, 'reader', None), 'root', None)
+    return Path(os.path.abspath(root)) if root else None

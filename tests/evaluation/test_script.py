@@ -161,6 +161,8 @@ def test_refusals(flags, words, data, capsys):
     ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
     ('{data}/val --evaluate occlusion spectrum', ['no training images']),
     ('{data}/val --evaluate risk', ['no training images']),
+    ('{held} --evaluate risk', ['no training images', 'as train']),
+    ('{held} --evaluate spectrum', ['no training images', 'as train']),
     ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
 ])
 def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, monkeypatch, capsys):
@@ -168,7 +170,10 @@ def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, mo
     empty, broken = tmp_path / 'empty', tmp_path / 'boxes.csv'
     empty.mkdir()
     broken.write_text('class0/00.png,1,2,3\n')
-    flags = flags.format(data=data, empty=empty, broken=broken)
+    held = tmp_path / 'held'  # images to validate alone
+    held.mkdir()
+    (held / 'val').symlink_to(data / 'val')
+    flags = flags.format(data=data, empty=empty, broken=broken, held=held)
     said = refuse_validate(f'{COMMON} {flags} --checkpoint {runs[0]}/last.pth.tar', capsys)
     assert all(word in said for word in words)
 
