@@ -78,7 +78,8 @@ def check_evaluations(args) -> None:
 
 def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The training run's arguments, and its checkpoint."""
-    checkpoint = check_checkpoint(args.checkpoint, '--checkpoint') if args.checkpoint else {}
+    flag = getattr(args, 'named_by', '') or '--checkpoint'
+    checkpoint = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
     return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
 

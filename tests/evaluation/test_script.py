@@ -185,6 +185,67 @@ def test_a_compared_file_that_is_none(data, runs, tmp_path, capsys):
     assert '--compare' in said and 'no checkpoint' in said
 
 
+@pytest.fixture
+def of_two_classes(runs, tmp_path):
+    """Checkpoints of too few classes for the data: with its arguments, and weights alone."""
+    held = torch.load(runs[0] / 'last.pth.tar', weights_only=False)
+    held['args'].num_classes = 2
+    weights = {key: value[:2] if key.startswith('fc.') else value for key, value in held['state_dict'].items()}
+    torch.save(dict(held, state_dict=weights), tmp_path / 'whole.pth.tar')
+    torch.save(dict(state_dict=weights), tmp_path / 'weights.pth.tar')
+    return tmp_path
+
+
+@pytest.mark.parametrize('name, words', [
+    ('whole', ['has 3 classes', 'has 2', 'leave it out']),
+    ('weights', ['has 2 classes and not 3', '--num-classes 2']),
+])
+def test_one_that_fails_does_not_pass_unsaid(name, words, data, runs, of_two_classes, tmp_path, capsys, caplog):
+    """The others are finished and written first."""
+    said = refuse_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {of_two_classes}/{name}.pth.tar '
+        f'{runs[1]}/last.pth.tar --evaluate occlusion --analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv',
+        capsys)
+    assert '1 of 3 could not be validated' in said
+    with open(tmp_path / 'rows.csv', newline='') as file:
+        assert {row['checkpoint'] for row in csv.DictReader(file)} == {f'{run}/last.pth.tar' for run in runs}
+    assert len(json.loads((tmp_path / 'out' / 'occlusion.json').read_text())) == 2
+    why, = (line.getMessage() for line in caplog.records if line.levelname == 'ERROR')
+    assert all(word in why for word in [f'--compare {of_two_classes}/{name}.pth.tar', *words])
+
+
+def test_the_number_of_classes_of_a_checkpoint_is_told(data, of_two_classes, capsys):
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {of_two_classes}/weights.pth.tar', capsys)
+    assert f'--checkpoint {of_two_classes}/weights.pth.tar' in said and 'give --num-classes 2' in said
+
+
+def test_a_folder_beside_a_named_one(data, runs, tmp_path, capsys):
+    """Of a folder those that fail are left out."""
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    os.link(runs[0] / 'last.pth.tar', folder / 'good.pth.tar')
+    (folder / 'bad.pth.tar').write_bytes(b'damaged')
+    rows = run_validate(f'{data} {COMMON} --checkpoint {folder} --compare {runs[1]}/last.pth.tar', capsys)
+    assert {row['checkpoint'] for row in rows} == {f'{folder}/good.pth.tar', f'{runs[1]}/last.pth.tar'}
+
+
+def test_a_file_is_judged_once(data, runs, tmp_path, capsys):
+    one, other = (f'{run}/last.pth.tar' for run in runs)
+    os.symlink(other, tmp_path / 'link.pth.tar')
+    rows = run_validate(
+        f'{data} {COMMON} --checkpoint {one} --compare {runs[0]}/../run1/last.pth.tar {other} {tmp_path}/link.pth.tar',
+        capsys)
+    assert sorted(row['checkpoint'] for row in rows) == [one, other]
+
+
+def test_a_compared_run_that_is_not_known(data, runs, of_two_classes, monkeypatch, capsys):
+    monkeypatch.setattr(validate, 'validate', mock.Mock(side_effect=AssertionError('a model is built')))
+    path = of_two_classes / 'weights.pth.tar'
+    said = refuse_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {path} --evaluate risk', capsys)
+    assert f'--compare {path}' in said and '--risk-args' in said
+
+
 def test_a_missing_package(data, monkeypatch, capsys):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     said = refuse_validate(f'{data} {COMMON} --evaluate ood fgsm', capsys)
