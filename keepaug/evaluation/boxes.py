@@ -60,8 +60,13 @@ class TrueBoxes:
                 f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
                 f'of them; its images are called {names[0]} and so on.')
         _logger.info(
-            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images; {len(missing)} others that it '
-            'names are not in the data set.')
+            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
+            f'have none and are left out; {len(missing)} others that it names are not in the data set.')
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the images that have boxes, ascending."""
+        return range(len(self.dataset)) if self._boxes is None else sorted(self._boxes)
 
     def __call__(self, index: int) -> Tensor:
         """The boxes of an image where the model sees it, cut to what it sees.

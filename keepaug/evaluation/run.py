@@ -37,9 +37,10 @@ _logger = logging.getLogger('validate')
 
 
 def _localization(args, subject: Subject, data: Data) -> Callable[[], Report]:
-    batches = data.validation('localization')
-    boxes = TrueBoxes(batches.dataset, batches.loader.dataset.transform, args.gt_boxes)
-    return partial(localization, subject, batches, boxes, args.cam_threshold)
+    transform = data.validation('localization').loader.dataset.transform
+    boxes = TrueBoxes(data.dataset, transform, args.gt_boxes)
+    return partial(
+        localization, subject, data.validation('localization', boxes.numbers), boxes, args.cam_threshold)
 
 
 def _ood(args, subject: Subject, data: Data) -> Callable[[], Report]:

@@ -144,6 +144,7 @@ def test_boxes_are_resized_cropped_and_cut(folder, write):
     assert boxes(0).tolist() == [[3, 2, 7, 6], [0, 0, 2, 10]]
     assert boxes(1).shape == (0, 4)  # none in the file
     assert boxes(2).shape == (0, 4)  # not in what is seen
+    assert boxes.numbers == [0, 2]
 
 
 def test_edges_have_their_own_scale(folder, write):

@@ -72,6 +72,20 @@ def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
     assert first['top1'] == other['top1'] and first != other
 
 
+def test_samples_are_chosen_among_images_with_boxes(data, runs, tmp_path, capsys, caplog):
+    lines = (data / 'boxes.csv').read_text().splitlines()
+    assert len(lines) == 24
+    (tmp_path / 'some.csv').write_text('\n'.join(lines[-4:]))
+    caplog.set_level('INFO')
+    for flags, images in (('--eval-samples 3', 3), ('', 4)):
+        run_validate(
+            f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate localization --crop-pct 1 {flags} '
+            f'--gt-boxes {tmp_path}/some.csv --analysis-dir {tmp_path}/out', capsys)
+        report, = json.loads((tmp_path / 'out' / 'localization.json').read_text()).values()
+        assert (report['settings']['images'], report['settings']['left_out']) == (images, 0)
+        assert 'boxes for 4 of 24 images, 20 have none' in caplog.text
+
+
 def test_options_that_change_how_it_computes(data, runs, capsys):
     plain = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm'
     expected = run_validate(plain, capsys)
