@@ -104,18 +104,21 @@ class TrueBoxes:
 def read_boxes(path: str) -> dict[str, list[Box]]:
     """Reads boxes, of any of these formats; an image may have several.
 
-    | format | it is known by | coordinates |
+    | format | it is known by | coordinates, all counted from 0 |
     |---|---|---|
     | `image,x0,y0,x1,y1`, with or without that first line | commas | half-open |
     | Tiny-ImageNet's `val_annotations.txt`: image, class, x0, y0, x1, y1 | six columns | last pixel included |
     | CUB-200-2011's `bounding_boxes.txt`: number, x, y, width, height; `images.txt` beside it | five columns | sizes |
-    | a folder of ImageNet's (Pascal VOC's) XML files, searched with all below it | a folder | last pixel included |
+    | a folder of ImageNet's XML files, searched with all below it | a folder | last pixel included |
+
+    ImageNet's values run from 0 to the edge less 1, and so do Tiny-ImageNet's; Pascal VOC's files look the same but
+    count from 1, so that their boxes would lie a pixel off. CUB's x + width reaches the last pixel at most.
 
     Args:
         path: File or folder.
 
     Returns:
-        Boxes by the name of the image, as the file has it; XML has it without its suffix.
+        Boxes by the name of the image, as the file has it; with XML by the path in the folder, without its suffix.
 
     Raises:
         ValueError: There is no such file, or a line of it makes no box.
@@ -215,7 +218,7 @@ def _read_xml(folder: Path) -> Iterator[Entry]:
             raise ValueError(f'--gt-boxes {folder}, {place} cannot be read as XML ({error}).') from error
         for texts in found:
             x0, y0, x1, y1 = _numbers(texts, place, str(folder))
-            yield Entry(file.stem, (x0, y0, x1 + 1, y1 + 1), place)
+            yield Entry(file.relative_to(folder).with_suffix('').as_posix(), (x0, y0, x1 + 1, y1 + 1), place)
 
 
 def match(

@@ -55,7 +55,7 @@ def test_cub(write):
 def test_xml(write, tmp_path):
     write('xml/val/one.v2.xml', XML.format(name='one', boxes=OBJECT.format(0, 0, 499, 374) + OBJECT.format(1, 2, 3, 4)))
     write('xml/two.xml', XML.format(name='two', boxes=''))
-    assert read_boxes(str(tmp_path / 'xml')) == {'one.v2': [(0, 0, 500, 375), (1, 2, 4, 5)]}
+    assert read_boxes(str(tmp_path / 'xml')) == {'val/one.v2': [(0, 0, 500, 375), (1, 2, 4, 5)]}
 
 
 @pytest.mark.parametrize('name, text, said', [
@@ -116,6 +116,18 @@ BOX = [(0., 0., 1., 1.)]
 def test_names_and_images(name, files, found):
     matched, missing = match({name: BOX}, files, 'boxes.csv')
     assert (matched, missing) == (({found: BOX}, []) if found is not None else ({}, [name]))
+
+
+def test_xml_that_mirrors_the_class_folders(write, tmp_path):
+    """Names repeat from class to class."""
+    for label, edge in (('airplane', 5), ('bird', 9)):
+        write(f'xml/{label}/0082.xml', XML.format(name='0082', boxes=OBJECT.format(0, 0, edge, edge)))
+    read = read_boxes(str(tmp_path / 'xml'))
+    matched, missing = match(read, ['airplane/0082.jpg', 'bird/0082.jpg'], 'xml')
+    assert (matched, missing) == ({0: [(0, 0, 6, 6)], 1: [(0, 0, 10, 10)]}, [])
+    # ImageNet keeps the XML of its validation images in one folder, which is no class.
+    matched, _ = match({'val/1': BOX}, ['n01/1.JPEG', 'n02/2.JPEG'], 'xml')
+    assert list(matched) == [0]
 
 
 def test_a_path_that_fits_wins_over_a_name_that_does():
