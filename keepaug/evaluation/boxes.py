@@ -140,7 +140,8 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
         return _collect(_read_csv(lines, path), path)
     if columns not in READERS:
         raise ValueError(
-            f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB.')
+            f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB; '
+            'name such a file, or a folder of XML.')
     return _collect(READERS[columns](lines, path), path)
 
 
@@ -155,7 +156,8 @@ def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
     boxes: dict[str, list[Box]] = {}
     for name, box, place in entries:
         if not box[0] < box[2] or not box[1] < box[3] or not all(abs(edge) < 1e6 for edge in box):
-            raise ValueError(f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels.')
+            raise ValueError(
+                f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels; mend or drop it.')
         boxes.setdefault(name, []).append(box)
     if not boxes:
         raise ValueError(f'--gt-boxes {path} holds no boxes; name a file of boxes.')
@@ -166,7 +168,9 @@ def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
     try:
         a, b, c, d = map(float, texts)
     except ValueError as error:
-        raise ValueError(f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers.') from error
+        raise ValueError(
+            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels; mend or drop '
+            'it.') from error
     return a, b, c, d
 
 
@@ -193,12 +197,14 @@ def _read_cub(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
         with open(names_path) as file:
             names = dict(line.split(maxsplit=1) for line in file if line.strip())
     except (OSError, ValueError) as error:
-        raise ValueError(f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line.') from error
+        raise ValueError(
+            f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line; put it there.') from error
     for number, line in lines:
         place = f'line {number}'
         image, *numbers = line.split()
         if image not in names:
-            raise ValueError(f'--gt-boxes {path}, {place}: {names_path} knows no image {image}.')
+            raise ValueError(
+                f'--gt-boxes {path}, {place}: {names_path} knows no image {image}; the two files must be of one set.')
         x, y, width, height = _numbers(numbers, place, path)
         yield Entry(names[image].strip(), (x, y, x + width, y + height), place)
 
@@ -215,7 +221,8 @@ def _read_xml(folder: Path) -> Iterator[Entry]:
                 [edges.findtext(edge, '') for edge in ('xmin', 'ymin', 'xmax', 'ymax')]
                 for edges in xml.etree.ElementTree.parse(file).iter('bndbox')]
         except (OSError, xml.etree.ElementTree.ParseError) as error:
-            raise ValueError(f'--gt-boxes {folder}, {place} cannot be read as XML ({error}).') from error
+            raise ValueError(
+                f'--gt-boxes {folder}, {place} cannot be read as XML ({error}); mend or remove it.') from error
         for texts in found:
             x0, y0, x1, y1 = _numbers(texts, place, str(folder))
             yield Entry(file.relative_to(folder).with_suffix('').as_posix(), (x0, y0, x1 + 1, y1 + 1), place)

@@ -151,7 +151,7 @@ def build_data(
         try:
             return NamedFailures(ImageDataset(path, input_img_mode=args.input_img_mode or 'RGB'))
         except (RuntimeError, OSError) as error:
-            raise ValueError(f'The folder {path} holds no images; name one that does.') from error
+            raise ValueError(f'--ood-data-dir {path} holds no images; name a folder that does.') from error
 
     def open_training() -> Dataset:
         training = validation.build_split(args, 'train', data_config)

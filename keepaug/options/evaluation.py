@@ -45,7 +45,8 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
-    yield not 0 <= args.fgsm_eps <= 255, f'--fgsm-eps {args.fgsm_eps:g} must be a number of 255ths, from 0 to 255.'
+    yield not 0 <= args.fgsm_eps <= 255, (
+        f'--fgsm-eps {args.fgsm_eps:g} is no step in 255ths, from 0 to 255: give one such as 8.')
     yield from check_ood(args)
     yield from check_training_images(args)
 
@@ -59,6 +60,6 @@ def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield bool(args.gt_boxes) and not os.path.exists(args.gt_boxes), (
         f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.')
     yield not 0 < args.cam_threshold <= 1, (
-        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1.")
+        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1; give 0.2.")
     yield args.tf_preprocessing, (
         '--evaluate localization cannot tell where --tf-preprocessing puts a box: drop one of the two.')

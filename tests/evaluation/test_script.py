@@ -158,7 +158,10 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
     ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
     ('--eval-samples 9', ['--eval-samples', '--evaluate']),
     ('--eval-samples 0', ['--eval-samples', '--evaluate']),
-    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1']),
+    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1', 'such as 8']),
+    ('--evaluate fgsm --fgsm-eps nan', ['--fgsm-eps nan', '255']),
+    ('--evaluate fgsm --fgsm-eps 256', ['--fgsm-eps 256', '255']),
+    ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'where you may write']),
     ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
     ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
     ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
@@ -169,7 +172,7 @@ def test_refusals(flags, words, data, capsys):
 
 
 @pytest.mark.parametrize('flags, words', [
-    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['empty', 'holds no images']),
+    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['--ood-data-dir', 'empty holds no images']),
     ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
     ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
     ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
