@@ -291,8 +291,6 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize('flags, said', [
     ('{data} --evaluate localization', '--gt-boxes'),
     ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
-    ('{data} --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
-    ('{data} --evaluate fgsm --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
 ])

@@ -152,6 +152,22 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
     assert together == pytest.approx(alone, abs=1e-3)
 
 
+@pytest.mark.parametrize('name, flag', [
+    ('localization', '--gt-boxes x.csv'),
+    ('localization', '--cam-threshold 0.3'),
+    ('fgsm', '--fgsm-eps 4.0'),
+    ('ood', '--ood-data-dir some more'),
+    ('ood', '--odin-temperature 10.0'),
+    ('ood', '--odin-eps 0.1'),
+    ('risk', '--risk-args x.yaml'),
+    ('spectrum', '--spectrum-class 1'),
+])
+def test_flags_without_their_evaluation(name, flag, data, capsys):
+    for others in ('', '--evaluate occlusion'):
+        said = refuse_validate(f'{data} {COMMON} {flag} {others}', capsys)
+        assert f'{flag} has no effect without --evaluate {name}:' in said
+
+
 @pytest.mark.parametrize('flags, words', [
     ('--evaluate fgsm --task multilabel --dataset hfds/some', ['--evaluate fgsm', '--task multilabel']),
     ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
