@@ -178,7 +178,7 @@ def main() -> None:
     check_analysis(args.analysis_dir, args.real_labels)
     validation.open_exported_folder(args)
     validation.join_processes(args)
-    gallery = Gallery(args.analysis_dir) if args.evaluate and args.analysis_dir else None
+    gallery = Gallery(args.analysis_dir) if args.evaluate else None
     runs, failed = validation.choose_runs(args), []
     check_runs(args, runs)
     if len(runs) == 1 and 'model' not in runs[0]:

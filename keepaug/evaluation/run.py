@@ -110,6 +110,9 @@ def run_evaluations(
         columns.update(report.columns())
         if subject.rank == 0:
             _logger.info(report.describe())
+            # What numbers mean is said of the first classifier.
+            if gallery is None or report.evaluation not in gallery.reports:
+                _logger.info(f'{name}: {report.note}')
             if gallery is not None:
                 gallery.add(subject.name, report)
     return columns

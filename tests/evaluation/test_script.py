@@ -64,6 +64,16 @@ def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
     assert (tmp_path / 'out' / 'run2' / 'confusion.png').exists()
 
 
+@pytest.mark.parametrize('flags', ['', '--analysis-dir {folder}'])
+def test_what_numbers_mean_is_logged_once(flags, data, runs, tmp_path, capsys, caplog):
+    caplog.set_level('INFO')
+    run_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar '
+        f'--evaluate occlusion fgsm {flags.format(folder=tmp_path)}', capsys)
+    for result, note in (('fgsm: top1', 'bounds robustness'), ('occlusion: clean_error', 'set to the mean colour')):
+        assert (caplog.text.count(result), caplog.text.count(note)) == (2, 1)
+
+
 def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
     first, again = run_validate(flags, capsys), run_validate(flags + ' -b 3 -j 2', capsys)
