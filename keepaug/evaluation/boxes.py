@@ -112,7 +112,7 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
     | a folder of ImageNet's XML files, searched with all below it | a folder | last pixel included |
 
     ImageNet's values run from 0 to the edge less 1, and so do Tiny-ImageNet's; Pascal VOC's files look the same but
-    count from 1, so that their boxes would lie a pixel off. CUB's x + width reaches the last pixel at most.
+    count from 1, so that their boxes would lie a pixel off. CUB's x + width runs to the last pixel, too.
 
     Args:
         path: File or folder.
