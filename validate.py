@@ -113,13 +113,17 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     return results
 
 
-def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> list[OrderedDict]:
-    """Judges several models or checkpoints, best first; those that fail are left out, Ctrl-C keeps what is done.
+def validate_several(
+        args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> tuple[list[OrderedDict], list[dict]]:
+    """Judges several models or checkpoints; those that fail are left out, Ctrl-C keeps what is done.
 
     Of several processes one that fails ends all: it may have failed alone, and what it did next would meet what the
     others still wait for.
+
+    Returns:
+        The results, best first, and the runs that failed.
     """
-    results, alone = [], validation.world_size() == 1
+    results, failed, alone = [], [], validation.world_size() == 1
     try:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
@@ -130,13 +134,31 @@ def validate_several(args, runs: list[dict[str, str]], gallery: Gallery | None =
             except ValueError as error:
                 if not alone:
                     raise
-                _logger.error(str(error))
+                _logger.error(validation.explain_failure(run, error))
+                failed.append(run)
                 continue
-            if 'error' not in result:
-                results.append(OrderedDict(result, checkpoint=run['checkpoint']) if run['checkpoint'] else result)
+            if 'error' in result:
+                failed.append(run)
+                continue
+            results.append(OrderedDict(result, checkpoint=run['checkpoint']) if run['checkpoint'] else result)
     except KeyboardInterrupt:
         pass
-    return sorted(results, key=lambda result: result['map' if args.task == 'multilabel' else 'top1'], reverse=True)
+    score = 'map' if args.task == 'multilabel' else 'top1'
+    return sorted(results, key=lambda result: result[score], reverse=True), failed
+
+
+def check_runs(args, runs: list[dict[str, str]]) -> None:
+    """Says before any data is read what a checkpoint that is named lacks for `--evaluate`.
+
+    Raises:
+        ValueError: It lacks something.
+    """
+    for run in runs:
+        if run.get('named_by'):
+            try:
+                evaluation.check_evaluations(argparse.Namespace(**{**vars(args), **run}))
+            except ValueError as error:
+                raise ValueError(validation.explain_failure(run, error)) from error
 
 
 def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> OrderedDict:
@@ -156,12 +178,13 @@ def main() -> None:
     check_analysis(args.analysis_dir, args.real_labels)
     validation.open_exported_folder(args)
     validation.join_processes(args)
-    gallery = Gallery(args.analysis_dir) if args.evaluate and args.analysis_dir else None
-    runs = validation.choose_runs(args)
+    gallery = Gallery(args.analysis_dir) if args.evaluate else None
+    runs, failed = validation.choose_runs(args), []
+    check_runs(args, runs)
     if len(runs) == 1 and 'model' not in runs[0]:
         results = validate_with_retry(argparse.Namespace(**vars(args), **runs[0]), args.retry, gallery)
     else:
-        results = validate_several(args, runs, gallery)
+        results, failed = validate_several(args, runs, gallery)
     primary = validation.rank() == 0
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -171,6 +194,8 @@ def main() -> None:
             validation.write_results(args.results_file, results, args.results_format)
     if not results:
         raise ValueError('None of these could be validated; the lines above say why.')
+    if any(run.get('named_by') for run in failed):  # of a folder or a pattern those that fail are left out
+        raise ValueError(f'{len(failed)} of {len(runs)} could not be validated; the lines above say why.')
 
 
 if __name__ == '__main__':

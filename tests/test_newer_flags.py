@@ -202,7 +202,7 @@ def test_validation_of_several_labels(several_labels, tmp_path, capsys):
     results = validate.validate(validate.parser.parse_args(f'{flags} --checkpoint {run}/model_best.pth.tar'.split()))
     assert list(results)[:5] == ['model', 'map', 'micro_f1', 'macro_f1', 'sample_f1']
     assert results['map'] == pytest.approx(best, abs=1e-3)
-    ranked = validate.validate_several(
+    ranked, _ = validate.validate_several(
         validate.parser.parse_args(flags.split()),
         [dict(model='test_resnet', checkpoint=str(run / name)) for name in ('checkpoint-0.pth.tar', 'last.pth.tar')])
     assert [result['map'] for result in ranked] == sorted((result['map'] for result in ranked), reverse=True)

@@ -36,9 +36,10 @@ def check_analysis(folder: str, real_labels: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'--analysis-dir {folder} cannot be made ({error.strerror}); choose another.') from error
+        raise ValueError(
+            f'--analysis-dir {folder} cannot be made ({error.strerror}); name a folder where you may write.') from error
     if not os.access(folder, os.W_OK):
-        raise ValueError(f'--analysis-dir {folder} may not be written; choose another.')
+        raise ValueError(f'--analysis-dir {folder} may not be written; name a folder where you may write.')
 
 
 class Analysis:

@@ -101,7 +101,7 @@ def build_dataset(
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
     if name.startswith(EMBEDDED_PREFIX):
         dataset = create_embedded_dataset(name, split=split, num_samples=num_samples, input_img_mode=img_mode)
-        _check_classes(name, dataset, args.num_classes)
+        _check_classes(name, dataset, args)
         return dataset
     check_data_folder(name, root)
     try:
@@ -128,7 +128,7 @@ def build_dataset(
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
         raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
-    _check_classes(root or name, dataset, args.num_classes)
+    _check_classes(root or name, dataset, args)
     if getattr(args, 'task', None) == 'multilabel':
         dataset.target_transform = MultiLabelTarget(args.num_classes, dense=args.target_format == 'multihot')
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
@@ -184,12 +184,17 @@ def _holds_files(folder: str, extensions: tuple[str, ...]) -> bool:
         return any(entry.name.lower().endswith(extensions) for entry in entries)
 
 
-def _check_classes(source: str, dataset: Dataset, num_classes: int | None) -> None:
+def _check_classes(source: str, dataset: Dataset, args) -> None:
     """Labels the head has no output for are refused; a head with more outputs than labels is only said."""
+    num_classes = args.num_classes
     class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None)
     if not class_to_idx or num_classes is None:
         return
     needed = max(class_to_idx.values()) + 1
+    if needed > num_classes and getattr(args, 'named_by', '') == '--compare':  # which brings its own number of classes
+        raise ValueError(
+            f'The data in {source} has {needed} classes, --compare {args.checkpoint or args.model} has {num_classes}; '
+            'leave it out.')
     if needed > num_classes:
         raise ValueError(
             f'The data in {source} has {needed} classes, --num-classes is {num_classes}; give --num-classes {needed}.')

@@ -1,6 +1,7 @@
 """Training images augmented as a finished run augmented them, for a look at its model."""
 import argparse
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from keepaug.engine.loop import move
 from keepaug.engine.risk import select_batches, without_smoothing
 from keepaug.engine.seeding import preserved_streams, seed_streams
 from keepaug.engine.wrapped_dataset import Selection
+
+_logger = logging.getLogger('validate')
 
 # Where the images come from and what they are is the business of who looks, not of the run.
 SOURCE = (
@@ -174,6 +177,7 @@ def build_augmented(
         dataset = build_train_dataset(run, data_config)
         if isinstance(dataset, IterableDataset):
             raise ValueError('single samples cannot be asked of this data set')
+        _fit_batches(run, len(dataset))
         mixup_fn, _ = build_mixing(run)
         loader = build_train_loader(run, dataset, data_config, device, precision.dtype, None)
         augment = build_augment(run, _with_early_head(model, checkpoint, getattr(args, 'use_ema', False)))
@@ -184,6 +188,17 @@ def build_augmented(
     return AugmentedBatches(
         loader, _shuffled(choose(dataset), args.seed), augment, mixup_fn, device, precision, run.smoothing,
         run.channels_last, args.seed, run.rank, run.world_size)
+
+
+def _fit_batches(run: argparse.Namespace, images: int) -> None:
+    """Makes the run's batches no larger than the training set: its loader drops what does not fill one."""
+    most = max(images - images % 2, 2)
+    sizes = [run.batch_size, *(run.train_batch_sizes or ())]
+    if max(sizes) > most:
+        _logger.info(
+            f'--evaluate risk: batches of {most} images, for the training set has no more; the run had {max(sizes)}.')
+    run.batch_size = min(run.batch_size, most)
+    run.train_batch_sizes = run.train_batch_sizes and [min(size, most) for size in run.train_batch_sizes]
 
 
 def _shuffled(samples: Sequence[int], seed: int) -> list[int]:

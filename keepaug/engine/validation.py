@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -50,6 +51,9 @@ OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
 # Scores that are reported with their complement, the error.
 ACCURACIES = ('top1', 'top5')
 
+# What timm calls a model that it reads from a folder.
+LOCAL = 'local-dir:'
+
 # What counts as a checkpoint in a folder; safetensors only where there is none of these.
 CHECKPOINTS = ('*.pth.tar', '*.pth')
 
@@ -63,7 +67,7 @@ def open_exported_folder(args) -> None:
     if _is_exported(args.checkpoint):
         if args.use_ema:
             raise ValueError(f'--use-ema has no choice in --checkpoint {args.checkpoint}, which was exported: drop it.')
-        args.model, args.checkpoint = f'local-dir:{args.checkpoint}', ''
+        args.model, args.checkpoint = LOCAL + args.checkpoint, ''
 
 
 def _is_exported(path: str) -> bool:
@@ -74,15 +78,22 @@ def choose_runs(args) -> list[dict[str, Any]]:
     """What to validate: changes of `model` and `checkpoint` to the options, one entry per run, each with a `label`.
 
     A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
-    pretrained models; those of `--compare` follow. A single entry without changes is one plain run.
+    pretrained models; those of `--compare` follow, but for files that are judged already. A single entry without
+    changes is one plain run. With `--compare`, `named_by` is the flag that named the entry itself, or empty for one of
+    many that a folder or a pattern stands for.
 
     Raises:
         ValueError: The folder holds no checkpoint, or one to compare with is none.
     """
     runs = _chosen_runs(args)
     if args.compare:
-        runs = [dict(model=args.model, checkpoint=args.checkpoint, **run) for run in runs]
-        runs += [_compared_run(args, path) for path in args.compare]
+        named_by = '' if 'model' in runs[0] else '--checkpoint'
+        runs = [dict(model=args.model, checkpoint=args.checkpoint, named_by=named_by) | run for run in runs]
+        judged = {os.path.realpath(run['checkpoint'] or _exported_folder(run['model']) or os.devnull) for run in runs}
+        for path in args.compare:
+            if os.path.realpath(path) not in judged:
+                runs.append(_compared_run(args, path))
+                judged.add(os.path.realpath(path))
     labels = label_runs([run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs])
     return [dict(run, label=label) for run, label in zip(runs, labels)]
 
@@ -102,15 +113,29 @@ def label_runs(paths: Sequence[str]) -> list[str]:
     return labels
 
 
+def explain_failure(run: dict[str, Any], error: ValueError) -> str:
+    """The sentence of an error of a run, which tells where `--compare` named what failed."""
+    sentence = str(error)
+    if run.get('named_by') != '--compare' or '--compare' in sentence:
+        return sentence
+    return f'--compare {run["checkpoint"] or _exported_folder(run["model"])}: {sentence}'
+
+
+def _exported_folder(model: str) -> str:
+    """The folder that a model is read from; empty where it is known by its name."""
+    return model.removeprefix(LOCAL) if model.startswith(LOCAL) else ''
+
+
 def _compared_run(args, path: str) -> dict[str, Any]:
     """The run of a checkpoint of `--compare`, as the architecture it says it is of."""
     if _is_exported(path):
-        return dict(model=f'local-dir:{path}', checkpoint='')
+        return dict(model=LOCAL + path, checkpoint='', named_by='--compare')
     held = check_checkpoint(path, '--compare')
     trained = vars(held['args']) if isinstance(held.get('args'), argparse.Namespace) else {}
     known = {name: trained[name] for name in ('model_kwargs', 'num_classes') if trained.get(name) is not None}
     arch = held.get('arch')
-    return {**known, 'model': arch if arch and isinstance(arch, str) else args.model, 'checkpoint': path}
+    model = arch if arch and isinstance(arch, str) else args.model
+    return known | dict(model=model, checkpoint=path, named_by='--compare')
 
 
 def _chosen_runs(args) -> list[dict[str, Any]]:
@@ -148,13 +173,13 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
     if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
         in_chans = 3
-    held = {}
+    held, flag = {}, getattr(args, 'named_by', '') or '--checkpoint'
     if args.checkpoint:
-        held = check_checkpoint(args.checkpoint, '--checkpoint')
+        held = check_checkpoint(args.checkpoint, flag)
         if args.use_ema and all(held.get(key) is None for key in AVERAGED):
             # timm would take the plain weights without a word.
             raise ValueError(
-                f'--use-ema finds no average in --checkpoint {args.checkpoint}: drop it, or train with --model-ema.')
+                f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.')
     try:
         model_args = resolve_model_input_args(
             args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
@@ -163,8 +188,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
     except (RuntimeError, TypeError, AssertionError, KeyError, SafetensorError, JSONDecodeError) as error:
-        what = f'--checkpoint {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
-        raise ValueError(f'{what} cannot be loaded: {first_line(error)}.') from error
+        what = f'{flag} {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
+        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}.') from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
             raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
@@ -184,6 +209,21 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         except ValueError as error:
             raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
     return model, data_config, pooled
+
+
+# How torch tells a weight of another shape: the first length, and the others, of either.
+MISMATCH = re.compile(r'shape torch\.Size\(\[(\d+)(.*?)\]\) from .* current model is torch\.Size\(\[(\d+)(.*?)\]\)')
+
+
+def _explain_mismatch(error: Exception) -> str:
+    """What an error says of weights that cannot be loaded, with the way out where they are of another class count."""
+    found = MISMATCH.findall(str(error))
+    # The weight and the bias of the last layer, and nothing else.
+    counts = {(theirs, ours) for theirs, _, ours, _ in found}
+    if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
+        return first_line(error)
+    (theirs, ours), = counts
+    return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, or checkpoints of {ours}'
 
 
 def _compare_size(path: str, data_config: dict[str, Any]) -> None:

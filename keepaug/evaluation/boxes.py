@@ -60,8 +60,13 @@ class TrueBoxes:
                 f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
                 f'of them; its images are called {names[0]} and so on.')
         _logger.info(
-            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images; {len(missing)} others that it '
-            'names are not in the data set.')
+            f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
+            f'have none and are left out; {len(missing)} others that it names are not in the data set.')
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the images that have boxes, ascending."""
+        return range(len(self.dataset)) if self._boxes is None else sorted(self._boxes)
 
     def __call__(self, index: int) -> Tensor:
         """The boxes of an image where the model sees it, cut to what it sees.
@@ -99,18 +104,21 @@ class TrueBoxes:
 def read_boxes(path: str) -> dict[str, list[Box]]:
     """Reads boxes, of any of these formats; an image may have several.
 
-    | format | it is known by | coordinates |
+    | format | it is known by | coordinates, all counted from 0 |
     |---|---|---|
     | `image,x0,y0,x1,y1`, with or without that first line | commas | half-open |
     | Tiny-ImageNet's `val_annotations.txt`: image, class, x0, y0, x1, y1 | six columns | last pixel included |
     | CUB-200-2011's `bounding_boxes.txt`: number, x, y, width, height; `images.txt` beside it | five columns | sizes |
-    | a folder of ImageNet's (Pascal VOC's) XML files, searched with all below it | a folder | last pixel included |
+    | a folder of ImageNet's XML files, searched with all below it | a folder | last pixel included |
+
+    ImageNet's values run from 0 to the edge less 1, and so do Tiny-ImageNet's; Pascal VOC's files look the same but
+    count from 1, so that their boxes would lie a pixel off. CUB's x + width runs to the last pixel, too.
 
     Args:
         path: File or folder.
 
     Returns:
-        Boxes by the name of the image, as the file has it; XML has it without its suffix.
+        Boxes by the name of the image, as the file has it; with XML by the path in the folder, without its suffix.
 
     Raises:
         ValueError: There is no such file, or a line of it makes no box.
@@ -132,7 +140,8 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
         return _collect(_read_csv(lines, path), path)
     if columns not in READERS:
         raise ValueError(
-            f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB.')
+            f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB; '
+            'name such a file, or a folder of XML.')
     return _collect(READERS[columns](lines, path), path)
 
 
@@ -147,7 +156,8 @@ def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
     boxes: dict[str, list[Box]] = {}
     for name, box, place in entries:
         if not box[0] < box[2] or not box[1] < box[3] or not all(abs(edge) < 1e6 for edge in box):
-            raise ValueError(f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels.')
+            raise ValueError(
+                f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels; mend or drop it.')
         boxes.setdefault(name, []).append(box)
     if not boxes:
         raise ValueError(f'--gt-boxes {path} holds no boxes; name a file of boxes.')
@@ -158,7 +168,9 @@ def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
     try:
         a, b, c, d = map(float, texts)
     except ValueError as error:
-        raise ValueError(f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers.') from error
+        raise ValueError(
+            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels; mend or drop '
+            'it.') from error
     return a, b, c, d
 
 
@@ -185,12 +197,14 @@ def _read_cub(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
         with open(names_path) as file:
             names = dict(line.split(maxsplit=1) for line in file if line.strip())
     except (OSError, ValueError) as error:
-        raise ValueError(f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line.') from error
+        raise ValueError(
+            f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line; put it there.') from error
     for number, line in lines:
         place = f'line {number}'
         image, *numbers = line.split()
         if image not in names:
-            raise ValueError(f'--gt-boxes {path}, {place}: {names_path} knows no image {image}.')
+            raise ValueError(
+                f'--gt-boxes {path}, {place}: {names_path} knows no image {image}; the two files must be of one set.')
         x, y, width, height = _numbers(numbers, place, path)
         yield Entry(names[image].strip(), (x, y, x + width, y + height), place)
 
@@ -207,10 +221,11 @@ def _read_xml(folder: Path) -> Iterator[Entry]:
                 [edges.findtext(edge, '') for edge in ('xmin', 'ymin', 'xmax', 'ymax')]
                 for edges in xml.etree.ElementTree.parse(file).iter('bndbox')]
         except (OSError, xml.etree.ElementTree.ParseError) as error:
-            raise ValueError(f'--gt-boxes {folder}, {place} cannot be read as XML ({error}).') from error
+            raise ValueError(
+                f'--gt-boxes {folder}, {place} cannot be read as XML ({error}); mend or remove it.') from error
         for texts in found:
             x0, y0, x1, y1 = _numbers(texts, place, str(folder))
-            yield Entry(file.stem, (x0, y0, x1 + 1, y1 + 1), place)
+            yield Entry(file.relative_to(folder).with_suffix('').as_posix(), (x0, y0, x1 + 1, y1 + 1), place)
 
 
 def match(

@@ -133,9 +133,17 @@ class Data:
         self.place = place
         self.settings = settings
 
-    def validation(self, what: str) -> Batches:
-        """Validation images, for the evaluation named `what`."""
-        return self._batches(self.dataset, what)
+    def validation(self, what: str, among: Sequence[int] | None = None) -> Batches:
+        """Validation images, for the evaluation named `what`.
+
+        Args:
+            what: Its name.
+            among: Numbers of the images to choose from, ascending; None for all.
+        """
+        if among is None:
+            return self._batches(self.dataset, what)
+        numbers = [among[place] for place in choose(len(among), self.samples, self.seed)]
+        return self._batches(self.dataset, what, numbers)
 
     def partners(self) -> Batches:
         """The images of `validation` in another order, for pairs with those."""

@@ -87,8 +87,8 @@ def localization(
     tally = tally.total(subject)
     if not tally.images:
         raise ValueError(
-            f'--evaluate localization finds no box in any of {int(tally.left_out)} images: name boxes of these images '
-            'by --gt-boxes.')
+            f'--evaluate localization: none of the {int(tally.left_out)} images looked at has a box within its crop; '
+            'look at more by --eval-samples, or at more of each by --crop-pct 1.')
     curves, centred = (100 * counts.double() / tally.images for counts in (tally.fitting, tally.centred))
     best, best_centred = curves.max(0), centred.max(0)
     at_hit = IOUS.index(HIT)

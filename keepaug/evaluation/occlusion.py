@@ -32,7 +32,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
 
     Returns:
         `<way>_auc`: the area under the curve, which is the mean top-1 error over all shares from 0 to 1;
-        `<way>_half`: the error where half of the image is hidden, interpolated; `clean`: where nothing is.
+        `<way>_half`: the error where half of the image is hidden, interpolated; `clean_error`: where nothing is.
     """
     shape = (len(OCCLUDERS), STEPS + 1)
     hits, shares = (torch.zeros(shape, dtype=torch.float64, device=subject.device) for _ in range(2))
@@ -50,7 +50,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
     images = subject.total(images).item()
     errors = 100 * (1 - subject.total(hits).cpu() / max(images, 1))
     shares = subject.total(shares).cpu() / max(images, 1)
-    values, curves = {'clean': errors[0, 0].item()}, {}
+    values, curves = {'clean_error': errors[0, 0].item()}, {}
     for name, error, share in zip(OCCLUDERS, errors, shares):
         values[f'{name}_auc'] = torch.trapezoid(error, share).item()
         values[f'{name}_half'] = interpolate(0.5, share, error)

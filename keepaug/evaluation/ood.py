@@ -12,6 +12,7 @@ from torch import Tensor
 
 from keepaug.engine.analysis import BINS
 from keepaug.engine.replay import mix_seed
+from keepaug.engine.validation import label_runs
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.fgsm import finite_sign
 from keepaug.evaluation.report import Panel, Report
@@ -29,11 +30,9 @@ POINTS = 201
 
 
 def name_sets(folders: Sequence[str]) -> dict[str, str]:
-    """Folders by the names their results get: the folder's own, or its whole path where another set has that name."""
-    names = [os.path.basename(os.path.normpath(folder)) for folder in folders]
-    taken = [*names, *NOISE, INSIDE]
-    return {
-        name if taken.count(name) == 1 else os.path.abspath(folder): folder for name, folder in zip(names, folders)}
+    """Folders, each once, by the names their results get: as much of the path's end as tells them and noise apart."""
+    paths = {os.path.abspath(folder): folder for folder in folders}
+    return dict(zip(label_runs([*paths, *NOISE, INSIDE]), paths.values()))
 
 
 def uniform_noise(image: Tensor, generator: torch.Generator) -> None:

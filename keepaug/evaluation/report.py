@@ -66,9 +66,9 @@ class Report:
         return {f'{prefix}_{name}': round(value, DIGITS) for name, value in self.values.items()}
 
     def describe(self) -> str:
-        """The values, settings and note as a line of the log."""
+        """The values and settings as a line of the log."""
         values = ', '.join(f'{name} {round(value, DIGITS):g}' for name, value in self.values.items())
-        return f'{self.evaluation}: {values} ({self.describe_settings()}). {self.note}'
+        return f'{self.evaluation}: {values} ({self.describe_settings()}).'
 
     def describe_settings(self) -> str:
         """What was measured with and on, less what is a list."""
@@ -80,7 +80,7 @@ class Gallery:
     """The reports of several classifiers, written side by side.
 
     Args:
-        folder: Where to write.
+        folder: Where to write; empty to take up alone.
     """
 
     def __init__(self, folder: str):
@@ -99,6 +99,8 @@ class Gallery:
         """
         reports = self.reports.setdefault(report.evaluation, {})
         reports[subject] = report
+        if not self.folder:
+            return
         path = os.path.join(self.folder, report.evaluation)
         try:
             os.makedirs(self.folder, exist_ok=True)

@@ -1,8 +1,10 @@
 """From the flags of validate.py to the evaluations they name."""
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,9 +37,10 @@ _logger = logging.getLogger('validate')
 
 
 def _localization(args, subject: Subject, data: Data) -> Callable[[], Report]:
-    batches = data.validation('localization')
-    boxes = TrueBoxes(batches.dataset, batches.loader.dataset.transform, args.gt_boxes)
-    return partial(localization, subject, batches, boxes, args.cam_threshold)
+    transform = data.validation('localization').loader.dataset.transform
+    boxes = TrueBoxes(data.dataset, transform, args.gt_boxes)
+    return partial(
+        localization, subject, data.validation('localization', boxes.numbers), boxes, args.cam_threshold)
 
 
 def _ood(args, subject: Subject, data: Data) -> Callable[[], Report]:
@@ -76,7 +79,8 @@ def check_evaluations(args) -> None:
 
 def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The training run's arguments, and its checkpoint."""
-    checkpoint = check_checkpoint(args.checkpoint, '--checkpoint') if args.checkpoint else {}
+    flag = getattr(args, 'named_by', '') or '--checkpoint'
+    checkpoint = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
     return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
 
@@ -106,6 +110,9 @@ def run_evaluations(
         columns.update(report.columns())
         if subject.rank == 0:
             _logger.info(report.describe())
+            # What numbers mean is said of the first classifier.
+            if gallery is None or report.evaluation not in gallery.reports:
+                _logger.info(f'{name}: {report.note}')
             if gallery is not None:
                 gallery.add(subject.name, report)
     return columns
@@ -147,16 +154,16 @@ def build_data(
         try:
             return NamedFailures(ImageDataset(path, input_img_mode=args.input_img_mode or 'RGB'))
         except (RuntimeError, OSError) as error:
-            raise ValueError(f'The folder {path} holds no images; name one that does.') from error
+            raise ValueError(f'--ood-data-dir {path} holds no images; name a folder that does.') from error
 
     def open_training() -> Dataset:
         training = validation.build_split(args, 'train', data_config)
-        # timm takes the folder itself where it holds no such split.
-        folder = _folder(training)
-        if not args.split.startswith('train') and folder is not None and folder == _folder(dataset):
+        # timm takes the folder itself where it holds no such split, and with it what was to be validated.
+        folder, validated = _folder(training), _folder(dataset)
+        if not args.split.startswith('train') and folder and validated and folder in (validated, *validated.parents):
             raise ValueError(
-                f'The folder {folder} holds no training images beside those of --split {args.split}: give the folder '
-                'with both.')
+                f'The folder {args.data or args.data_dir} holds no training images, which --evaluate risk and spectrum '
+                f'look at: they must lie beside those of --split {args.split}, as train; give the folder with both.')
         return training
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:
@@ -181,6 +188,7 @@ def build_data(
     )
 
 
-def _folder(dataset: Dataset) -> str | None:
+def _folder(dataset: Dataset) -> Path | None:
     """The folder of an image folder; None for other data sets."""
-    return getattr(getattr(dataset, 'reader', None), 'root', None)
+    root = getattr(getattr(dataset, 'reader', None), 'root', None)
+    return Path(os.path.abspath(root)) if root else None

@@ -1,13 +1,21 @@
 """The flags of the evaluations beyond accuracy, and what they refuse."""
 import argparse
+import functools
 import importlib.util
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from keepaug.options.ood import add_ood, check_ood
 from keepaug.options.training_images import add_training_images, check_training_images
 
 EVALUATIONS = ('localization', 'fgsm', 'occlusion', 'in-between', 'ood', 'risk', 'spectrum')
+
+# Arguments that one evaluation alone looks at.
+OF_ONE = {
+    'gt_boxes': 'localization', 'cam_threshold': 'localization', 'fgsm_eps': 'fgsm', 'ood_data_dir': 'ood',
+    'odin_temperature': 'ood', 'odin_eps': 'ood', 'risk_args': 'risk', 'spectrum_class': 'spectrum',
+}
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +35,24 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add_training_images(parser)
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    add_evaluation(parser)
+    return vars(parser.parse_args([]))
+
+
 def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows of what `--evaluate` and `--compare` refuse."""
     if not hasattr(args, 'evaluate'):  # stock's parser alone
         return
     for path in args.compare:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
-    yield from _check_localization(args)
+    for name, evaluation in OF_ONE.items():
+        value, flag = getattr(args, name), '--' + name.replace('_', '-')
+        given = f'{flag} {" ".join(value) if isinstance(value, list) else value}'
+        yield evaluation not in (args.evaluate or ()) and value != _defaults()[name], (
+            f'{given} has no effect without --evaluate {evaluation}: add it or drop this.')
     if not args.evaluate:
         yield args.eval_samples is not None, '--eval-samples chooses images for --evaluate: name what to evaluate.'
         return
@@ -45,20 +64,21 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
-    yield not 0 <= args.fgsm_eps <= 255, f'--fgsm-eps {args.fgsm_eps:g} must be a number of 255ths, from 0 to 255.'
+    yield not 0 <= args.fgsm_eps <= 255, (
+        f'--fgsm-eps {args.fgsm_eps:g} is no step in 255ths, from 0 to 255: give one such as 8.')
+    yield from _check_localization(args)
     yield from check_ood(args)
     yield from check_training_images(args)
 
 
 def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
-    if 'localization' not in (args.evaluate or ()):
-        yield bool(args.gt_boxes), '--gt-boxes is for --evaluate localization: drop it, or name that.'
+    if 'localization' not in args.evaluate:
         return
     yield not args.gt_boxes and not args.dataset.startswith('keepaug/'), (
         '--evaluate localization needs true boxes: name a file or folder of them by --gt-boxes.')
     yield bool(args.gt_boxes) and not os.path.exists(args.gt_boxes), (
         f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.')
     yield not 0 < args.cam_threshold <= 1, (
-        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1.")
+        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1; give 0.2.")
     yield args.tf_preprocessing, (
         '--evaluate localization cannot tell where --tf-preprocessing puts a box: drop one of the two.')

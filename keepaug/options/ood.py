@@ -17,8 +17,6 @@ def check_ood(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows of what `--evaluate ood` refuses."""
     for path in args.ood_data_dir:
         yield not os.path.isdir(path), f'--ood-data-dir {path} is no folder: name folders of images.'
-    yield bool(args.ood_data_dir) and 'ood' not in args.evaluate, (
-        f'--ood-data-dir {" ".join(args.ood_data_dir)} has no effect without --evaluate ood: add it or drop this.')
     yield not args.odin_temperature > 0, (
         f'--odin-temperature {args.odin_temperature:g} divides the logits: give a number above 0, such as 1000.')
     yield not 0 <= args.odin_eps <= 1, (

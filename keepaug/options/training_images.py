@@ -13,8 +13,6 @@ def add_training_images(parser: argparse.ArgumentParser) -> None:
 def check_training_images(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows of what `--evaluate risk` and `--evaluate spectrum` refuse."""
     wants_risk = 'risk' in args.evaluate
-    yield bool(args.risk_args) and not wants_risk, (
-        f'--risk-args {args.risk_args} has no effect without --evaluate risk: add it or drop this.')
     for flag, value in (('--valid-labels', args.valid_labels), ('--early-exit', args.early_exit)):
         yield wants_risk and bool(value), (
             f'--evaluate risk is of the whole model and all classes that it was trained on: drop it, or {flag}.')

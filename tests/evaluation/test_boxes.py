@@ -55,7 +55,7 @@ def test_cub(write):
 def test_xml(write, tmp_path):
     write('xml/val/one.v2.xml', XML.format(name='one', boxes=OBJECT.format(0, 0, 499, 374) + OBJECT.format(1, 2, 3, 4)))
     write('xml/two.xml', XML.format(name='two', boxes=''))
-    assert read_boxes(str(tmp_path / 'xml')) == {'one.v2': [(0, 0, 500, 375), (1, 2, 4, 5)]}
+    assert read_boxes(str(tmp_path / 'xml')) == {'val/one.v2': [(0, 0, 500, 375), (1, 2, 4, 5)]}
 
 
 @pytest.mark.parametrize('name, text, said', [
@@ -70,7 +70,7 @@ def test_xml(write, tmp_path):
     ('alone/bounding_boxes.txt', '1 2 3 4 5\n', "needs CUB's .*images.txt"),
 ])
 def test_what_is_no_box_is_told_by_its_line(write, name, text, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f'{said}.*[;:] (mend|name|put)'):
         read_boxes(write(name, text))
 
 
@@ -82,7 +82,7 @@ def test_cub_image_without_a_name(write):
 
 def test_broken_xml(write, tmp_path):
     write('xml/one.xml', '<annotation><bndbox>')
-    with pytest.raises(ValueError, match='one.xml cannot be read as XML'):
+    with pytest.raises(ValueError, match='one.xml cannot be read as XML .*; mend or remove it'):
         read_boxes(str(tmp_path / 'xml'))
 
 
@@ -118,6 +118,18 @@ def test_names_and_images(name, files, found):
     assert (matched, missing) == (({found: BOX}, []) if found is not None else ({}, [name]))
 
 
+def test_xml_that_mirrors_the_class_folders(write, tmp_path):
+    """Names repeat from class to class."""
+    for label, edge in (('airplane', 5), ('bird', 9)):
+        write(f'xml/{label}/0082.xml', XML.format(name='0082', boxes=OBJECT.format(0, 0, edge, edge)))
+    read = read_boxes(str(tmp_path / 'xml'))
+    matched, missing = match(read, ['airplane/0082.jpg', 'bird/0082.jpg'], 'xml')
+    assert (matched, missing) == ({0: [(0, 0, 6, 6)], 1: [(0, 0, 10, 10)]}, [])
+    # ImageNet keeps the XML of its validation images in one folder, which is no class.
+    matched, _ = match({'val/1': BOX}, ['n01/1.JPEG', 'n02/2.JPEG'], 'xml')
+    assert list(matched) == [0]
+
+
 def test_a_path_that_fits_wins_over_a_name_that_does():
     matched, missing = match({'x/1.png': BOX, 'a/1.png': BOX}, ['a/1.png'], 'boxes.csv')
     assert list(matched) == [0] and missing == ['x/1.png']
@@ -144,6 +156,7 @@ def test_boxes_are_resized_cropped_and_cut(folder, write):
     assert boxes(0).tolist() == [[3, 2, 7, 6], [0, 0, 2, 10]]
     assert boxes(1).shape == (0, 4)  # none in the file
     assert boxes(2).shape == (0, 4)  # not in what is seen
+    assert boxes.numbers == [0, 2]
 
 
 def test_edges_have_their_own_scale(folder, write):

@@ -95,6 +95,16 @@ def test_every_kind_of_augmentation_is_drawn_again(flags, data, tmp_path, capsys
     assert found[0]['risk_augmented'] != found[0]['risk_clean']
 
 
+@pytest.mark.parametrize('flags', ['', 'mixup: 1.\n', 'train_img_sizes: [32, 48]\ntrain_batch_sizes: [128, 64]\n'])
+def test_batches_of_the_run_may_be_larger_than_the_training_set(flags, data, tmp_path, capsys, caplog):
+    run = run_train(f'{data} {TINY} --epochs 1', tmp_path)
+    caplog.set_level('INFO')
+    (tmp_path / 'args.yaml').write_text(f'batch_size: 128\n{flags}')
+    found = run_validate(
+        f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys)
+    assert found['risk_gap'] and 'batches of 24 images' in caplog.text
+
+
 def test_arguments_from_elsewhere(data, tmp_path, capsys):
     """A checkpoint of weights alone is of the run whose args.yaml lies beside it, or is named."""
     run = run_train(f'{data} {TINY} --no-aug --risk-samples 24', tmp_path)

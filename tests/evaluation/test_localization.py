@@ -171,7 +171,7 @@ def test_any_of_several_boxes_counts_and_an_image_without_one_is_left_out():
     report = measure(patches(place, place, place), torch.zeros(3, dtype=torch.int64), [[other, place], [], [other]])
     assert report.values['gt_known'] == 50
     assert (report.settings['images'], report.settings['left_out']) == (2, 1)
-    with pytest.raises(ValueError, match='no box in any of 3 images'):
+    with pytest.raises(ValueError, match='none of the 3 images looked at has a box'):
         measure(patches(place, place, place), torch.zeros(3, dtype=torch.int64), [[], [], []])
 
 
@@ -285,14 +285,12 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
         f'--gt-boxes {tmp_path}/boxes.csv --analysis-dir {tmp_path}', capsys)
     assert found['localization_center'] == found['localization_max_box_acc_v2'] == 100  # all of the image is a box
     written = next(iter(json.loads((tmp_path / 'localization.json').read_text()).values()))
-    assert (written['settings']['images'], written['settings']['left_out']) == (4, len(names) - 4)
+    assert (written['settings']['images'], written['settings']['left_out']) == (4, 0)
 
 
 @pytest.mark.parametrize('flags, said', [
     ('{data} --evaluate localization', '--gt-boxes'),
     ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
-    ('{data} --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
-    ('{data} --evaluate fgsm --gt-boxes nowhere.csv', '--gt-boxes is for --evaluate localization'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
     ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
 ])

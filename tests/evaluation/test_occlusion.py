@@ -73,7 +73,8 @@ def test_a_classifier_of_the_middle():
     assert report.values['center_auc'] == pytest.approx(100 * (1 - shares[1] / 2))
     assert report.values['boundary_auc'] == pytest.approx(100 * shares[1] / 2)
     assert report.panels[0].curves['boundary'][1] == [0] * STEPS + [100]
-    assert report.values['clean'] == 0 and report.values['center_half'] == 100 and report.values['boundary_half'] == 0
+    values = [report.values[name] for name in ('clean_error', 'center_half', 'boundary_half')]
+    assert values == [0, 100, 0]
 
 
 def test_as_one_image_at_a_time():

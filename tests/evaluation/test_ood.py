@@ -180,8 +180,10 @@ def test_calibration_error():
 
 
 def test_names_of_sets():
+    assert name_sets([]) == {}
+    assert name_sets(['data/lsun/', '/a/svhn', 'data/lsun']) == {'lsun': 'data/lsun', 'svhn': '/a/svhn'}
     assert name_sets(['data/lsun/', '/a/test', '/b/test', '/c/uniform']) == {
-        'lsun': 'data/lsun/', '/a/test': '/a/test', '/b/test': '/b/test', '/c/uniform': '/c/uniform'}
+        'data-lsun': 'data/lsun/', 'a-test': '/a/test', 'b-test': '/b/test', 'c-uniform': '/c/uniform'}
 
 
 @pytest.mark.parametrize('classes', [1, 3])

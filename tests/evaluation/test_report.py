@@ -24,7 +24,7 @@ def report(**changes):
 
 def test_a_row_and_a_line():
     assert report().columns() == {'in_between_auc': 12.3457}
-    assert report().describe() == 'in-between: auc 12.3457 (images 7). Why.'
+    assert report().describe() == 'in-between: auc 12.3457 (images 7).'
 
 
 def test_two_subjects_in_one_file_and_one_picture(tmp_path):

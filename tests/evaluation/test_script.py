@@ -64,12 +64,36 @@ def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
     assert (tmp_path / 'out' / 'run2' / 'confusion.png').exists()
 
 
+@pytest.mark.parametrize('flags', ['', '--analysis-dir {folder}'])
+def test_what_numbers_mean_is_logged_once(flags, data, runs, tmp_path, capsys, caplog):
+    caplog.set_level('INFO')
+    run_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar '
+        f'--evaluate occlusion fgsm {flags.format(folder=tmp_path)}', capsys)
+    for result, note in (('fgsm: top1', 'bounds robustness'), ('occlusion: clean_error', 'set to the mean colour')):
+        assert (caplog.text.count(result), caplog.text.count(note)) == (2, 1)
+
+
 def test_same_seed_same_numbers_whatever_the_batch(data, runs, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11'
     first, again = run_validate(flags, capsys), run_validate(flags + ' -b 3 -j 2', capsys)
     assert first == pytest.approx(again, abs=1e-3), 'but for rounding'
     other = run_validate(flags + ' --seed 7', capsys)
     assert first['top1'] == other['top1'] and first != other
+
+
+def test_samples_are_chosen_among_images_with_boxes(data, runs, tmp_path, capsys, caplog):
+    lines = (data / 'boxes.csv').read_text().splitlines()
+    assert len(lines) == 24
+    (tmp_path / 'some.csv').write_text('\n'.join(lines[-4:]))
+    caplog.set_level('INFO')
+    for flags, images in (('--eval-samples 3', 3), ('', 4)):
+        run_validate(
+            f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate localization --crop-pct 1 {flags} '
+            f'--gt-boxes {tmp_path}/some.csv --analysis-dir {tmp_path}/out', capsys)
+        report, = json.loads((tmp_path / 'out' / 'localization.json').read_text()).values()
+        assert (report['settings']['images'], report['settings']['left_out']) == (images, 0)
+        assert 'boxes for 4 of 24 images, 20 have none' in caplog.text
 
 
 def test_options_that_change_how_it_computes(data, runs, capsys):
@@ -138,13 +162,32 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
     assert together == pytest.approx(alone, abs=1e-3)
 
 
+@pytest.mark.parametrize('name, flag', [
+    ('localization', '--gt-boxes x.csv'),
+    ('localization', '--cam-threshold 0.3'),
+    ('fgsm', '--fgsm-eps 4.0'),
+    ('ood', '--ood-data-dir some more'),
+    ('ood', '--odin-temperature 10.0'),
+    ('ood', '--odin-eps 0.1'),
+    ('risk', '--risk-args x.yaml'),
+    ('spectrum', '--spectrum-class 1'),
+])
+def test_flags_without_their_evaluation(name, flag, data, capsys):
+    for others in ('', '--evaluate occlusion'):
+        said = refuse_validate(f'{data} {COMMON} {flag} {others}', capsys)
+        assert f'{flag} has no effect without --evaluate {name}:' in said
+
+
 @pytest.mark.parametrize('flags, words', [
     ('--evaluate fgsm --task multilabel --dataset hfds/some', ['--evaluate fgsm', '--task multilabel']),
     ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
     ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
     ('--eval-samples 9', ['--eval-samples', '--evaluate']),
     ('--eval-samples 0', ['--eval-samples', '--evaluate']),
-    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1']),
+    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1', 'such as 8']),
+    ('--evaluate fgsm --fgsm-eps nan', ['--fgsm-eps nan', '255']),
+    ('--evaluate fgsm --fgsm-eps 256', ['--fgsm-eps 256', '255']),
+    ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'where you may write']),
     ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
     ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
     ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
@@ -155,12 +198,14 @@ def test_refusals(flags, words, data, capsys):
 
 
 @pytest.mark.parametrize('flags, words', [
-    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['empty', 'holds no images']),
+    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['--ood-data-dir', 'empty holds no images']),
     ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
     ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
     ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
     ('{data}/val --evaluate occlusion spectrum', ['no training images']),
     ('{data}/val --evaluate risk', ['no training images']),
+    ('{held} --evaluate risk', ['no training images', 'as train']),
+    ('{held} --evaluate spectrum', ['no training images', 'as train']),
     ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
 ])
 def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, monkeypatch, capsys):
@@ -168,7 +213,10 @@ def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, mo
     empty, broken = tmp_path / 'empty', tmp_path / 'boxes.csv'
     empty.mkdir()
     broken.write_text('class0/00.png,1,2,3\n')
-    flags = flags.format(data=data, empty=empty, broken=broken)
+    held = tmp_path / 'held'  # images to validate alone
+    held.mkdir()
+    (held / 'val').symlink_to(data / 'val')
+    flags = flags.format(data=data, empty=empty, broken=broken, held=held)
     said = refuse_validate(f'{COMMON} {flags} --checkpoint {runs[0]}/last.pth.tar', capsys)
     assert all(word in said for word in words)
 
@@ -178,6 +226,67 @@ def test_a_compared_file_that_is_none(data, runs, tmp_path, capsys):
     broken.write_bytes(b'no checkpoint')
     said = refuse_validate(f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {broken}', capsys)
     assert '--compare' in said and 'no checkpoint' in said
+
+
+@pytest.fixture
+def of_two_classes(runs, tmp_path):
+    """Checkpoints of too few classes for the data: with its arguments, and weights alone."""
+    held = torch.load(runs[0] / 'last.pth.tar', weights_only=False)
+    held['args'].num_classes = 2
+    weights = {key: value[:2] if key.startswith('fc.') else value for key, value in held['state_dict'].items()}
+    torch.save(dict(held, state_dict=weights), tmp_path / 'whole.pth.tar')
+    torch.save(dict(state_dict=weights), tmp_path / 'weights.pth.tar')
+    return tmp_path
+
+
+@pytest.mark.parametrize('name, words', [
+    ('whole', ['has 3 classes', 'has 2', 'leave it out']),
+    ('weights', ['has 2 classes and not 3', '--num-classes 2']),
+])
+def test_one_that_fails_does_not_pass_unsaid(name, words, data, runs, of_two_classes, tmp_path, capsys, caplog):
+    """The others are finished and written first."""
+    said = refuse_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {of_two_classes}/{name}.pth.tar '
+        f'{runs[1]}/last.pth.tar --evaluate occlusion --analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv',
+        capsys)
+    assert '1 of 3 could not be validated' in said
+    with open(tmp_path / 'rows.csv', newline='') as file:
+        assert {row['checkpoint'] for row in csv.DictReader(file)} == {f'{run}/last.pth.tar' for run in runs}
+    assert len(json.loads((tmp_path / 'out' / 'occlusion.json').read_text())) == 2
+    why, = (line.getMessage() for line in caplog.records if line.levelname == 'ERROR')
+    assert all(word in why for word in [f'--compare {of_two_classes}/{name}.pth.tar', *words])
+
+
+def test_the_number_of_classes_of_a_checkpoint_is_told(data, of_two_classes, capsys):
+    said = refuse_validate(f'{data} {COMMON} --checkpoint {of_two_classes}/weights.pth.tar', capsys)
+    assert f'--checkpoint {of_two_classes}/weights.pth.tar' in said and 'give --num-classes 2' in said
+
+
+def test_a_folder_beside_a_named_one(data, runs, tmp_path, capsys):
+    """Of a folder those that fail are left out."""
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    os.link(runs[0] / 'last.pth.tar', folder / 'good.pth.tar')
+    (folder / 'bad.pth.tar').write_bytes(b'damaged')
+    rows = run_validate(f'{data} {COMMON} --checkpoint {folder} --compare {runs[1]}/last.pth.tar', capsys)
+    assert {row['checkpoint'] for row in rows} == {f'{folder}/good.pth.tar', f'{runs[1]}/last.pth.tar'}
+
+
+def test_a_file_is_judged_once(data, runs, tmp_path, capsys):
+    one, other = (f'{run}/last.pth.tar' for run in runs)
+    os.symlink(other, tmp_path / 'link.pth.tar')
+    rows = run_validate(
+        f'{data} {COMMON} --checkpoint {one} --compare {runs[0]}/../run1/last.pth.tar {other} {tmp_path}/link.pth.tar',
+        capsys)
+    assert sorted(row['checkpoint'] for row in rows) == [one, other]
+
+
+def test_a_compared_run_that_is_not_known(data, runs, of_two_classes, monkeypatch, capsys):
+    monkeypatch.setattr(validate, 'validate', mock.Mock(side_effect=AssertionError('a model is built')))
+    path = of_two_classes / 'weights.pth.tar'
+    said = refuse_validate(
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {path} --evaluate risk', capsys)
+    assert f'--compare {path}' in said and '--risk-args' in said
 
 
 def test_a_missing_package(data, monkeypatch, capsys):
