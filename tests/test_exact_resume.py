@@ -296,6 +296,7 @@ def test_restored_history_is_told_when_it_is_whole(data, tmp_path, caplog):
     for name in ('checkpoint-0', 'model_best'):
         (run / f'{name}.pth.tar').unlink()
     caplog.set_level('INFO')
+    caplog.clear()  # of the first run, where the level is the one of another test's
     run_train(f'{data} {TINY} --exact-resume --resume auto', tmp_path)
     (told,) = [message for message in caplog.messages if message.startswith('Restored checkpoint history')]
     assert '(1 files)' in told and told.endswith(' (epoch 0).')

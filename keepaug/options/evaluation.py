@@ -79,6 +79,6 @@ def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield bool(args.gt_boxes) and not os.path.exists(args.gt_boxes), (
         f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.')
     yield not 0 < args.cam_threshold <= 1, (
-        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 and at most 1; give 0.2.")
+        f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 up to 1; give 0.2.")
     yield args.tf_preprocessing, (
         '--evaluate localization cannot tell where --tf-preprocessing puts a box: drop one of the two.')
