@@ -108,8 +108,9 @@ def main() -> None:
         watch = open_watch(args, output_dir, task, dataset_train, data_config, settings, start_epoch)
 
     if start_epoch >= last_epoch:
-        limit = '--stop-epoch' if last_epoch < phases.total else '--epochs'
-        _logger.info(f'Nothing to do: the run ends after {last_epoch} epochs, which are done; raise {limit} to go on.')
+        flag = '--stop-epoch' if last_epoch < phases.total else '--epochs'
+        _logger.info(
+            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {flag} to go on.')
     results, interrupted = [], False
     best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
     try:
