@@ -57,7 +57,7 @@ class Step(NamedTuple):
     Attributes:
         name: The augmentation, as the log calls it.
         drawn: What of `last` is per image.
-        judge: Saliency (B, 1, H, W) of the images it received, by the full pass; None where it draws no region.
+        judge: Saliency (B, 1, H, W) of the images it received, by the full pass; None where it drew no region.
         result: Images (B, C, H, W) it gave.
     """
     name: str
@@ -73,7 +73,7 @@ class Step(NamedTuple):
     @property
     def mask(self) -> Tensor | None:
         """bool (B, 1, H, W), True in the region; where that is one of a feature map, in the pixels below it."""
-        if 'mask' not in self.drawn:
+        if self.judge is None:
             return None
         return F.interpolate(self.drawn['mask'].float(), self.result.shape[-2:]).bool()
 
@@ -302,14 +302,18 @@ def run_steps(
         model: Model whose saliency judges the regions.
 
     Returns:
-        A step per augmentation, and the targets of the first B results.
+        A step per augmentation that is on, and the targets of the first B results.
     """
     steps = []
     for augment in augments:
         received, before, labels = len(x), x[:rows], target[:rows]
         x, target = augment(x, target)
         drawn = {name: value[:rows] for name, value in augment.last.items() if torch.is_tensor(value) and value.ndim}
-        judge = input_saliency(model, before, labels) if 'mask' in drawn else None
+        if not augment.active:
+            continue
+        # What looks at saliency has a map to show even where it draws no region, a mixer of whole images has not.
+        seen = 'mask' in drawn and ('saliency' in drawn or drawn['mask'].any())
+        judge = input_saliency(model, before, labels) if seen else None
         # Where more rows come out than went in, the new ones stand behind the old.
         steps.append(Step(type(augment).__name__, drawn, judge, x[max(0, len(x) - received):][:rows]))
     return steps, target[:rows]

@@ -218,7 +218,7 @@ def marked(data, tmp_path_factory) -> Path:
     ('--resume {run}/last.pth.tar --seed 1', ['--seed is 1', '42']),
     ('--resume {run}/last.pth.tar -b 4', ['--batch-size is 4', 'was 8']),
     ('--resume {run}/last.pth.tar --lr 0.1', ['--lr is 0.1', 'was 0.05']),
-    ('--resume {run}/last.pth.tar --keep-cut', ['--keep-cut is', "'cutout'", 'None']),
+    ('--resume {run}/last.pth.tar --keep-cut', ['--keep-cut is', "'cutout'", 'not given']),
     ('--resume {run}/last.pth.tar --start-epoch 1', ['--start-epoch 1', '--exact-resume']),
     ('--resume {run}/last.pth.tar --no-resume-opt', ['--no-resume-opt', '--exact-resume']),
     ('--dataset wds/some', ['--dataset wds/some', '--exact-resume']),

@@ -206,13 +206,25 @@ def test_rows_are_followed_through_pairs_and_copies():
     assert outlines['Doubling: saliency'].shape == (4, 1, 16, 16)
 
 
-def test_an_augmentation_that_is_off_shows_its_result_only():
+def test_an_augmentation_that_is_off_is_not_shown():
     augment = create_augment('cutout', size=4)
     augment.enabled = False
-    x = torch.randn(2, 3, 16, 16)
-    (step,), _ = run_steps([augment], x, torch.zeros(2, dtype=torch.long), 2, small_cnn())
-    columns, outlines = step_columns(step, (0.,) * 3, (1.,) * 3)
-    assert list(columns) == ['Cutout: result'] and not outlines
+    assert run_steps([augment], torch.randn(2, 3, 16, 16), torch.zeros(2, dtype=torch.long), 2, small_cnn())[0] == []
+
+
+@pytest.mark.parametrize('name, settings, columns', [
+    ('mixup', dict(mixup_alpha=1.), ['result']),
+    ('mixup', dict(mixup_alpha=0., cutmix_alpha=1.), ['saliency', 'result']),
+    ('keep-cut', dict(size=4, prob=0.), ['saliency', 'result']),
+])
+def test_saliency_is_shown_where_a_region_was_drawn_or_could_have_been(name, settings, columns):
+    model = small_cnn()
+    augment = create_augment(name, model=model, num_classes=3, **settings)
+    torch.manual_seed(0)
+    (step,), _ = run_steps([augment], torch.randn(4, 3, 16, 16), torch.arange(4) % 3, 4, model)
+    shown = step_columns(step, (0.,) * 3, (1.,) * 3)[0]
+    assert [label.partition(': ')[2] for label in shown] == columns
+    assert (step.mask is None) == (columns == ['result'])
 
 
 def made_step(mask, judge, **drawn):

@@ -65,9 +65,14 @@ class BatchAugment:
             The new images and targets; what `bypass` gives where the augmentation is off.
         """
         self.last = {}
-        if not self.enabled or self.strength <= 0.:
+        if not self.active:
             return self.bypass(x, target)
         return self.augment(x, target, generator)
+
+    @property
+    def active(self) -> bool:
+        """Whether batches are augmented at present."""
+        return self.enabled and self.strength > 0.
 
     @property
     def mixes_labels(self) -> bool:

@@ -1,5 +1,4 @@
 """From options to the augmentations a batch passes through."""
-import logging
 from typing import Any
 
 from torch import nn
@@ -9,9 +8,6 @@ from keepaug.augment.label_mixing import PartnerMixer
 from keepaug.engine.data import image_shapes
 from keepaug.engine.label_mixing import build_label_mixer, stock_mixing
 from keepaug.models.early_exit import EarlyExit
-
-_logger = logging.getLogger('train')
-
 
 def build_augment(args, model: nn.Module) -> Compose | None:
     """The batch augmentations that are switched on, in the order a batch meets them; None if there are none.
@@ -33,8 +29,6 @@ def build_augment(args, model: nn.Module) -> Compose | None:
                 augment.check_images(images)
             except ValueError as error:
                 raise ValueError(_named_by_flag(str(error), augment, args)) from error
-    if getattr(args, 'rank', 0) == 0:
-        _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augments)))
     return Compose(augments)
 
 

@@ -180,10 +180,12 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
 
 def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:
     for name in [*given, *(name for name in held if name not in given)]:
-        if held.get(name) != given.get(name):
+        now, before = (
+            'not given' if flags.get(name) in (None, 'None') else flags[name] for flags in (given, held))
+        if now != before:
             raise ValueError(
-                f'--exact-resume goes on with the same run, and {_spelled(name)} is {given.get(name)} where it was '
-                f'{held.get(name)} in {path}: give the flags of that run, or drop --exact-resume.')
+                f'--exact-resume goes on with the same run, and {_spelled(name)} is {now} where it was {before} in '
+                f'{path}: give the flags of that run, or drop --exact-resume.')
 
 
 def _spelled(name: str) -> str:

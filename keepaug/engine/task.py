@@ -1,5 +1,6 @@
 """The training task: model, loss, and the augmentations that batches pass through on the way in."""
 import inspect
+import logging
 
 import torch
 from timm.data import Mixup
@@ -30,6 +31,8 @@ from keepaug.engine.early_exit import add_early_exit
 from keepaug.engine.loss import loss_kwargs
 from keepaug.engine.sentence import first_line
 from keepaug.engine.wrapped_task import WrappedTask, innermost_task
+
+_logger = logging.getLogger('train')
 
 
 def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
@@ -149,6 +152,8 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
     augment = build_augment(args, unwrap_model(task.get_eval_model()))
     if augment is None:
         return task
+    if getattr(args, 'rank', 0) == 0:
+        _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augment.augments)))
     if any(each.mixes_labels for each in augment.augments):
         soft_target_form(innermost_task(task).criterion)  # says now what the first batch would
     return AugmentedTask(task, augment)

@@ -94,19 +94,26 @@ def choose_runs(args) -> list[dict[str, Any]]:
             if os.path.realpath(path) not in judged:
                 runs.append(_compared_run(args, path))
                 judged.add(os.path.realpath(path))
-    labels = label_runs([run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs])
+    labels = label_runs(
+        [run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs], shortest=2)
     return [dict(run, label=label) for run, label in zip(runs, labels)]
 
 
-def label_runs(paths: Sequence[str]) -> list[str]:
+def label_runs(paths: Sequence[str], shortest: int = 1) -> list[str]:
     """A short name for each of several paths: the last parts in which they differ, as many as tell them apart.
 
     What stands twice in the list has the same name twice.
+
+    Args:
+        paths: Files or folders.
+        shortest: Parts of a name at least, where not all lie in one folder: 2 to know a checkpoint's run.
     """
     parts = [os.path.normpath(path).split(os.sep) for path in paths]
+    if len({tuple(part[:-1]) for part in parts}) == 1:
+        shortest = 1
     while len({part[-1] for part in parts}) == 1 < len(set(paths)) and min(map(len, parts)) > 1:
-        parts = [part[:-1] for part in parts]  # last.pth.tar, say, of each
-    for length in range(1, max(map(len, parts)) + 1):
+        parts, shortest = [part[:-1] for part in parts], 1  # last.pth.tar, say, of each
+    for length in range(shortest, max(map(len, parts)) + 1):
         labels = ['-'.join(part[-length:]) for part in parts]
         if len(set(labels)) == len(set(paths)):
             break
@@ -223,7 +230,7 @@ def _explain_mismatch(error: Exception) -> str:
     if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
         return first_line(error)
     (theirs, ours), = counts
-    return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, or checkpoints of {ours}'
+    return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, and checkpoints of one count together'
 
 
 def _compare_size(path: str, data_config: dict[str, Any]) -> None:

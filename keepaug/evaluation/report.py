@@ -1,6 +1,7 @@
 """What an evaluation found, and how it is told: columns of results, a line of the log, a file, a picture."""
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +18,8 @@ HEIGHT = 4.8
 STYLES = ('-', '--', ':', '-.')  # of the curves of a diagram
 DOTTED = 30  # points from which on they are not marked
 BELOW = -0.15  # of the axes, in their height
-COLUMNS = 3  # of a legend
+MARK = '-' * 8  # as wide as the line before each label of a legend
+LETTERS = 60  # that stand beside each other in a legend, and in a line of the title of a diagram
 DOTS = 120  # per inch
 
 
@@ -147,7 +149,9 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
     figure = Figure(figsize=(WIDTH * len(titles), HEIGHT), dpi=DOTS, layout='constrained')
     canvas = FigureCanvasAgg(figure)
     first = next(iter(reports.values()))
-    figure.suptitle(f'{first.evaluation} ({first.describe_settings()})', fontsize='medium')
+    figure.suptitle(
+        textwrap.fill(f'{first.evaluation} ({first.describe_settings()})', LETTERS * len(titles)), fontsize='medium',
+        parse_math=False)
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
         panels = {
             name: panel for name, report in reports.items() for panel in report.panels if panel.title == title}
@@ -176,7 +180,8 @@ def _explain(axes, names: Sequence[str], labels: Sequence[str]) -> None:
         handles += [
             Line2D([], [], color='black' if names else f'C{style}', linestyle=STYLES[style % len(STYLES)], label=label)
             for style, label in enumerate(labels)]
-    legend = axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=COLUMNS)
+    columns = max(1, LETTERS // max(len(MARK + handle.get_label()) for handle in handles))
+    legend = axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
     # A class or a folder may be called $5: no mathematics.
     for text in legend.get_texts():
         text.set_parse_math(False)

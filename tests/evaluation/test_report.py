@@ -72,9 +72,29 @@ def test_a_place_is_marked():
     (['last', 'a/last'], ['last', 'a-last']),
     (['a/b/last', 'c/b/last/'], ['a', 'c']),
     (['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+    (['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
 ])
 def test_labels(paths, labels):
     assert label_runs(paths) == labels
+
+
+@pytest.mark.parametrize('paths, labels', [
+    (['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['a-last.pth.tar', 'b-best.pth.tar']),
+    (['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+    (['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+    (['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+    (['runs/a/last.pth.tar', 'resnet34'], ['a-last.pth.tar', 'resnet34']),
+])
+def test_labels_know_the_run(paths, labels):
+    assert label_runs(paths, shortest=2) == labels
+
+
+def test_a_long_legend_stays_within_the_picture():
+    """And the settings above it: nothing touches the edges."""
+    names = [f'a rather long name of run {number}, model_best.pth.tar' for number in range(3)]
+    settings = {f'a setting of number {number}': number for number in range(6)}
+    whole = np.asarray(draw({name: report(panels=[PANEL], settings=settings) for name in names}))
+    assert (whole[:, [0, -1]] == 255).all() and (whole[[0, -1]] == 255).all()
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
