@@ -3,7 +3,7 @@
 He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 
 import torch
@@ -83,35 +83,38 @@ class GroupedMoments:
         return (shift.T * self.count) @ shift
 
 
-def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report:
+def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) -> Report:
     """Singular values of the covariance of penultimate features, over all images and within classes.
 
     Args:
         subject: The classifier.
         batches: Training images.
-        class_index: Class that is looked at alone; the paper shows class 0.
+        classes: Those that are looked at alone, each at the price of a matrix of the features' dimension.
 
     Returns:
-        For `all` images, for those of the class (`class0`) and `within` all classes, pooled: `rank`, the number of
-        values above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values' shares;
-        `top10`, the share of the variance in the ten largest, in percent; `log10_largest`, the size of the largest; and
-        `100th`, the hundredth in percent of the largest, where there are as many. Nothing for features that are all the
-        same.
+        For `all` images, for those of each of the classes (`class0`) and `within` all classes, pooled: `rank`, the
+        number of values above 1 % of the largest; `effective_rank`, the exponential of the entropy of the values'
+        shares; `top10`, the share of the variance in the ten largest, in percent; `log10_largest`, the size of the
+        largest; and `100th`, the hundredth in percent of the largest, where there are as many. Nothing for features
+        that are all the same.
 
     Raises:
-        ValueError: The model has no such features, they are not finite, or the class is none or has fewer than two
+        ValueError: The model has no such features, they are not finite, or a class is none or has fewer than two
             images.
     """
-    check_spectrum(subject, class_index)
-    within, alone = measure_moments(subject, batches, class_index)
-    images, of_class, present = int(within.count.sum()), int(alone.count), int((within.count > 0).sum())
-    if of_class < 2:
-        raise ValueError(
-            f'--spectrum-class {class_index} has {of_class} of the {images} training images looked at, a covariance '
-            'needs two at least: name another class, or raise --eval-samples.')
+    check_spectrum(subject, classes)
+    within, alone = measure_moments(subject, batches, classes)
+    images, present = int(within.count.sum()), int((within.count > 0).sum())
+    of_class = {number: int(moments.count) for number, moments in alone.items()}
+    for number, count in of_class.items():
+        if count < 2:
+            raise ValueError(
+                f'--spectrum-class {number} has {count} of the {images} training images looked at, a covariance needs '
+                'two at least: name another class, or raise --eval-samples.')
     matrices = {
         'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
-        f'class{class_index}': (f'class {class_index}', of_class, alone.scatter / (of_class - 1)),
+        **{f'class{number}': (f'class {number}', of_class[number], moments.scatter / (of_class[number] - 1))
+           for number, moments in alone.items()},
         'within': ('within classes, pooled', images, within.scatter / (images - present)),
     }
     values, panels = {}, []
@@ -124,7 +127,9 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     return Report(
         'spectrum',
         values=values,
-        settings=dict(images=images, class_index=class_index, images_of_class=of_class, dimension=len(within.scatter)),
+        settings=dict(
+            images=images, classes=list(of_class), images_of_classes=list(of_class.values()),
+            dimension=len(within.scatter)),
         note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give '
              'at most n - 1 that are not zero: compare models on the same images, more than there are dimensions. '
              'Values themselves follow the scale of the features, which differs between models; ranks and shares '
@@ -133,11 +138,11 @@ def spectrum(subject: Subject, batches: Batches, class_index: int = 0) -> Report
     )
 
 
-def check_spectrum(subject: Subject, class_index: int) -> None:
+def check_spectrum(subject: Subject, classes: Sequence[int]) -> None:
     """Says before any image is read that there is no spectrum.
 
     Raises:
-        ValueError: The model does not give its penultimate features as timm's models do, or the class is none.
+        ValueError: The model does not give its penultimate features as timm's models do, or a class is none.
     """
     model = subject.bare
     head = getattr(model, 'forward_head', None)
@@ -145,31 +150,34 @@ def check_spectrum(subject: Subject, class_index: int) -> None:
         raise ValueError(
             f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
             f'{type(model).__name__} has none: leave it out.')
-    if class_index >= subject.num_classes:
+    if max(classes) >= subject.num_classes:
         raise ValueError(
-            f'--spectrum-class {class_index} is no class of {subject.name}, which has the classes 0 to '
+            f'--spectrum-class {max(classes)} is no class of {subject.name}, which has the classes 0 to '
             f'{subject.num_classes - 1}.')
 
 
-def measure_moments(subject: Subject, batches: Batches, class_index: int) -> tuple[GroupedMoments, GroupedMoments]:
-    """Moments of the penultimate features of the images of all processes: by class, and of one class alone."""
-    def none_of(dimension: int) -> tuple[GroupedMoments, ...]:
-        return tuple(GroupedMoments(groups, dimension, subject.device) for groups in (subject.num_classes, 1))
+def measure_moments(
+        subject: Subject, batches: Batches, classes: Sequence[int]) -> tuple[GroupedMoments, dict[int, GroupedMoments]]:
+    """Moments of the penultimate features of the images of all processes: by class, and of some classes alone."""
+    def none_of(dimension: int) -> tuple[GroupedMoments, dict[int, GroupedMoments]]:
+        return GroupedMoments(subject.num_classes, dimension, subject.device), {
+            number: GroupedMoments(1, dimension, subject.device) for number in classes}
 
-    within, alone = None, None
+    within, alone = None, {}
     for x, target, _ in batches:
         features = penultimate(subject, x)
         if within is None:
             within, alone = none_of(features.shape[1])
         within.update(features, target)
-        members = features[target == class_index]
-        alone.update(members, target.new_zeros(len(members)))
+        for number, moments in alone.items():
+            members = features[target == number]
+            moments.update(members, target.new_zeros(len(members)))
     # A process without images learns from the others how long their sums are.
     dimension = subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max().item()
     if within is None:
         within, alone = none_of(dimension)
-    within.merge(subject.total)
-    alone.merge(subject.total)
+    for moments in (within, *alone.values()):
+        moments.merge(subject.total)
     return within, alone
 
 

@@ -50,9 +50,10 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
     for name, evaluation in OF_ONE.items():
         value, flag = getattr(args, name), '--' + name.replace('_', '-')
-        given = f'{flag} {" ".join(value) if isinstance(value, list) else value}'
-        yield evaluation not in (args.evaluate or ()) and value != _defaults()[name], (
-            f'{given} has no effect without --evaluate {evaluation}: add it or drop this.')
+        if isinstance(value, (list, tuple)):  # words of their own, numbers between commas
+            value = (' ' if isinstance(value, list) else ',').join(map(str, value))
+        yield evaluation not in (args.evaluate or ()) and getattr(args, name) != _defaults()[name], (
+            f'{flag} {value} has no effect without --evaluate {evaluation}: add it or drop this.')
     if not args.evaluate:
         yield args.eval_samples is not None, '--eval-samples chooses images for --evaluate: name what to evaluate.'
         return

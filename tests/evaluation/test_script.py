@@ -170,7 +170,7 @@ def test_two_processes_find_what_one_finds(data, runs, capsys):
     ('ood', '--odin-temperature 10.0'),
     ('ood', '--odin-eps 0.1'),
     ('risk', '--risk-args x.yaml'),
-    ('spectrum', '--spectrum-class 1'),
+    ('spectrum', '--spectrum-class 1,0'),
 ])
 def test_flags_without_their_evaluation(name, flag, data, capsys):
     for others in ('', '--evaluate occlusion'):

@@ -118,7 +118,7 @@ def test_a_spectrum_in_numbers():
 def test_report_of_given_features(features):
     x, target = features
     images = x.view(60, 8, 1, 1)
-    reports = [spectrum(make_subject(Given()), make_batches(images, target, size), 1) for size in (4, 60)]
+    reports = [spectrum(make_subject(Given()), make_batches(images, target, size), [1]) for size in (4, 60)]
     for name, value in reports[0].values.items():
         assert value == pytest.approx(reports[1].values[name])
     values = reports[0].values
@@ -133,7 +133,19 @@ def test_report_of_given_features(features):
     share = np.linalg.svd(within, compute_uv=False) / np.trace(within)
     assert values['within_log10_largest'] == pytest.approx(np.log10(np.linalg.svd(within, compute_uv=False)[0]))
     assert values['within_effective_rank'] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
-    assert reports[0].settings['images_of_class'] == len(ones)
+    assert reports[0].settings['images_of_classes'] == [len(ones)]
+
+
+def test_several_classes_are_as_each_by_itself(features):
+    x, target = features
+    several, *single = (
+        spectrum(make_subject(Given()), make_batches(x.view(60, 8, 1, 1), target, 7), classes)
+        for classes in ([2, 0], [2], [0]))
+    assert several.values == single[0].values | single[1].values
+    assert [panel.title for panel in several.panels] == [
+        'all classes', 'class 2', 'class 0', 'within classes, pooled']
+    assert several.settings['classes'] == [2, 0]
+    assert several.settings['images_of_classes'] == [int((target == number).sum()) for number in (2, 0)]
 
 
 def test_as_numpy_on_a_network():

@@ -15,7 +15,6 @@ REFUSED = [
     ('fgsm --risk-args args.yaml', '--risk-args args.yaml', '--evaluate risk'),
     ('risk --early-exit --checkpoint x.pth', '--evaluate risk', '--early-exit'),
     ('ood risk --valid-labels labels.txt', '--evaluate risk', '--valid-labels'),
-    ('spectrum --spectrum-class -1', '--spectrum-class -1', 'from 0'),
 ]
 
 
@@ -34,4 +33,15 @@ def test_refused(flags, named, tmp_path):
 
 def test_accepted(tmp_path):
     check_validate(parsed(
-        f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3'))
+        f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3,0'))
+
+
+@pytest.mark.parametrize('text', ['-1', 'a', '0,', '1.5', ''])
+def test_no_class(text, capsys):
+    with pytest.raises(SystemExit) as leave:
+        parsed(f'spectrum --spectrum-class={text}')
+    assert leave.value.code == 2 and 'such as 0 or 0,3,7' in capsys.readouterr().err
+
+
+def test_classes_once_each():
+    assert parsed('spectrum --spectrum-class 3,0,3').spectrum_class == (3, 0)
