@@ -57,7 +57,7 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
 
 def _instead(path: str) -> str:
     """The newest checkpoint of an epoch beside one that cannot be read, for the end of a sentence."""
-    newest = newest_epoch(os.path.dirname(path))
+    newest = newest_epoch(os.path.dirname(path), without=path)
     return f'; {newest} beside it is whole' if newest else ''
 
 

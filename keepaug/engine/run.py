@@ -65,11 +65,18 @@ def _warn_of_another_run(folder: str) -> None:
             'another --experiment.')
 
 
-def newest_epoch(folder: str) -> str:
-    """The whole checkpoint of the latest epoch that a folder holds beside `last.pth.tar`; empty if there is none."""
+def newest_epoch(folder: str, without: str = '') -> str:
+    """The whole checkpoint of the latest epoch that a folder holds beside `last.pth.tar`; empty if there is none.
+
+    Args:
+        folder: Folder of a run.
+        without: A file that is known not to be whole, by any of its names.
+    """
     epochs = {
         int(match[1]): path for path in glob.glob(os.path.join(glob.escape(folder), 'checkpoint-*.pth.tar'))
-        if (match := re.search(r'-(\d+)\.pth\.tar$', path)) and zipfile.is_zipfile(path)}  # by its end
+        if (match := re.search(r'-(\d+)\.pth\.tar$', path))
+        and zipfile.is_zipfile(path)  # by its end
+        and not (without and os.path.samefile(path, without))}
     return epochs[max(epochs)] if epochs else ''
 
 

@@ -11,6 +11,7 @@ from timm.optim import create_optimizer_v2
 from timm.task import ClassificationTask
 from timm.utils import CheckpointSaver
 
+from keepaug.engine.checkpoint import check_checkpoint
 from tests.scripts import TINY, refuse_train, run_train, write_images
 
 
@@ -159,6 +160,17 @@ def test_a_damaged_last_checkpoint_has_one_beside_it(finished, data, tmp_path, c
     said = refuse_train(f'{data} {TINY} --resume auto', tmp_path, capsys)
     assert f'--resume {tmp_path}/run/last.pth.tar cannot be read' in said
     assert f'{tmp_path}/run/checkpoint-0.pth.tar beside it is whole' in said
+
+
+def test_a_checkpoint_damaged_within_is_not_called_whole(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'run')
+    path = tmp_path / 'run' / 'checkpoint-1.pth.tar'
+    held = bytearray(path.read_bytes())
+    held[:1000] = bytes(1000)  # a zip archive is known by its end
+    path.unlink()
+    path.write_bytes(held)
+    with pytest.raises(ValueError, match='checkpoint-0.pth.tar beside it is whole'):
+        check_checkpoint(str(path), '--resume')
 
 
 @pytest.mark.parametrize('left, flags, start, resume', [
