@@ -115,7 +115,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
 
 def validate_several(
         args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> tuple[list[OrderedDict], list[dict]]:
-    """Judges several models or checkpoints; those that fail are left out, Ctrl-C keeps what is done.
+    """Judges several models or checkpoints; those that fail are left out, Ctrl-C keeps what is done, if anything is.
 
     Of several processes one that fails ends all: it may have failed alone, and what it did next would meet what the
     others still wait for.
@@ -142,7 +142,8 @@ def validate_several(
                 continue
             results.append(OrderedDict(result, checkpoint=run['checkpoint']) if run['checkpoint'] else result)
     except KeyboardInterrupt:
-        pass
+        if not results:
+            raise
     score = 'map' if args.task == 'multilabel' else 'top1'
     return sorted(results, key=lambda result: result[score], reverse=True), failed
 
@@ -190,7 +191,7 @@ def main() -> None:
         torch.distributed.destroy_process_group()
     if primary:
         print(f'--result\n{json.dumps(results, indent=4)}')
-        if args.results_file:
+        if args.results_file and results:
             validation.write_results(args.results_file, results, args.results_format)
     if not results:
         raise ValueError('None of these could be validated; the lines above say why.')

@@ -259,6 +259,22 @@ def test_folder_of_files_that_all_fail_is_no_success(data, run, tmp_path, capsys
     assert 'None of these could be validated' in said
 
 
+@pytest.mark.parametrize('error', [ValueError('other weights'), KeyboardInterrupt()])
+def test_what_gives_no_result_leaves_the_file_of_others(error, data, run, tmp_path, capsys):
+    rows = tmp_path / 'rows.csv'
+    rows.write_text('model,top1\n')
+    flags = f'{data} {COMMON} --checkpoint {run} --results-file {rows}'
+    with mock.patch.object(validate, 'validate', side_effect=error), pytest.raises(type(error)):
+        run_validate(flags, capsys)
+    assert rows.read_text() == 'model,top1\n'
+
+
+def test_ctrl_c_keeps_what_is_done(data, run, capsys):
+    with mock.patch.object(validate, 'validate', side_effect=[dict(model='first', top1=1.), KeyboardInterrupt]):
+        result, = run_validate(f'{data} {COMMON} --checkpoint {run}', capsys)
+    assert result['model'] == 'first'
+
+
 def test_an_exported_folder_trains_on(data, run, tmp_path, capsys):
     folder = tmp_path / 'folder'
     command.main(['timm', f'{run}/last.pth.tar', '--output', str(folder)])
