@@ -38,6 +38,7 @@ from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
 from keepaug.engine.data import build_dataset
 from keepaug.engine.device import Precision, open_device
 from keepaug.engine.early_exit import load_early_exit
+from keepaug.engine.interrupt import raise_lost_interrupt
 from keepaug.engine.loop import describe_metrics, move
 from keepaug.engine.model import script, set_kernels
 from keepaug.engine.progress import Progress
@@ -435,6 +436,7 @@ def measure(
     progress = progress or Progress()
     with progress.validating(len(loader)):
         for batch_idx, (input, target) in enumerate(loader):
+            raise_lost_interrupt()
             if not prefetched:
                 input, target = move(input, device, dtype), target.to(device)
             if channels_last and isinstance(input, torch.Tensor):

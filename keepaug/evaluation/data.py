@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keepaug.engine.interrupt import raise_lost_interrupt
 from keepaug.engine.progress import Progress
 from keepaug.engine.replay import AugmentedBatches
 from keepaug.engine.wrapped_dataset import Selection
@@ -40,6 +41,7 @@ class PassSettings:
         start, done = time.time(), 0
         with self.progress.validating(length, what):
             for position, batch in enumerate(batches):
+                raise_lost_interrupt()
                 yield batch
                 images = len(batch[0]) * self.world_size
                 done += images

@@ -5,15 +5,27 @@ import signal
 from unittest import mock
 
 import pytest
+import torch
 
 import train
 from keepaug.engine import explain_errors
+from keepaug.engine.interrupt import remembered_interrupts
+from keepaug.engine.validation import measure
+from keepaug.evaluation.data import PassSettings
 from tests.scripts import TINY, run_train, write_images
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as in a terminal, wherever the tests run: what a shell starts in its background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:
@@ -55,10 +67,23 @@ def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
     assert capsys.readouterr().out.count('"epoch"') == done
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('follow', [
+    lambda batches: measure(torch.nn.Flatten(), batches, torch.device('cpu'), torch.float32),
+    lambda batches: list(PassSettings().follow(batches, len(batches), 'fgsm')),
+])
+def test_nor_is_it_in_a_validation(follow):
+    class Pressed(list):
+        def __iter__(self):
+            with mock.patch('sys.unraisablehook'):
+                Deaf()
+            return super().__iter__()
+
+    with pytest.raises(KeyboardInterrupt), remembered_interrupts():
+        follow(Pressed([(torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))]))
+
+
 def test_a_signal_that_is_ignored_stays_so():
     """As of a script in a shell's background."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        explain_errors(press)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    explain_errors(press)
