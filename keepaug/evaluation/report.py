@@ -167,12 +167,15 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
                     color=f'C{number if len(reports) > 1 else style}',
                     linestyle=STYLES[style % len(STYLES)],
                     marker='.' if len(places) < DOTTED else None)
-        _explain(axes, list(panels) if len(reports) > 1 else [], labels)
+        legend = _explain(axes, list(panels) if len(reports) > 1 else [], labels)
+        # A class or a folder may be called $5: no mathematics.
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *legend.get_texts()):
+            text.set_parse_math(False)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _explain(axes, names: Sequence[str], labels: Sequence[str]) -> None:
+def _explain(axes, names: Sequence[str], labels: Sequence[str]):
     """A legend below the diagram, where it hides nothing: of colours, if there are names, and of styles."""
     from matplotlib.lines import Line2D
     handles = [Line2D([], [], color=f'C{number}', label=name) for number, name in enumerate(names)]
@@ -181,10 +184,7 @@ def _explain(axes, names: Sequence[str], labels: Sequence[str]) -> None:
             Line2D([], [], color='black' if names else f'C{style}', linestyle=STYLES[style % len(STYLES)], label=label)
             for style, label in enumerate(labels)]
     columns = max(1, LETTERS // max(len(MARK + handle.get_label()) for handle in handles))
-    legend = axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
-    # A class or a folder may be called $5: no mathematics.
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    return axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def test_colours_tell_classifiers_where_there_are_several_and_curves_else(subjec
     assert [bool((whole == colour).all(-1).any()) for colour in cycle] == [place < colours for place in range(3)]
 
 
+def test_names_are_no_mathematics():
+    """Of folders, which titles and axes bear too; of checkpoints; of classes."""
+    name = r'a$\frac$'
+    draw({name: report(panels=[Panel(name, name, name, {name: ([0, 1], [0, 1])})]), 'b': report()})
+
+
 def test_a_place_is_marked():
     alone, marked = (
         np.asarray(draw({'a': report(panels=[dataclasses.replace(PANEL, marked=place)])})) for place in (None, 0.5))
