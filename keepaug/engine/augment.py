@@ -9,6 +9,7 @@ from keepaug.engine.data import image_shapes
 from keepaug.engine.label_mixing import build_label_mixer, stock_mixing
 from keepaug.models.early_exit import EarlyExit
 
+
 def build_augment(args, model: nn.Module) -> Compose | None:
     """The batch augmentations that are switched on, in the order a batch meets them; None if there are none.
 
