@@ -18,7 +18,7 @@ from timm.utils import random_seed, setup_default_logging
 
 import keepaug  # noqa: F401  registers our networks with timm
 from keepaug import engine, evaluation, options
-from keepaug.engine import validation
+from keepaug.engine import validated, validation
 from keepaug.engine.analysis import Analysis, check_analysis, class_names
 from keepaug.engine.progress import open_progress
 from keepaug.evaluation import Gallery
@@ -134,7 +134,7 @@ def validate_several(
             except ValueError as error:
                 if not alone:
                     raise
-                _logger.error(validation.explain_failure(run, error))
+                _logger.error(validated.explain_failure(run, error))
                 failed.append(run)
                 continue
             if 'error' in result:
@@ -159,7 +159,7 @@ def check_runs(args, runs: list[dict[str, str]]) -> None:
             try:
                 evaluation.check_evaluations(argparse.Namespace(**{**vars(args), **run}))
             except ValueError as error:
-                raise ValueError(validation.explain_failure(run, error)) from error
+                raise ValueError(validated.explain_failure(run, error)) from error
 
 
 def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> OrderedDict:
@@ -177,10 +177,10 @@ def main() -> None:
     engine.check_data_folder(args.dataset, args.data or args.data_dir)
     validation.check_results_file(args.results_file)
     check_analysis(args.analysis_dir, args.real_labels)
-    validation.open_exported_folder(args)
+    validated.open_exported_folder(args)
     validation.join_processes(args)
     gallery = Gallery(args.analysis_dir) if args.evaluate else None
-    runs, failed = validation.choose_runs(args), []
+    runs, failed = validated.choose_runs(args), []
     check_runs(args, runs)
     if len(runs) == 1 and 'model' not in runs[0]:
         results = validate_with_retry(argparse.Namespace(**vars(args), **runs[0]), args.retry, gallery)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from keepaug.engine.analysis import BINS
 from keepaug.engine.replay import mix_seed
-from keepaug.engine.validation import label_runs
+from keepaug.engine.validated import label_runs
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.fgsm import finite_sign
 from keepaug.evaluation.report import Panel, Report

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import validate
-from keepaug.engine import validation
+from keepaug.engine import validated, validation
 from keepaug.engine.device import Precision
 
 CPU = torch.device('cpu')
@@ -83,4 +83,4 @@ def test_an_architecture_that_is_no_name(arch, tmp_path):
     path = tmp_path / 'odd.pth.tar'
     torch.save(dict(arch=arch, state_dict={}), path)
     args = argparse.Namespace(model='test_resnet', checkpoint='a.pth', compare=[str(path)])
-    assert validation.choose_runs(args)[1]['model'] == 'test_resnet'
+    assert validated.choose_runs(args)[1]['model'] == 'test_resnet'

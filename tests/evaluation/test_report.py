@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from keepaug.engine.validation import label_runs
+from keepaug.engine.validated import label_runs
 from keepaug.evaluation import Gallery, Panel, Report
 from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
@@ -69,30 +69,24 @@ def test_a_place_is_marked():
     assert 0 < (columns > 200).sum() == (columns > 0).sum() < 5, 'a line from top to bottom, and nothing else'
 
 
-@pytest.mark.parametrize('paths, labels', [
-    (['a/last.pth.tar'], ['last.pth.tar']),
-    (['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
-    (['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
-    (['x/a/1', 'x/b/1', 'x/a/2'], ['a-1', 'b-1', 'a-2']),
-    (['a/last', 'a/last'], ['last', 'last']),
-    (['last', 'a/last'], ['last', 'a-last']),
-    (['a/b/last', 'c/b/last/'], ['a', 'c']),
-    (['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
-    (['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+@pytest.mark.parametrize('shortest, paths, labels', [
+    (1, ['a/last.pth.tar'], ['last.pth.tar']),
+    (1, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+    (1, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+    (1, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+    (1, ['x/a/1', 'x/b/1', 'x/a/2'], ['a-1', 'b-1', 'a-2']),
+    (1, ['a/last', 'a/last'], ['last', 'last']),
+    (1, ['last', 'a/last'], ['last', 'a-last']),
+    (1, ['a/b/last', 'c/b/last/'], ['a', 'c']),
+    (1, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+    (2, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['a-last.pth.tar', 'b-best.pth.tar']),
+    (2, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+    (2, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+    (2, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+    (2, ['runs/a/last.pth.tar', 'resnet34'], ['a-last.pth.tar', 'resnet34']),
 ])
-def test_labels(paths, labels):
-    assert label_runs(paths) == labels
-
-
-@pytest.mark.parametrize('paths, labels', [
-    (['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['a-last.pth.tar', 'b-best.pth.tar']),
-    (['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
-    (['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
-    (['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
-    (['runs/a/last.pth.tar', 'resnet34'], ['a-last.pth.tar', 'resnet34']),
-])
-def test_labels_know_the_run(paths, labels):
-    assert label_runs(paths, shortest=2) == labels
+def test_labels(shortest, paths, labels):
+    assert label_runs(paths, shortest) == labels
 
 
 def test_a_long_legend_stays_within_the_picture():
