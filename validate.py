@@ -17,11 +17,11 @@ from timm import create_model
 from timm.utils import random_seed, setup_default_logging
 
 import keepaug  # noqa: F401  registers our networks with timm
-from keepaug import engine, evaluation, options
-from keepaug.engine import validated, validation
-from keepaug.engine.analysis import Analysis, check_analysis, class_names
-from keepaug.engine.progress import open_progress
+from keepaug import console, data, evaluation, options, training, validation
+from keepaug.console.progress import open_progress
 from keepaug.evaluation import Gallery
+from keepaug.validation import runs as validated
+from keepaug.validation.analysis import Analysis, check_analysis, class_names
 
 _logger = logging.getLogger('validate')
 parser = options.create_validate_parser()
@@ -45,9 +45,9 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     """
     args = copy.copy(args)  # what is resolved for one model must not stick to the next
     args.pretrained = args.pretrained or not args.checkpoint
-    engine.use_fast_cuda_math()
+    training.use_fast_cuda_math()
     device = torch.device(args.device)
-    precision = engine.resolve_precision(args, device)
+    precision = training.resolve_precision(args, device)
     random_seed(args.seed)
     evaluation.check_evaluations(args)
 
@@ -174,7 +174,7 @@ def main() -> None:
     args = parser.parse_args()
     options.check_validate(args)
     validation.check_averaging(args)
-    engine.check_data_folder(args.dataset, args.data or args.data_dir)
+    data.check_data_folder(args.dataset, args.data or args.data_dir)
     validation.check_results_file(args.results_file)
     check_analysis(args.analysis_dir, args.real_labels)
     validated.open_exported_folder(args)
@@ -200,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    engine.explain_errors(main)
+    console.explain_errors(main)

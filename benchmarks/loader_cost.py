@@ -25,7 +25,7 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 
 import keepaug
-from keepaug.engine.seeding import seed_loader, seed_samples
+from keepaug.data.seeding import seed_loader, seed_samples
 from keepaug.machine import describe_machine
 
 # What each of them changes a part of.

@@ -21,10 +21,10 @@ from timm.utils import ParseKwargs
 from keepaug import EarlyExit
 from keepaug.augment.base import default_window
 from keepaug.augment.saliency import PASSES, SaliencySource
-from keepaug.engine import check_checkpoint
-from keepaug.engine.early_exit import load_early_exit
+from keepaug.files.checkpoints import check_checkpoint
 from keepaug.functional import region_scores
 from keepaug.machine import describe_machine
+from keepaug.training.early_exit_task import load_early_exit
 
 SCALES = (0.5, 0.375, 0.25)
 

@@ -43,13 +43,13 @@ from keepaug import EarlyExit, create_augment
 from keepaug.augment import BatchAugment
 from keepaug.augment.base import default_window
 from keepaug.augment.saliency import PASSES
-from keepaug.engine import explain_errors
-from keepaug.engine.data import mend_posterize
-from keepaug.engine.pair import pair_up
+from keepaug.console.errors import explain_errors
+from keepaug.data.loaders import mend_posterize
+from keepaug.data.pairs import pair_up
 from keepaug.functional import input_saliency
 from keepaug.machine import describe_machine
 from keepaug.options.shared import add_input_shape
-from keepaug.sheet import contact_sheet, heat
+from keepaug.pictures.contact_sheet import contact_sheet, heat
 
 TOP_SHARE = 0.1
 PICTURED = 8  # images

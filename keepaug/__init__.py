@@ -1,8 +1,7 @@
 """timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
-from keepaug import models  # registers our networks with timm
+from keepaug import models
 from keepaug.augment import create_augment, list_augments, register_augment
-from keepaug.engine.task import wrap_task
-from keepaug.engine.wrapped_dataset import wrap_dataset
+from keepaug.methods.build import wrap_dataset, wrap_task
 from keepaug.models import EarlyExit
 from keepaug.options import add_arguments, prepare
 

@@ -19,7 +19,7 @@ from rich.table import Table
 import keepaug
 from keepaug.datasets import ClutteredDigits
 from keepaug.machine import describe_machine
-from keepaug.sheet import contact_sheet, heat, to_pixels
+from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
 SCRIPTS = Path(__file__).parents[1]
 # A ResNet-10 of half width, so that two runs on two cores stay within minutes.

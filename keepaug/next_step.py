@@ -12,11 +12,11 @@ from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug import options
-from keepaug.engine.checkpoint import Saver
-from keepaug.engine.tracking import tracked_metric
 from keepaug.export.command import FORMATS, fitting_format
 from keepaug.export.source import Source, build_model
 from keepaug.options.argv import stock_first
+from keepaug.record.saver import Saver
+from keepaug.training.ranking import tracked_metric
 
 # Flags that both scripts have and that say how a run computes, not what it made; or whose values are given apart.
 NOT_PASSED_ON = (

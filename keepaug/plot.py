@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
-from keepaug.engine import explain_errors  # noqa: E402
+from keepaug.console.errors import explain_errors  # noqa: E402
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
 LOSSES = {

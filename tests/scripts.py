@@ -15,7 +15,7 @@ from PIL import Image
 
 import train
 import validate
-from keepaug.engine import explain_errors
+from keepaug.console.errors import explain_errors
 
 # Three epochs of three updates on the folder that `write_images` writes take about a second.
 TINY = '--model test_resnet --img-size 32 --num-classes 3 -b 8 --epochs 2 --warmup-epochs 0 --lr 0.05 --device cpu -j 0'

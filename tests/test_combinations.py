@@ -11,7 +11,7 @@ import timm
 import torch
 
 import keepaug
-import keepaug.engine.data
+import keepaug.data.sets
 from keepaug import options
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train, write_images
@@ -22,7 +22,7 @@ HEADER = """# What combines
 
 Every mode of timm's training script with every method here, written by `python -m tests.test_combinations`. Each row
 is trained by the tests, or refused with the sentence that is quoted, before any data is read. Several processes are not a
-row: every method trains under `distributed_train.sh` too (`tests/engine/test_distributed.py`).
+row: every method trains under `distributed_train.sh` too (`tests/training/test_distributed.py`).
 
 The methods, as the tests run them:
 
@@ -113,7 +113,7 @@ def test_table_is_current():
     for method in EVERY for mode in MORE_MODES])
 def test_trains_or_is_refused(method, mode, data, teacher, tmp_path, capsys, monkeypatch):
     if mode in READERS:
-        monkeypatch.setattr(keepaug.engine.data, 'create_dataset', READERS[mode])
+        monkeypatch.setattr(keepaug.data.sets, 'create_dataset', READERS[mode])
     flags, sentence = command(method, mode, data, teacher), refusal(method, mode)
     if sentence:
         assert sentence.replace(__file__, str(teacher)) in refuse_train(flags, tmp_path, capsys)

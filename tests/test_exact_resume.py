@@ -8,9 +8,10 @@ import pytest
 import timm
 import torch
 
-import keepaug.engine.data
-from keepaug.engine import open_exact_resume, write_summary
+import keepaug.data.sets
 from keepaug.options import create_parser
+from keepaug.record.exact_state import open_exact_resume
+from keepaug.record.summary import write_summary
 from tests.readers import create_several_labels
 from tests.scripts import TINY, refuse_train, run_train, write_images
 from tests.test_every_method import EVERY
@@ -146,7 +147,7 @@ def test_every_method(method, data, tmp_path):
 
 
 def test_several_labels(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(keepaug.engine.data, 'create_dataset', create_several_labels)
+    monkeypatch.setattr(keepaug.data.sets, 'create_dataset', create_several_labels)
     assert_same_run(*train_both(f'{TINY} --task multilabel --dataset hfds/fixture --exact-resume', tmp_path))
 
 
@@ -306,7 +307,7 @@ def test_restored_history_is_told_when_it_is_whole(data, tmp_path, caplog):
 
 @pytest.mark.parametrize('flags, epoch', [('', 0), ('--log-tensorboard', 1)])
 def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monkeypatch, caplog):
-    evaluate, calls = keepaug.engine.evaluate, []
+    evaluate, calls = keepaug.training.evaluate, []
 
     def lose(*args):
         calls.append(None)
@@ -314,7 +315,7 @@ def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monke
             shutil.rmtree(tmp_path / 'run')
         return evaluate(*args)
 
-    monkeypatch.setattr('keepaug.engine.evaluate', lose)
+    monkeypatch.setattr('keepaug.training.evaluate', lose)
     caplog.set_level('INFO', logger='train')
     said = refuse_train(f'{data} {TINY} --exact-resume {flags}', tmp_path, capsys)
     assert 'no checkpoint' not in caplog.text and 'Resume: ' not in caplog.text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from keepaug.engine import explain_errors
+from keepaug.console.errors import explain_errors
 from tests.scripts import TINY, run_train, write_images
 from tests.test_exact_resume import assert_same_run
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from timm.task import MultiLabelClassificationTask
 
-import keepaug.engine.data
+import keepaug.data.sets
 import validate
 from tests.readers import SeveralLabels, create_several_labels
 from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
@@ -156,7 +156,7 @@ def several_labels(monkeypatch):
         asked.append(kwargs)
         return create_several_labels(name, **kwargs)
 
-    monkeypatch.setattr(keepaug.engine.data, 'create_dataset', create)
+    monkeypatch.setattr(keepaug.data.sets, 'create_dataset', create)
     return asked
 
 

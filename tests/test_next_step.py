@@ -13,11 +13,11 @@ from unittest import mock
 import pytest
 import torch
 
-import keepaug.engine.data
+import keepaug.data.sets
 import train
 import validate
 from keepaug import next_step, options
-from keepaug.engine import explain_errors
+from keepaug.console.errors import explain_errors
 from keepaug.export.command import main as export
 from keepaug.options.argv import stock_first
 from tests.readers import create_several_labels
@@ -79,7 +79,7 @@ def paste(command: str, more: str = '') -> None:
     for name in RUNS])
 def test_commands_work(name, data, tmp_path, log, capsys, monkeypatch):
     if name == 'several-labels':
-        monkeypatch.setattr(keepaug.engine.data, 'create_dataset', create_several_labels)
+        monkeypatch.setattr(keepaug.data.sets, 'create_dataset', create_several_labels)
     flags, form, word = RUNS[name]
     (tmp_path / 'gp.yaml').write_text('gp: max\nlr: 0.01\n')
     root = '' if '--dataset' in flags else shlex.quote(str(data))
@@ -112,7 +112,7 @@ def fail(at_epoch: int, error: BaseException):
     def train_or_fail(epoch, *args, **kwargs):
         if epoch == at_epoch:
             raise error
-        return keepaug.engine.train_one_epoch(epoch, *args, **kwargs)
+        return keepaug.training.train_one_epoch(epoch, *args, **kwargs)
 
     return mock.patch.object(train, 'train_one_epoch', train_or_fail)
 
@@ -183,7 +183,7 @@ def test_before_a_checkpoint_the_one_resumed_from_stays(data, tmp_path, log):
 
 
 def test_a_recovery_file_serves_where_there_is_no_other(data, tmp_path, log):
-    with mock.patch.object(keepaug.engine.loop, 'mean_lr', side_effect=[0.05, KeyboardInterrupt]):
+    with mock.patch.object(keepaug.training.loop, 'mean_lr', side_effect=[0.05, KeyboardInterrupt]):
         run = run_train(f'"{data}" {TINY} --recovery-interval 1 --log-interval 1', tmp_path)
     assert log.messages[-1].endswith(f'--resume {run}/recovery-0-0.pth.tar')
 
@@ -243,7 +243,7 @@ def test_commands_follow_the_results(data, tmp_path, log):
 
 
 def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):
-    with mock.patch.object(keepaug.engine.loop, 'mean_lr', side_effect=[0.05, KeyboardInterrupt]):
+    with mock.patch.object(keepaug.training.loop, 'mean_lr', side_effect=[0.05, KeyboardInterrupt]):
         run_train(f'"{data}" {TINY} --exact-resume --recovery-interval 1 --log-interval 1', tmp_path)
     assert log.messages[-1] == 'This run has written no checkpoint.'
 

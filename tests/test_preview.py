@@ -8,9 +8,10 @@ from PIL import Image
 
 from keepaug import preview
 from keepaug.augment import BatchAugment, create_augment
-from keepaug.engine import explain_errors
-from keepaug.preview import Step, label_captions, measure, run_steps, step_columns
-from keepaug.sheet import GAP, LINE_HEIGHT
+from keepaug.console.errors import explain_errors
+from keepaug.measuring.regions import Step, measure, run_steps
+from keepaug.pictures.contact_sheet import GAP, LINE_HEIGHT
+from keepaug.pictures.record import label_captions, step_columns
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
 from tests.test_every_method import METHODS

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from keepaug.engine.interrupt import raise_lost_interrupt
-from keepaug.engine.progress import Progress
-from keepaug.engine.replay import AugmentedBatches
-from keepaug.engine.wrapped_dataset import Selection
+from keepaug.console.interrupts import raise_lost_interrupt
+from keepaug.console.progress import Progress
+from keepaug.data.wrapped import Selection
 from keepaug.evaluation.subject import Subject
+from keepaug.measuring.replay import AugmentedBatches
 
 _logger = logging.getLogger('validate')
 

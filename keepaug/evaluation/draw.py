@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from keepaug.engine.replay import mix_seed
+from keepaug.measuring.replay import mix_seed
 
 
 def uniform_per_image(numbers: Sequence[int], *shape: int, seed: int, device: torch.device | None = None) -> Tensor:

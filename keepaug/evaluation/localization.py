@@ -16,7 +16,7 @@ from keepaug.evaluation.class_activation import ClassActivation
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
-from keepaug.sheet import contact_sheet, heat, to_pixels
+from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
 # MaxBoxAccV2 is the mean over these.
 IOUS = (0.3, 0.5, 0.7)

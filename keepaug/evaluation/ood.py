@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from keepaug.engine.analysis import BINS
-from keepaug.engine.replay import mix_seed
-from keepaug.engine.validated import label_runs
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.fgsm import finite_sign
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
+from keepaug.measuring.replay import mix_seed
+from keepaug.validation.analysis import BINS
+from keepaug.validation.runs import label_runs
 
 # The scores, in the order of `score_images`, as columns and as a picture's legend call them.
 SCORES = {'softmax': 'largest softmax', 'odin': 'ODIN'}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keepaug.engine.run import draft_of
+from keepaug.files.drafts import draft_of
 
 # Digits that are written behind the point; percentages of a million images need four.
 DIGITS = 4

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from keepaug.engine.risk import losses
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
+from keepaug.measuring.risks import losses
 
 # Points of a curve in the picture.
 POINTS = 101

@@ -13,13 +13,9 @@ from timm.data.loader import adapt_to_chs
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from keepaug.engine import validation
-from keepaug.engine.checkpoint import check_checkpoint
-from keepaug.engine.data import NamedFailures
-from keepaug.engine.device import Precision
-from keepaug.engine.loop import move
-from keepaug.engine.progress import Progress
-from keepaug.engine.replay import AugmentedBatches, build_augmented, check_replay
+from keepaug.console.progress import Progress
+from keepaug.data.sets import NamedFailures
+from keepaug import validation
 from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data, PassSettings
 from keepaug.evaluation.fgsm import fgsm
@@ -31,7 +27,11 @@ from keepaug.evaluation.report import Gallery, Report
 from keepaug.evaluation.risk import risk
 from keepaug.evaluation.spectrum import check_spectrum, spectrum
 from keepaug.evaluation.subject import Subject
+from keepaug.files.checkpoints import check_checkpoint
+from keepaug.measuring.replay import AugmentedBatches, build_augmented, check_replay
 from keepaug.options.recorded import read_recorded
+from keepaug.training.device import Precision
+from keepaug.training.loop import move
 
 _logger = logging.getLogger('validate')
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from keepaug.engine.sentence import first_line
+from keepaug.console.errors import first_line
 from keepaug.export.compare import check_same
 from keepaug.export.detectron2_resnet import Detectron2ResNet
 from keepaug.export.output import whole_folder

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from keepaug.engine.sentence import first_line
+from keepaug.console.errors import first_line
 from keepaug.export.compare import check_same
 from keepaug.export.output import whole_file
 from keepaug.export.source import Source

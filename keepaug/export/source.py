@@ -15,8 +15,8 @@ from timm.models import clean_state_dict, is_model, model_entrypoint, parse_mode
 from timm.utils import natural_key
 from torch import Tensor, nn
 
-from keepaug.engine.checkpoint import AVERAGED, check_checkpoint
-from keepaug.engine.sentence import first_line
+from keepaug.console.errors import first_line
+from keepaug.files.checkpoints import AVERAGED, check_checkpoint
 
 # Where timm's scripts keep the weights themselves.
 PLAIN = ('state_dict', 'model')

@@ -10,7 +10,7 @@ import timm
 import torch
 from timm.models._hub import HF_SAFE_WEIGHTS_NAME, save_config_for_hf
 
-from keepaug.engine.sentence import first_line
+from keepaug.console.errors import first_line
 from keepaug.export.output import whole_folder
 from keepaug.export.source import Source
 

@@ -6,8 +6,8 @@ from typing import Any
 from timm.loss import LOSS_TYPES, MULTI_LABEL_LOSS_TYPES, create_classification_loss
 from timm.utils import ParseKwargs
 
-from keepaug.engine.loss import LOSS_SETTINGS, loss_kwargs, uses_bce
-from keepaug.engine.sentence import first_line
+from keepaug.console.errors import first_line
+from keepaug.training.loss import LOSS_SETTINGS, loss_kwargs, uses_bce
 
 # Defaults of older flags that a newer choice replaces: (flag, its value) to names and defaults.
 IMPLIED_DEFAULTS = {

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_transform
 
+from keepaug.data.sets import NamedFailures
 from keepaug.datasets import create_embedded_dataset
-from keepaug.engine.data import NamedFailures
 from keepaug.evaluation.boxes import TrueBoxes, match, read_boxes
 
 XML = '''<annotation><filename>{name}</filename>{boxes}</annotation>'''

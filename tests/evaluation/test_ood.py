@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torchmetrics.classification import MulticlassCalibrationError
 
-from keepaug.engine.analysis import BINS
 from keepaug.evaluation.ood import (
     calibration_error,
     confidence,
@@ -19,6 +18,7 @@ from keepaug.evaluation.ood import (
     ood,
     score_images,
 )
+from keepaug.validation.analysis import BINS
 from tests.evaluation.subjects import Difference, make_batches, make_subject, network, photographs
 from tests.scripts import run_validate, write_images
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from keepaug.engine.validated import label_runs
 from keepaug.evaluation import Gallery, Panel, Report
 from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
+from keepaug.validation.runs import label_runs
 
 PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.])})
 

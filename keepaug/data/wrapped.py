@@ -1,0 +1,92 @@
+"""A data set around another."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timm.data import IterableImageDataset
+from torch.utils.data import Dataset
+
+
+class WrappedDataset(Dataset):
+    """A map-style data set that is another one in all but what a subclass changes.
+
+    Setting `transform`, as timm's loader does, sets that of the inner data set.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        # The first is not there yet while a worker unpickles this object; the second would go past `__getitem__`.
+        if name in ('dataset', '__getitems__'):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    @property
+    def transform(self) -> Callable | None:
+        return self.dataset.transform
+
+    @transform.setter
+    def transform(self, transform: Callable | None) -> None:
+        self.dataset.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        return self.dataset[index]
+
+
+class Selection(WrappedDataset):
+    """Some samples of a data set.
+
+    Args:
+        dataset: Map-style data set.
+        requests: What the data set is asked for, one per sample.
+    """
+
+    def __init__(self, dataset: Dataset, requests: Sequence):
+        super().__init__(dataset)
+        self.requests = requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.requests[index]]
+
+
+class ExchangedTransform(WrappedDataset):
+    """A data set with another transform than the one it is given.
+
+    timm's loader factory builds the transform and assigns it to the dataset; there it is exchanged.
+
+    Args:
+        dataset: Map-style data set.
+        exchanges: Functions from transform to transform, applied one after the other.
+    """
+
+    def __init__(self, dataset: Dataset, exchanges: Sequence[Callable]):
+        super().__init__(dataset)
+        self.exchanges = exchanges
+
+    @WrappedDataset.transform.setter
+    def transform(self, transform: Callable | tuple | None) -> None:
+        if transform is not None:
+            for exchange in self.exchanges:
+                transform = exchange(transform)
+        self.dataset.transform = transform
+
+
+class ExchangedStreamTransform(ExchangedTransform, IterableImageDataset):
+    """The same for an iterable data set, of a class that timm's loader tells epoch and workers to."""
+
+    def __iter__(self):
+        return iter(self.dataset)
+
+    def set_epoch(self, count: int) -> None:
+        if hasattr(self.dataset, 'set_epoch'):
+            self.dataset.set_epoch(count)
+
+    def set_loader_cfg(self, **settings) -> None:
+        if hasattr(self.dataset, 'set_loader_cfg'):
+            self.dataset.set_loader_cfg(**settings)

@@ -1,0 +1,1 @@
+"""One file per method: all that the command line must know of it."""

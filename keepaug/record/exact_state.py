@@ -1,0 +1,193 @@
+"""What `--exact-resume` adds to checkpoints, so that a resumed run ends as one that was never stopped.
+
+The streams are in `keepaug.data.seeding`. Here is what a checkpoint of stock's lacks beside them, the schedule's
+state, and the flags that both parts of a run must share.
+"""
+import argparse
+import logging
+import os
+from typing import Any
+
+import torch
+from timm.scheduler.plateau_lr import PlateauLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+
+from keepaug.files.checkpoints import LAST
+from keepaug.files.checkpoints import check_checkpoint
+
+_logger = logging.getLogger('train')
+
+KEY = 'exact_resume'
+# What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
+FREE = {
+    'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
+    'stood_down', 'prefetcher',  # repeat others
+    'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
+    'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path', 'attentive_teacher_checkpoint',
+    'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
+    'stop_epoch', 'epochs',  # the latter with a warning: a finished run may be trained on
+    'checkpoint_hist', 'recovery_interval', 'risk_samples',
+    'log_interval', 'log_tensorboard', 'watch_samples', 'save_images',
+    'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
+}
+# What the parts must share beside flags.
+NOT_TYPED = {'world_size': 'the number of processes', 'distributed': 'the use of torchrun'}
+
+
+class ExactResume:
+    """The part of a run's checkpoints that stock has no place for.
+
+    Args:
+        flags: What the parts of the run must share, as text by name.
+        resumed: The checkpoint the run goes on from, or None.
+        path: Where that lies.
+
+    Attributes:
+        completed: Epochs that were completed when the run was resumed.
+    """
+
+    def __init__(self, flags: dict[str, str], resumed: dict[str, Any] | None = None, path: str = ''):
+        self.flags = flags
+        self.resumed = resumed
+        self.path = path
+        self.samples: int | None = None
+        self.completed = 0 if resumed is None else resumed['epoch'] + 1
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.scheduler: Scheduler | None = None
+
+    def check_samples(self, args, samples: int) -> None:
+        """Takes down how many samples the training set has, which is all that is asked of its being the same.
+
+        Raises:
+            ValueError: The run that is resumed had another number.
+        """
+        folder = args.data_dir or args.data
+        source = f'--data-dir {folder}' if folder else f'--dataset {args.dataset}'
+        held = samples if self.resumed is None else self.resumed[KEY].get('samples', samples)
+        if held != samples:
+            raise ValueError(
+                f'--exact-resume goes on with the same run, and the training set of {source} has {samples} samples '
+                f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.')
+        self.samples = samples
+
+    def take_up(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
+        """Brings optimizer and schedule to where the next epoch begins; checkpoints hold the schedule from now on."""
+        self.optimizer, self.scheduler = optimizer, scheduler
+        resumed, self.resumed = self.resumed, None
+        if resumed is None:
+            return
+        keep_formats(optimizer, resumed)
+        held = resumed[KEY]
+        for group, lr in zip(optimizer.param_groups, held['lr'], strict=True):
+            group['lr'] = lr
+        if scheduler is not None:
+            load_schedule_state(scheduler, held['schedule'])
+            scheduler.step(self.completed, resumed['metric'])
+
+    def mark(self, task: TrainingTask) -> 'MarkedTask':
+        """The task as a saver is to see it."""
+        return MarkedTask(task, self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values only, for checkpoints are read without running code."""
+        return {
+            'flags': self.flags,
+            'samples': self.samples,
+            'lr': [group['lr'] for group in self.optimizer.param_groups],
+            'schedule': None if self.scheduler is None else schedule_state(self.scheduler),
+        }
+
+
+class MarkedTask:
+    """What a saver sees of a task: its state, and beside it that of `ExactResume`."""
+
+    def __init__(self, task: TrainingTask, exact: ExactResume):
+        self.task = task
+        self.exact = exact
+
+    def get_checkpoint_state(self, ema: bool = False, unwrap_fn=unwrap_model) -> dict[str, Any]:
+        state = self.task.get_checkpoint_state(ema=ema, unwrap_fn=unwrap_fn)
+        return state if ema else {**state, KEY: self.exact.state_dict()}
+
+
+def schedule_state(scheduler: Scheduler) -> dict[str, Any]:
+    """What a schedule knows beside flags and time. timm's own state lacks the plateau's epochs without progress."""
+    if not isinstance(scheduler, PlateauLRScheduler):
+        return {}
+    return {'lr_scheduler': scheduler.lr_scheduler.state_dict(), 'restore_lr': scheduler.restore_lr}
+
+
+def load_schedule_state(scheduler: Scheduler, state: dict[str, Any]) -> None:
+    """Restores what `schedule_state` gave."""
+    if isinstance(scheduler, PlateauLRScheduler):
+        scheduler.lr_scheduler.load_state_dict(state['lr_scheduler'])
+        scheduler.restore_lr = state['restore_lr']
+
+
+def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
+    """Gives the optimizer's state the number formats it was saved in; torch has made them those of the parameters."""
+    optimizer = getattr(optimizer, '_base_optimizer', optimizer)  # of timm's Lookahead
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    head = (checkpoint.get('task_state') or {}).get('early_exit_optimizer') or {'state': {}}
+    for index, saved in {**checkpoint['optimizer']['state'], **head['state']}.items():
+        state = optimizer.state[parameters[index]]
+        for name, value in saved.items():
+            if isinstance(value, torch.Tensor) and value.dtype != state[name].dtype:
+                state[name] = value.to(state[name].device, copy=True)
+
+
+def open_exact_resume(args) -> ExactResume | None:
+    """What `--exact-resume` asks for; None without the flag.
+
+    To be called where device and processes are known and nothing in `args` has been filled in yet.
+
+    Raises:
+        ValueError: The checkpoint is of another kind or of another run, or processes hold state that none saves.
+    """
+    if not args.exact_resume:
+        return None
+    if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
+        raise ValueError(
+            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
+            'of one: choose reduce or broadcast, or drop --exact-resume.')
+    # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
+    given = {'world_size': args.world_size, **vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
+    flags = {name: repr(value) for name, value in given.items() if name not in FREE}
+    flags['device'] = str(args.device).partition(':')[0]
+    if not args.resume:
+        return ExactResume(flags)
+    resumed = check_checkpoint(args.resume, '--resume')
+    _check_kind(args.resume, resumed)
+    _check_flags(args.resume, resumed[KEY]['flags'], flags)
+    if args.rank == 0 and args.epochs != resumed['args'].epochs:
+        _logger.warning(
+            f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '
+            f'{args.epochs} epochs, which a run that was never stopped would have had from its start.')
+    return ExactResume(flags, resumed, args.resume)
+
+
+def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
+    last = os.path.join(os.path.dirname(path), LAST)
+    if 'epoch' in checkpoint and 'metric' not in checkpoint:
+        raise ValueError(
+            f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, '
+            'or drop --exact-resume.')
+    if KEY not in checkpoint:
+        raise ValueError(
+            f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.')
+
+
+def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:
+    for name in [*given, *(name for name in held if name not in given)]:
+        now, before = (
+            'not given' if flags.get(name) in (None, 'None') else flags[name] for flags in (given, held))
+        if now != before:
+            raise ValueError(
+                f'--exact-resume goes on with the same run, and {_spelled(name)} is {now} where it was {before} in '
+                f'{path}: give the flags of that run, or drop --exact-resume.')
+
+
+def _spelled(name: str) -> str:
+    return NOT_TYPED.get(name, '--' + name.replace('_', '-'))

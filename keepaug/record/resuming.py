@@ -1,0 +1,74 @@
+"""Going on from a checkpoint."""
+import logging
+import os
+from typing import Any
+
+import torch
+from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+
+from keepaug.console.errors import first_line
+from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.record.run_folder import run_folder
+from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
+
+_logger = logging.getLogger('train')
+
+
+def find_resume(args) -> str:
+    """The checkpoint to resume from; `auto` is the last one in the run's own folder, or none in a new folder."""
+    if args.resume != 'auto':
+        return args.resume
+    last = os.path.join(run_folder(args), LAST)
+    return last if os.path.exists(last) else ''
+
+
+def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -> int:
+    """Restores weights, and optimizer and scaler unless `--no-resume-opt`, and gives the epoch to start with.
+
+    Raises:
+        ValueError: The checkpoint cannot be read, or is of another model.
+    """
+    resumed_epoch = None
+    if args.resume:
+        held = check_checkpoint(args.resume, '--resume')
+        _tell_early_head(held, task)
+        try:
+            resumed_epoch = resume_task_checkpoint(
+                task,
+                args.resume,
+                optimizer=None if args.no_resume_opt else checkpoint_optimizer(task, optimizer),
+                loss_scaler=None if args.no_resume_opt else scaler,
+                log_info=args.rank == 0,
+            )
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(_mismatch(args, error)) from error
+    if args.start_epoch is not None:
+        return args.start_epoch
+    return resumed_epoch or 0
+
+
+def resume_ema(args, task: TrainingTask) -> None:
+    """Restores averaged weights, or starts the average from the resumed plain ones where the file has none."""
+    try:
+        load_task_ema_checkpoint(task, args.resume)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(_mismatch(args, error)) from error
+
+
+def _tell_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
+    """Says where a run goes on with or without the early head that the one before did not have, or had."""
+    had, has = 'early_exit' in (checkpoint.get('task_state') or {}), find_early_exit(task) is not None
+    if has and not had:
+        _logger.info('The checkpoint holds no early head; it starts fresh.')
+    elif had and not has:
+        _logger.info('The early head of the checkpoint is left behind; --early-exit would take it along.')
+
+
+def _mismatch(args, error: Exception) -> str:
+    if isinstance(error, (KeyError, ValueError)):  # the optimizer; weights that do not fit are a RuntimeError
+        return (
+            f'--resume {args.resume} was written by another optimizer than --opt {args.opt} ({first_line(error)}); '
+            'resume with its --opt, or with --no-resume-opt.')
+    return (
+        f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
+        f'({first_line(error)}); resume with the flags of the run that wrote it.')

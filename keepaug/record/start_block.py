@@ -1,0 +1,247 @@
+"""Which augmentations a run has, how strong each is, and what is switched off when: one block at the start of the log.
+
+Taken from the objects that augment, so that it tells what really happens: a policy takes the place of colour jitter,
+`--no-aug` leaves the loader nothing to do, mixing moves from the loader to the device.
+"""
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from timm.data import AugMixDataset, Mixup, NaFlexMixup
+from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
+from timm.data.naflex_dataset import NaFlexMapDatasetWrapper
+from timm.data.naflex_random_erasing import PatchRandomErasing
+from timm.data.naflex_transforms import RandomResizedCropToSequence
+from timm.data.random_erasing import RandomErasing
+from timm.data.scheduled_sampler import ScheduledTransformDataset
+from timm.data.transforms import RandomCropOrPad, RandomResizedCropAndInterpolation, ResizeKeepRatio
+from timm.task import TrainingTask
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from keepaug.data.copies import Copies
+from keepaug.data.fading import Fading
+from keepaug.data.pairs import PairTransform
+from keepaug.data.seeding import plain_loader
+from keepaug.data.wrapped import WrappedDataset
+from keepaug.training.augmented_task import AugmentedTask
+from keepaug.training.phases import Phases, span
+
+_logger = logging.getLogger('train')
+
+DEFAULT_JITTER = 0.4  # stock's --color-jitter, which hardly anyone who gives --aa has typed
+
+
+class Augmentation(NamedTuple):
+    """One line of the block.
+
+    Attributes:
+        name: What it is called.
+        strength: Its settings, in words.
+        refined: Whether the refinement switches it off.
+        mixes: Whether it mixes labels, which `--mixup-off-epoch` ends.
+    """
+    name: str
+    strength: str
+    refined: bool = False
+    mixes: bool = False
+
+
+def log_augmentations(
+        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask, data_config: dict[str, Any]) -> None:
+    """Writes the block: a line for each augmentation, in the order an image meets them, and the flags without effect.
+
+    Args:
+        args: Options.
+        phases: Phases of the run.
+        loader: Training batches, made to obey the refinement already.
+        mixup_fn: Stock's mixing on the device, or None.
+        task: What augments batches on the device.
+        data_config: `input_size` of the images.
+    """
+    found = find_augmentations(args, phases, loader, mixup_fn, task, data_config['input_size'][1:])
+    rows = [(each.name, _end(each, args, phases), each.strength) for each in found]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    title = 'Augmentations, in the order an image meets them' if rows else 'Augmentations: none'
+    if phases.refined:
+        verb = 'is' if phases.refined == 1 else 'are'
+        title += f' ({span(phases.scheduled, phases.total - 1)} {verb} refined)'
+    lines = [title]
+    for name, end, strength in rows:
+        cells = [name.ljust(widths[0]), *([end.ljust(widths[1])] if widths[1] else ()), strength]
+        lines.append('  '.join(cells))
+    lines += [f'without effect: {note}' for note in _without_effect(args, found)]
+    _logger.info('\n  '.join(lines))
+
+
+def find_augmentations(
+        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask, size: tuple[int, int],
+) -> list[Augmentation]:
+    """The augmentations of a run, in the order an image (H, W) meets them; arguments as `log_augmentations`."""
+    refined = phases.refined > 0
+    plain = plain_loader(loader)
+    mixers = {
+        'while collating': plain.collate_fn,
+        'in the loader': getattr(plain.dataset, 'mixup_fn', None),
+        'on the device': mixup_fn,
+    }
+    found = [*_image_steps(_transform(plain.dataset), args), *_views(args)]
+    found += [_mixing(mixer, where, refined) for where, mixer in mixers.items() if isinstance(mixer, MIXERS)]
+    eraser = getattr(loader, 'random_erasing', None)
+    if eraser is not None:
+        found.append(Augmentation('random erasing', f'{_erasing(eraser, args)}, on the device', refined))
+    if isinstance(task, AugmentedTask):
+        sizes = [(edge, edge) for edge in args.train_img_sizes or ()] or [size]
+        for augment in task.augment.augments:
+            strength = ' or '.join(dict.fromkeys(map(augment.describe, sizes)))
+            found.append(Augmentation(
+                augment.name or type(augment).__name__, f'{strength}, on the device', refined, augment.mixes_labels))
+    return found
+
+
+def _end(augmentation: Augmentation, args, phases: Phases) -> str:
+    """When an augmentation is switched off, in words; empty where nothing in the run is."""
+    ends = []
+    if augmentation.refined:
+        ends.append((phases.scheduled, 'refinement'))
+    if augmentation.mixes and 0 < args.mixup_off_epoch < phases.total:
+        ends.append((args.mixup_off_epoch, '--mixup-off-epoch'))
+    if not ends:
+        return 'stays' if phases.refined else ''
+    epoch, cause = min(ends)
+    fade = phases.scheduled - phases.fading
+    fades = f'fades from epoch {fade} on, ' if augmentation.refined and fade < epoch else ''
+    return f'{fades}off from epoch {epoch} on ({cause})'
+
+
+def _transform(dataset: Dataset) -> Any:
+    """The transform of decoded images under whatever wraps a training set; the largest of several sizes'."""
+    while isinstance(dataset, WrappedDataset):
+        dataset = dataset.dataset
+    if isinstance(dataset, ScheduledTransformDataset):
+        return dataset.transforms[-1]
+    if isinstance(dataset, NaFlexMapDatasetWrapper):
+        return list(dataset.transforms.values())[-1]
+    if isinstance(dataset, AugMixDataset):
+        return dataset.transform, dataset.augmentation, dataset.normalize
+    return dataset.transform
+
+
+def _image_steps(transform: Any, args, refined: bool = False) -> Iterator[Augmentation]:
+    """What a transform does to an image; `refined` says whether the refinement can switch it off."""
+    if type(transform) in PARTS:
+        for part in PARTS[type(transform)](transform):
+            yield from _image_steps(part, args, refined or isinstance(transform, Fading))
+        return
+    name, strength = _describe(transform, args)
+    if strength:
+        yield Augmentation(name, strength, refined)
+
+
+def _describe(step: Callable, args) -> tuple[str, str]:
+    """Name and strength of a single step; an empty strength where it changes nothing."""
+    if isinstance(step, transforms.RandomApply):
+        name, strength = _describe(step.transforms[0], args)
+        return name, f'{strength}, probability {step.p:g}' if step.p and strength else ''
+    return DESCRIPTIONS[type(step)](step, args) if type(step) in DESCRIPTIONS else ('', '')
+
+
+def _crop(step, args) -> tuple[str, str]:
+    return 'crop', 'area {:.3g} to {:.3g}, aspect {:.3g} to {:.3g}'.format(*step.scale, *step.ratio)
+
+
+def _resize(step: ResizeKeepRatio, args) -> tuple[str, str]:
+    return 'resize', (
+        f'area {{:.3g}} to {{:.3g}} with probability {step.random_scale_prob:g}, aspect {{:.3g}} to {{:.3g}} with '
+        f'probability {step.random_aspect_prob:g}').format(*step.random_scale_range, *step.random_aspect_range)
+
+
+def _pad_crop(step: transforms.RandomCrop, args) -> tuple[str, str]:
+    return 'crop', f'at random, padded by {" and ".join(map(str, dict.fromkeys(step.padding)))} px'
+
+
+def _jitter(step: transforms.ColorJitter, args) -> tuple[str, str]:
+    alike = defaultdict(list)  # by their range
+    for name in ('brightness', 'contrast', 'saturation', 'hue'):
+        alike[getattr(step, name)].append(name)
+    alike.pop(None, None)
+    return 'color jitter', ', '.join(
+        '{} {:.3g} to {:.3g}'.format(', '.join(names), *bounds) for bounds, names in alike.items())
+
+
+def _erasing(eraser: RandomErasing | PatchRandomErasing, args) -> str:
+    """Strength of timm's random erasing, of images or of patches."""
+    spared = f', the first of {eraser.num_splits} parts of a batch spared' if eraser.num_splits > 1 else ''
+    probability = eraser.erase_prob if isinstance(eraser, PatchRandomErasing) else eraser.probability
+    return f'probability {probability:g}, fill {args.remode}, regions at most {eraser.max_count}{spared}'
+
+
+# What stock mixes labels with; its collate function is a `Mixup` too.
+MIXERS = (Mixup, NaFlexMixup)
+# The steps of transforms that have several.
+PARTS = {
+    tuple: iter,
+    transforms.Compose: lambda transform: transform.transforms,
+    Copies: lambda transform: [transform.transform],
+    PairTransform: lambda transform: [transform.crop, transform.policy, transform.convert],
+    Fading: lambda transform: [transform.step],
+}
+# Name and strength by the type of a step; steps that draw nothing are not here.
+DESCRIPTIONS = {
+    RandomResizedCropAndInterpolation: _crop,
+    RandomResizedCropToSequence: _crop,
+    ResizeKeepRatio: _resize,
+    RandomCropOrPad: lambda step, args: ('crop', 'at random'),
+    transforms.RandomCrop: _pad_crop,
+    transforms.RandomHorizontalFlip: lambda step, args: ('left-right flip', f'probability {step.p:g}'),
+    transforms.RandomVerticalFlip: lambda step, args: ('upside-down flip', f'probability {step.p:g}'),
+    **dict.fromkeys((AutoAugment, RandAugment, AugMixAugment), lambda step, args: ('policy', args.aa)),
+    transforms.ColorJitter: _jitter,
+    transforms.RandomGrayscale: lambda step, args: ('grayscale', f'probability {step.p:g}'),
+    transforms.GaussianBlur: lambda step, args: ('blur', f'Gaussian, {step.kernel_size[0]} px'),
+    RandomErasing: lambda step, args: ('random erasing', _erasing(step, args)),
+}
+
+
+def _views(args) -> Iterator[Augmentation]:
+    """What makes several images of one."""
+    if args.aug_splits:
+        yield Augmentation('splits', f'{args.aug_splits} views of each image, the first one clean')
+    if args.augment_copies > 1:
+        yield Augmentation('copies', f'{args.augment_copies} of each image in a batch, each augmented on its own')
+    if args.aug_repeats:
+        yield Augmentation('repeats', f'{args.aug_repeats:g} draws of each image in an epoch, in different processes')
+
+
+def _mixing(mixer: Mixup | NaFlexMixup, where: str, refined: bool) -> Augmentation:
+    """Stock's label mixing."""
+    minmax = getattr(mixer, 'cutmix_minmax', None)
+    alphas = {'mixup': mixer.mixup_alpha, 'cutmix': mixer.cutmix_alpha}
+    parts = {name: f'{name} alpha {alpha:g}' for name, alpha in alphas.items() if alpha > 0}
+    if minmax is not None:
+        parts['cutmix'] = 'cutmix side {:g} to {:g}'.format(*minmax)
+    if len(parts) == 2:
+        parts['cutmix'] += f' ({mixer.switch_prob:g} of the draws)'
+    probability = mixer.prob if isinstance(mixer, NaFlexMixup) else mixer.mix_prob
+    mode = f', one draw per {mixer.mode}' if hasattr(mixer, 'mode') else ''
+    strength = f'{", ".join(parts.values())}, probability {probability:g}{mode}, {where}'
+    return Augmentation(' and '.join(parts), strength, refined, mixes=True)
+
+
+def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
+    """Flags that do nothing beside what was found, each with the reason."""
+    if args.no_aug:
+        given = [
+            f'--{name.replace("_", "-")} {value}' for name in (
+                'aa', 'reprob', 'vflip', 'train_crop_mode', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob')
+            if (value := getattr(args, name))]
+        given = ', '.join(['crop, flip and color jitter', *given])
+        yield f'{given} (--no-aug: the loader resizes and crops the centre)'
+    elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):
+        default = ', the default' if args.color_jitter == DEFAULT_JITTER else ''
+        yield f'--color-jitter {args.color_jitter:g}{default} (--aa {args.aa} takes its place)'
+    if args.naflex_loader and args.train_crop_mode and not args.no_aug:
+        yield f'--train-crop-mode {args.train_crop_mode} (--naflex-loader crops to sequences)'
+    if args.mixup_off_epoch and not any(each.mixes for each in found):
+        yield f'--mixup-off-epoch {args.mixup_off_epoch} (no labels are mixed)'

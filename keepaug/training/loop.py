@@ -1,0 +1,268 @@
+"""One epoch of training."""
+import logging
+import math
+import os
+import time
+from collections import OrderedDict
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torchvision
+from timm.data import Mixup
+from timm.scheduler.scheduler import Scheduler
+from timm.task import TrainingTask
+from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce_tensor
+
+from keepaug.console.interrupts import raise_lost_interrupt
+from keepaug.console.progress import Progress
+from keepaug.training.device import Precision
+
+_logger = logging.getLogger('train')
+
+# Images (B, C, H, W), or NaFlex's patches with their coordinates.
+Input = torch.Tensor | dict[str, Any]
+# How a batch's loss is weighted by its size, relative to the average batch (`--variable-batch-loss-scale`).
+BATCH_LOSS_POWER = {'none': 0., 'sqrt': 0.5, 'linear': 1.}
+
+
+def move(input: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Images or patches on a device in a format; what comes with patches keeps its own, and lengths stay numbers."""
+    if isinstance(input, dict):
+        return {name: move(value, device, dtype) for name, value in input.items()}
+    if not isinstance(input, torch.Tensor):
+        return input
+    return input.to(device=device, dtype=dtype if input.is_floating_point() else input.dtype, non_blocking=True)
+
+
+@dataclass
+class LoopSettings:
+    """What the loop needs to know of a run beside the objects it drives.
+
+    Attributes:
+        device: Device of model and batches.
+        precision: Number formats.
+        world_size: Processes of the run.
+        rank: This process.
+        grad_accum_steps: Batches per update.
+        clip_grad: Clipping value, or None.
+        clip_mode: 'norm', 'value' or 'agc'.
+        average_batch_size: Samples per batch, on average over the run.
+        copies: Rows of a batch that come from one sample; a sample counts once in sizes and throughput.
+        batch_loss_scale: 'none', 'sqrt' or 'linear'.
+        log_interval: Updates between log lines.
+        recovery_interval: Updates between recovery checkpoints; 0 for none.
+        prefetched: Whether the loader puts batches on the device itself.
+        channels_last: Memory layout of images.
+        uneven_ranks: Whether processes may see different numbers of images in a step; losses are weighted by them.
+        synchronize_step: Wait for the device after each update.
+        image_dir: Where `--save-images` writes, or None.
+        tta: Consecutive outputs averaged in validation; 0 or 1 for none.
+        progress: What follows the passes.
+    """
+    device: torch.device
+    precision: Precision
+    world_size: int = 1
+    rank: int = 0
+    grad_accum_steps: int = 1
+    clip_grad: float | None = None
+    clip_mode: str = 'norm'
+    average_batch_size: float = 1.
+    copies: int = 1
+    batch_loss_scale: str = 'none'
+    log_interval: int = 50
+    recovery_interval: int = 0
+    prefetched: bool = True
+    channels_last: bool = False
+    uneven_ranks: bool = False
+    synchronize_step: bool = False
+    image_dir: str | None = None
+    tta: int = 0
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def from_args(
+            cls, args, device: torch.device, precision: Precision, average_batch_size: float) -> 'LoopSettings':
+        return cls(
+            device=device,
+            precision=precision,
+            world_size=args.world_size,
+            rank=args.rank,
+            grad_accum_steps=max(1, args.grad_accum_steps),
+            clip_grad=args.clip_grad,
+            clip_mode=args.clip_mode,
+            average_batch_size=average_batch_size,
+            copies=args.augment_copies,
+            batch_loss_scale=args.naflex_loss_scale if args.naflex_loader else args.variable_batch_loss_scale,
+            log_interval=args.log_interval,
+            recovery_interval=args.recovery_interval,
+            prefetched=args.prefetcher,
+            channels_last=args.channels_last,
+            uneven_ranks=args.naflex_loader and args.world_size > 1,
+            synchronize_step=args.synchronize_step,
+            tta=args.tta,
+        )
+
+    def to_device(self, input: Input, target: torch.Tensor) -> tuple[Input, torch.Tensor]:
+        """Brings a batch of the plain loader to the device; the prefetcher's are there already."""
+        if self.prefetched:
+            return input, target
+        return move(input, self.device, self.precision.dtype), target.to(device=self.device, non_blocking=True)
+
+    def in_layout(self, input: Input) -> Input:
+        if not self.channels_last or isinstance(input, dict):  # patches have no height and width
+            return input
+        return input.contiguous(memory_format=torch.channels_last)
+
+    def loss_weight(self, batch_size: int) -> float | torch.Tensor:
+        """Weight of a batch's loss, by its size against the average batch and against those of the other processes."""
+        weight = (batch_size / self.average_batch_size) ** BATCH_LOSS_POWER[self.batch_loss_scale]
+        if self.uneven_ranks:
+            # DDP averages over processes; this makes it an average over images.
+            total = torch.tensor(float(batch_size), device=self.device)
+            torch.distributed.all_reduce(total)
+            weight = weight * self.world_size * batch_size / total
+        return weight
+
+
+def train_one_epoch(
+        epoch: int,
+        task: TrainingTask,
+        loader,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+        scheduler: Scheduler | None = None,
+        saver: CheckpointSaver | None = None,
+        mixup_fn: Mixup | None = None,
+) -> OrderedDict[str, float]:
+    """Trains for one epoch.
+
+    An update is made on every `grad_accum_steps`-th batch and on the last one; the trailing group of fewer batches
+    is one update whose losses are divided by their own number.
+
+    Returns:
+        `loss`: the mean training loss, weighted by batch size and averaged over processes.
+    """
+    task.train()
+    optimizer.zero_grad()
+    batches = len(loader)
+    updates = math.ceil(batches / settings.grad_accum_steps)
+    trailing = batches % settings.grad_accum_steps or settings.grad_accum_steps
+    # Where the task takes pairs, or the loader copies samples, a sample has several rows and counts once.
+    rows_per_sample = getattr(task, 'rows_per_sample', 1) * settings.copies
+    weighted = BATCH_LOSS_POWER[settings.batch_loss_scale] or settings.uneven_ranks
+    create_graph = getattr(optimizer, 'is_second_order', False)
+    # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
+    loss_sum = torch.zeros((), dtype=torch.float64, device=settings.device)
+    loss_count = 0
+    update_time, data_time = AverageMeter(), AverageMeter()
+    update_samples = 0
+    update_start = data_start = time.time()
+    data_wait = 0.
+
+    with settings.progress.training(epoch, batches):
+        for batch_idx, (input, target) in enumerate(loader):
+            raise_lost_interrupt()
+            last_batch = batch_idx + 1 == batches
+            group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
+            need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
+            update_idx = batch_idx // settings.grad_accum_steps
+            input, target = settings.to_device(input, target)
+            if mixup_fn is not None:
+                input, target = mixup_fn(input, target)
+            input = settings.in_layout(input)
+            batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
+            data_wait += time.time() - data_start
+
+            with nullcontext() if need_update else task.no_sync():
+                with settings.precision.autocast():
+                    loss = task(input, target)['loss']
+                    if weighted:
+                        loss = loss * settings.loss_weight(batch_size)
+                    loss = loss / group_size
+                _backward(loss, need_update, task, optimizer, settings, create_graph)
+            loss = loss.detach().double() * group_size
+            loss_sum += loss * batch_size
+            loss_count += batch_size
+            update_samples += batch_size * settings.world_size
+            settings.progress.advance(batch_size * settings.world_size)
+            if not need_update:
+                data_start = time.time()
+                continue
+
+            num_updates = epoch * updates + update_idx + 1
+            optimizer.zero_grad()
+            task.update_ema(step=num_updates)
+            if settings.synchronize_step and settings.device.type == 'cuda':
+                torch.cuda.synchronize()
+            now = time.time()
+            update_time.update(now - update_start)
+            data_time.update(data_wait)
+            update_start, data_wait = now, 0.
+
+            if last_batch or update_idx % settings.log_interval == 0:
+                lr = mean_lr(optimizer)
+                loss_now, loss_avg = loss, loss_sum / loss_count
+                if settings.world_size > 1:
+                    loss_now = reduce_tensor(loss_now, settings.world_size)
+                    loss_avg = reduce_tensor(loss_avg, settings.world_size)
+                if settings.rank == 0:
+                    shown_loss = f'{loss_now.item():#.3g} ({loss_avg.item():#.3g})'
+                    settings.progress.tell(loss=shown_loss)
+                    _logger.info(
+                        f'Train: {epoch} [{update_idx:>4d}/{updates} ({100 * (update_idx + 1) / updates:>3.0f}%)]  '
+                        f'Loss: {shown_loss}  '
+                        f'Time: {update_time.val:.3f}s, {update_samples / update_time.val:>7.2f}/s  '
+                        f'({update_time.avg:.3f}s, {update_samples / update_time.avg:>7.2f}/s)  '
+                        f'LR: {lr:.3e}  '
+                        f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
+                    if settings.image_dir:
+                        # Of pairs the augmented rows, which are what a loader without pairs would give.
+                        shown = input[-batch_size * settings.copies:]
+                        torchvision.utils.save_image(
+                            shown, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
+                            padding=0, normalize=True)
+            update_samples = 0
+            if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:
+                saver.save_recovery(epoch, batch_idx=update_idx)
+            if scheduler is not None:
+                scheduler.step_update(num_updates=num_updates)
+            data_start = time.time()
+
+        if hasattr(optimizer, 'sync_lookahead'):
+            optimizer.sync_lookahead()
+        loss_avg = loss_sum / max(loss_count, 1)
+        if settings.world_size > 1:
+            loss_avg = reduce_tensor(loss_avg, settings.world_size)
+        return OrderedDict(loss=loss_avg.item())
+
+
+def _backward(
+        loss: torch.Tensor,
+        need_update: bool,
+        task: TrainingTask,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+        create_graph: bool,
+) -> None:
+    """Backward pass and, where an update is due, clipping and the optimizer's step."""
+    clip = dict(
+        clip_grad=settings.clip_grad,
+        clip_mode=settings.clip_mode,
+        parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
+    ) if need_update and settings.clip_grad is not None else {}
+    if settings.precision.scaler is not None:
+        settings.precision.scaler(loss, optimizer, create_graph=create_graph, need_update=need_update, **clip)
+        return
+    loss.backward(create_graph=create_graph)
+    if need_update:
+        if clip:
+            dispatch_clip_grad(clip['parameters'], value=clip['clip_grad'], mode=clip['clip_mode'])
+        optimizer.step()
+
+
+def mean_lr(optimizer: torch.optim.Optimizer) -> float:
+    """Mean learning rate over the parameter groups."""
+    rates = [group['lr'] for group in optimizer.param_groups]
+    return sum(rates) / len(rates)

@@ -1,0 +1,156 @@
+"""The model of a run, and how images must look to enter it."""
+import logging
+from typing import Any, Callable
+
+import torch
+from timm.data import resolve_input_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
+from timm.models import resolve_model_input_args
+from timm.utils import set_jit_fuser
+
+from keepaug.console.errors import first_line
+from keepaug.data.patches import find_patch_size
+from keepaug.files.checkpoints import check_checkpoint
+from keepaug.training.device import Precision
+
+_logger = logging.getLogger('train')
+
+
+def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Creates the model the flags describe.
+
+    Args:
+        args: Options; `num_classes` is filled from the model where the flag is unset.
+        create_model: `timm.create_model`, or what stands for it.
+
+    Returns:
+        The model on the CPU and the data configuration (`input_size` (C, H, W), `mean`, `std`, `crop_pct`,
+        `interpolation`; with `--naflex-loader`, `patch_size`).
+
+    Raises:
+        ValueError: The model cannot be built as asked, or has no number of classes.
+    """
+    set_kernels(args)
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
+    if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
+        in_chans = 3
+    if args.initial_checkpoint:
+        check_checkpoint(args.initial_checkpoint, '--initial-checkpoint')
+    overlay = {}
+    if args.pretrained_path:
+        # num_classes -1 makes timm re-initialise the head instead of loading the file's.
+        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    overlay.update(args.pretrained_cfg_overlay)
+    model_kwargs = args.model_kwargs
+    if args.naflex_loader and args.naflex_patch_sizes:
+        # Patches of another side than the model's enter through resampled weights.
+        model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
+    try:
+        model_args = resolve_model_input_args(
+            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
+            pretrained_cfg_overlay=overlay or None, **model_kwargs)
+        model = create_model(
+            pretrained=args.pretrained,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path,
+            drop_block_rate=args.drop_block,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            scriptable=args.torchscript,
+            checkpoint_path=args.initial_checkpoint,
+            pretrained_cfg_overlay=overlay or None,
+            **model_args,
+        )
+    except OSError as error:  # what a failing download is, too
+        raise ValueError(
+            f'The weights of --model {args.model} cannot be had ({first_line(error)}): give a file of them with '
+            '--pretrained-path, or drop --pretrained.') from error
+    except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError) as error:
+        what = f'--model {args.model}'
+        if args.initial_checkpoint:
+            what += f' with --initial-checkpoint {args.initial_checkpoint}'
+        raise ValueError(f'{what} cannot be built as asked: {first_line(error)}.') from error
+    try:
+        _adjust_head(model, args.head_init_scale, args.head_init_bias)
+        if args.grad_checkpointing:
+            model.set_grad_checkpointing(enable=True)
+    except (AttributeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f'--model {args.model} takes no --head-init-scale, --head-init-bias or --grad-checkpointing: '
+            f'{first_line(error)}.') from error
+    if args.num_classes is None:
+        if not hasattr(model, 'num_classes'):
+            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+        args.num_classes = model.num_classes
+    if args.rank == 0:
+        _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
+    data_config = resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+    if args.naflex_loader:
+        data_config['patch_size'] = find_patch_size(model, args.model)
+    return model, data_config
+
+
+def set_kernels(args) -> None:
+    """Process-wide choices of kernels: the scripting fuser and fast norm layers (`--fuser`, `--fast-norm`).
+
+    Raises:
+        ValueError: The fuser is unknown.
+    """
+    if args.fuser:
+        try:
+            set_jit_fuser(args.fuser)
+        except AssertionError as error:
+            raise ValueError(f'--fuser {args.fuser} is unknown; choose te, old or nvfuser.') from error
+    if args.fast_norm:
+        set_fast_norm()
+
+
+def place_model(
+        model: torch.nn.Module, args, device: torch.device, precision: Precision) -> torch.nn.Module:
+    """Moves the model to its device, format and memory layout, and converts its batch norm where asked.
+
+    Clears `args.dist_bn` under `--sync-bn`: synchronised statistics need no distribution after the epoch.
+
+    Raises:
+        ValueError: Batch norm is to be synchronised on the CPU, or the model cannot be scripted.
+    """
+    if args.split_bn:
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=device, dtype=precision.dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if args.distributed and args.sync_bn:
+        if device.type == 'cpu':
+            raise ValueError('--sync-bn needs GPUs: torch synchronises batch norm on them only; drop it on the CPU.')
+        args.dist_bn = ''
+        model = convert_sync_batchnorm(model)
+        if args.rank == 0:
+            _logger.info('Converted model to use Synchronized BatchNorm.')
+    if args.torchscript:
+        model = script(model, args.model)
+    return model
+
+
+def script(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The model scripted by torch.jit (`--torchscript`).
+
+    Raises:
+        ValueError: It is written in a way that cannot be scripted.
+    """
+    try:
+        return torch.jit.script(model)
+    except (torch.jit.frontend.FrontendError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise ValueError(f'--model {name} cannot be scripted ({first_line(error)}): drop --torchscript.') from error
+
+
+def _adjust_head(model: torch.nn.Module, scale: float | None, bias: float | None) -> None:
+    """Scales the classifier's initial weights, then sets its bias (`--head-init-scale`, `--head-init-bias`)."""
+    if scale is None and bias is None:
+        return
+    head = model.get_classifier()
+    with torch.no_grad():
+        if scale is not None:
+            head.weight.mul_(scale)
+            head.bias.mul_(scale)
+        if bias is not None:
+            head.bias.fill_(bias)

@@ -1,0 +1,121 @@
+"""Refinement: the last epochs of a run on lightly augmented images.
+
+He et al., Data Augmentation Revisited: Rethinking the Distribution Gap between Clean and Augmented Data, 2019.
+
+Crop and flip stay; all that changes an image further, or its label, is off. What happens in loader workers reads one
+number in shared memory, so that a change reaches workers that run already, forked or spawned; what happens on the
+device is told directly.
+"""
+import logging
+import math
+
+import torch
+from timm.data import Mixup
+from timm.scheduler.scheduler import Scheduler
+from timm.task import TrainingTask
+
+from keepaug.data.copies import change_transform
+from keepaug.data.fading import fade_steps
+from keepaug.data.loaders import drop_prefetched
+from keepaug.training.loop import mean_lr
+from keepaug.training.phases import Phases, span
+from keepaug.training.task import stop_mixing, weaken
+
+_logger = logging.getLogger('train')
+
+# Schedules whose last learning rate is nearly zero: nothing would be refined at it. A hundredth of the peak is where
+# the paper's step schedules end.
+FALLING = ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt')
+LEAST_SHARE = 0.01
+
+
+class Refinement:
+    """Takes a run from phase to phase.
+
+    Args:
+        phases: Which epoch belongs where.
+        loader: Training batches; their transform is made to obey.
+        task: What augments batches on the device.
+        mixup_fn: Stock's mixing on the device, or None.
+        lr: Learning rate of the refined epochs; None for the last scheduled one.
+        least_share: Least learning rate of the refined epochs relative to the peak, where `lr` is None.
+        last_update: Number of the last scheduled update.
+    """
+
+    def __init__(
+            self,
+            phases: Phases,
+            loader,
+            task: TrainingTask,
+            mixup_fn: Mixup | None = None,
+            lr: float | None = None,
+            least_share: float = 0.,
+            last_update: int = 0,
+    ):
+        self.phases = phases
+        self.loader = loader
+        self.task = task
+        self.mixup_fn = mixup_fn
+        self.lr = lr
+        self.least_share = least_share
+        self.last_update = last_update
+        self.strength = torch.ones((), dtype=torch.float64).share_memory_()
+        change_transform(loader.dataset, lambda transform: fade_steps(transform, self.strength))
+        # The prefetcher's eraser works on the device, in this process.
+        self.eraser = getattr(loader, 'random_erasing', None)
+        self.erasing = self.eraser.probability if self.eraser is not None else 0.
+
+    def begin(self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> Scheduler | None:
+        """Sets augmentation and learning rate for an epoch; to be called before its first batch is asked for.
+
+        Returns:
+            The scheduler to go on with; None once the learning rate is held.
+        """
+        self._augment(self.phases.strength(epoch))
+        if epoch < self.phases.scheduled:
+            return scheduler
+        self._hold_learning_rate(optimizer, scheduler)
+        if self.task.verbose and (scheduler is not None or epoch == self.phases.scheduled):
+            _logger.info(
+                f'Refinement: {span(epoch, self.phases.total - 1)} without intensive augmentation, '
+                f'learning rate held at {mean_lr(optimizer):.3g}.')
+        return None
+
+    def _augment(self, strength: float) -> None:
+        if strength != self.strength.item():
+            self.strength.fill_(strength)
+            drop_prefetched(self.loader)
+        weaken(self.task, strength)
+        if self.eraser is not None:
+            self.eraser.probability = self.erasing * strength
+            self.loader.random_erasing = self.eraser if strength > 0. else None
+        if strength <= 0.:
+            stop_mixing(self.loader, self.mixup_fn, self.task)
+
+    def _hold_learning_rate(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
+        if self.lr is None and scheduler is not None:
+            # One of the two counts; a schedule passes over calls in the other unit.
+            scheduler.step(self.phases.scheduled - 1)
+            scheduler.step_update(self.last_update)
+        for group in optimizer.param_groups:
+            scale = group.get('lr_scale', 1.)
+            if self.lr is not None:
+                group['lr'] = self.lr * scale
+            elif scheduler is not None:
+                group['lr'] = max(group['lr'], group['initial_lr'] * scale * self.least_share)
+
+
+def build_refinement(
+        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask) -> Refinement | None:
+    """The refinement that `--refine-epochs` asks for; None where it does not."""
+    if not phases.refined:
+        return None
+    return Refinement(
+        phases,
+        loader,
+        task,
+        mixup_fn,
+        lr=args.refine_lr,
+        least_share=LEAST_SHARE if args.sched in FALLING else 0.,
+        last_update=phases.scheduled * math.ceil(len(loader) / args.grad_accum_steps) - 1,
+    )

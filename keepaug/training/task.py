@@ -1,0 +1,117 @@
+"""The training task: model and loss, compiled and distributed."""
+import inspect
+
+import torch
+from timm.data import Mixup
+from timm.task import (
+    ClassificationTask,
+    FeatureDistillationTask,
+    LogitDistillationTask,
+    MultiLabelClassificationTask,
+    TokenDistillationTask,
+    TrainingTask,
+)
+
+from keepaug.console.errors import first_line
+from keepaug.data.loaders import drop_prefetched
+from keepaug.files.checkpoints import check_checkpoint
+from keepaug.training.augmented_task import AugmentedTask
+from keepaug.training.loss import loss_kwargs
+
+
+def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
+    """The task of the run: classification, with one label or several, or distillation from `--kd-model-name`.
+
+    Raises:
+        ValueError: The teacher cannot be built, or loss flags contradict each other.
+    """
+    common = dict(criterion_kwargs=loss_kwargs(args), device=device, dtype=dtype, verbose=args.rank == 0)
+    if args.task == 'multilabel':
+        return MultiLabelClassificationTask(model, threshold=args.multilabel_threshold, **common)
+    if not args.kd_model_name:
+        return ClassificationTask(model, **common)
+    if args.kd_pretrained_path:
+        check_checkpoint(args.kd_pretrained_path, '--kd-pretrained-path')
+    distill = dict(
+        student_model=model,
+        teacher_model=args.kd_model_name,
+        teacher_pretrained_path=args.kd_pretrained_path,
+        distill_loss_weight=args.distill_loss_weight,
+        task_loss_weight=args.task_loss_weight,
+        **common,
+    )
+    kinds = {
+        'logit': (LogitDistillationTask, dict(loss_type=args.kd_loss_type, temperature=args.kd_temperature)),
+        'feature': (FeatureDistillationTask, dict(
+            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim)),
+        'token': (TokenDistillationTask, dict(
+            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature)),
+    }
+    task_class, settings = kinds[args.kd_distill_type]
+    try:
+        return task_class(**settings, **distill)
+    except OSError as error:  # what a failing download is, too
+        raise ValueError(
+            f'The weights of --kd-model-name {args.kd_model_name} cannot be had ({first_line(error)}): '
+            'give a file of them with --kd-pretrained-path.') from error
+    except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f'--kd-model-name {args.kd_model_name} cannot teach --model {args.model} by --kd-distill-type '
+            f'{args.kd_distill_type}: {first_line(error)}.') from error
+
+
+def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
+    """Switches label mixing off wherever it happens: in the collate function, on the device, or in the task."""
+    if mixup_fn is not None:
+        mixup_fn.mixup_enabled = False
+    if getattr(loader, 'mixup_enabled', False):
+        loader.mixup_enabled = False
+        drop_prefetched(loader)
+    if isinstance(task, AugmentedTask):
+        task.stop_mixing()
+
+
+def weaken(task: TrainingTask, strength: float) -> None:
+    """Sets how strongly a task's own augmentations are applied: a share of their full strength, in [0, 1]."""
+    if isinstance(task, AugmentedTask):
+        for augment in task.augment.augments:
+            augment.strength = strength
+
+
+def augment_batch(
+        task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as a task would augment it on the device; unchanged where it does not."""
+    return task.augment(input, target) if isinstance(task, AugmentedTask) else (input, target)
+
+
+def tell_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
+    """Tells what grows with the training that an epoch begins: 0 in the first of all epochs, 1 in the last."""
+    if isinstance(task, AugmentedTask):
+        task.set_progress(epoch / max(1, epochs - 1))
+
+
+def compile_task(args, task: TrainingTask) -> None:
+    """Compiles what trains and what is validated, and the average if there is one (`--torchcompile`).
+
+    Raises:
+        ValueError: The backend is unknown.
+    """
+    known = torch._dynamo.list_backends(None)
+    if args.torchcompile not in known:
+        raise ValueError(f'--torchcompile {args.torchcompile} is no backend; choose one of {", ".join(known)}.')
+    task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+    if task.has_ema():
+        task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+
+
+def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
+    """Wraps what trains in DDP; on the CPU, where stock fails, without device ids."""
+    # torch 2.15 renames the argument and warns of the old name.
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
+    sync_buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
+    settings = {sync_buffers: not args.no_ddp_bb}
+    if args.exact_resume and device.type == 'cpu':
+        # After the first step of a process DDP regroups gradients, and three processes and more then sum them in
+        # another order; a resumed run would have a first step in the middle. Not where it looks for unused parameters.
+        settings['find_unused_parameters'] = True
+    task.prepare_distributed(device_ids=None if device.type == 'cpu' else [device], **settings)

@@ -1,0 +1,82 @@
+"""The images that a validation judges by."""
+import torch
+from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader
+from torch.utils.data import Dataset
+
+from keepaug.console.errors import first_line
+from keepaug.data.sets import build_dataset
+from keepaug.validation.processes import world_size
+
+
+def build_validation_set(args, data_config: dict) -> tuple[Dataset, RealLabelsImagenet | None]:
+    """The validation images and, with `--real-labels`, the judge that knows ImageNet's reassessed labels.
+
+    Raises:
+        ValueError: The images or the labels cannot be used.
+    """
+    dataset = build_split(args, args.split, data_config)
+    if not args.real_labels:
+        return dataset, None
+    try:
+        return dataset, RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
+    except (OSError, AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet\'s '
+            f'validation images ({first_line(error)}).') from error
+
+
+def build_split(args, split: str, data_config: dict) -> Dataset:
+    """The images of a split."""
+    return build_dataset(
+        args,
+        split,
+        root=args.data or args.data_dir,  # here the positional path wins, in training --data-dir does
+        channels=data_config['input_size'][0],
+        num_samples=args.num_samples,
+        load_bytes=args.tf_preprocessing,
+    )
+
+
+def build_loader(args, dataset: Dataset, model: torch.nn.Module, data_config: dict, device: torch.device,
+                 dtype: torch.dtype, pooled: bool):
+    """Batches of a data set in order, resized and cropped for evaluation; in several processes each has its share."""
+    common = dict(
+        batch_size=args.batch_size,
+        interpolation=data_config['interpolation'],
+        mean=data_config['mean'],
+        std=data_config['std'],
+        crop_pct=1. if pooled else data_config['crop_pct'],
+        crop_mode=data_config['crop_mode'],
+        crop_border_pixels=args.crop_border_pixels,
+        num_workers=args.workers,
+        distributed=world_size() > 1,
+        pin_memory=args.pin_mem,
+        device=device,
+        img_dtype=dtype,
+        use_prefetcher=not args.no_prefetcher,
+    )
+    if args.naflex_loader:
+        patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
+        return create_naflex_loader(
+            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False,
+            channels=data_config['input_size'][0], **common)
+    return create_loader(
+        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common)
+
+
+def read_valid_labels(path: str, num_classes: int) -> list[int] | None:
+    """Class numbers of a file with one per line, or None without a file: only these logits are compared.
+
+    Raises:
+        ValueError: The file does not hold class numbers of the model.
+    """
+    if not path:
+        return None
+    try:
+        with open(path) as file:
+            labels = [int(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f'--valid-labels {path} must hold one class number per line ({first_line(error)}).') from error
+    if not labels or not 0 <= min(labels) <= max(labels) < num_classes:
+        raise ValueError(f'--valid-labels {path} must hold class numbers from 0 to {num_classes - 1}, one per line.')
+    return labels

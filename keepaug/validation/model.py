@@ -1,0 +1,123 @@
+"""The model that a validation judges."""
+import json
+import logging
+import re
+from collections.abc import Callable
+from json import JSONDecodeError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.data import resolve_input_data_config
+from timm.layers import apply_test_time_pool
+from timm.models import load_checkpoint, reparameterize_model, resolve_model_input_args
+
+from keepaug.console.errors import first_line
+from keepaug.files.checkpoints import AVERAGED, check_checkpoint
+from keepaug.training.device import Precision
+from keepaug.training.early_exit_task import load_early_exit
+from keepaug.training.model import script, set_kernels
+
+_logger = logging.getLogger('validate')
+
+# How torch tells a weight of another shape: the first length, and the others, of either.
+MISMATCH = re.compile(r'shape torch\.Size\(\[(\d+)(.*?)\]\) from .* current model is torch\.Size\(\[(\d+)(.*?)\]\)')
+
+
+def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torch.nn.Module, dict[str, Any], bool]:
+    """The model to judge, with the checkpoint's weights, on the CPU; under `--early-exit` its first layers and head.
+
+    Returns:
+        Model, data configuration, and whether test-time pooling replaced its head.
+
+    Raises:
+        ValueError: The model is unknown, or the checkpoint is unreadable or of another model.
+    """
+    set_kernels(args)
+    in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
+    if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
+        in_chans = 3
+    held, flag = {}, getattr(args, 'named_by', '') or '--checkpoint'
+    if args.checkpoint:
+        held = check_checkpoint(args.checkpoint, flag)
+        if args.use_ema and all(held.get(key) is None for key in AVERAGED):
+            # timm would take the plain weights without a word.
+            raise ValueError(
+                f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.')
+    try:
+        model_args = resolve_model_input_args(
+            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
+            **args.model_kwargs)
+        model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
+        if args.checkpoint:
+            load_checkpoint(model, args.checkpoint, args.use_ema)
+    except (RuntimeError, TypeError, AssertionError, KeyError, SafetensorError, JSONDecodeError) as error:
+        what = f'{flag} {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
+        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}.') from error
+    if args.num_classes is None:
+        if not hasattr(model, 'num_classes'):
+            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+        args.num_classes = model.num_classes
+    if args.reparam:
+        model = reparameterize_model(model)
+    data_config = resolve_input_data_config(
+        model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    if args.checkpoint.endswith('.safetensors'):
+        _compare_size(args.checkpoint, data_config)
+    pooled = False
+    if args.test_pool:
+        model, pooled = apply_test_time_pool(model, data_config)
+    if getattr(args, 'early_exit', False):  # stock's parser does not have it
+        try:
+            model = load_early_exit(model, held, args.use_ema).early_classifier()
+        except ValueError as error:
+            raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
+    return model, data_config, pooled
+
+
+def _explain_mismatch(error: Exception) -> str:
+    """What an error says of weights that cannot be loaded, with the way out where they are of another class count."""
+    found = MISMATCH.findall(str(error))
+    # The weight and the bias of the last layer, and nothing else.
+    counts = {(theirs, ours) for theirs, _, ours, _ in found}
+    if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
+        return first_line(error)
+    (theirs, ours), = counts
+    return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, and checkpoints of one count together'
+
+
+def _compare_size(path: str, data_config: dict[str, Any]) -> None:
+    """Says where an exported file was trained at another size than it is judged at; stock's script does not look."""
+    with safe_open(path, framework='pt') as file:
+        size = json.loads((file.metadata() or {}).get('input_size', 'null'))
+    if size and tuple(size) != tuple(data_config['input_size']):
+        _logger.warning(
+            f'{path} is of a run on images {tuple(size)} and is judged on {tuple(data_config["input_size"])}; '
+            f'give --input-size {" ".join(map(str, size))} for those of the run.')
+
+
+def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
+    """The model scripted, compiled or traced ahead of time, as the flags ask."""
+    if args.torchscript:
+        return script(model, args.model)
+    if args.torchcompile:
+        torch._dynamo.reset()
+        return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
+    if args.aot_autograd:
+        from functorch.compile import memory_efficient_fusion
+        return memory_efficient_fusion(model)
+    return model
+
+
+def warm_up(model: torch.nn.Module, args, data_config: dict, device: torch.device, precision: Precision) -> None:
+    """One forward pass of a full random batch, so that compiling and algorithm choice do not count as a batch's time.
+
+    A batch that does not fit into memory fails here, before any image is read. Not in inference mode: what a model
+    keeps of a pass, such as LeViT its attention's bias, could not stand in a gradient that is asked of it later.
+    """
+    model.eval()
+    x = torch.randn(args.batch_size, *data_config['input_size'], device=device, dtype=precision.dtype)
+    if args.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), precision.autocast():
+        model(x)

@@ -1,0 +1,43 @@
+"""The processes that share a validation."""
+import logging
+
+import torch
+from timm.utils import is_distributed_env
+
+from keepaug.training.device import open_device
+
+_logger = logging.getLogger('validate')
+
+
+def world_size() -> int:
+    """Processes that share the images; one unless a launcher started more."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def join_processes(args) -> None:
+    """Joins the processes that a launcher such as torchrun started, each with a device of its own, if it did.
+
+    Raises:
+        ValueError: What is asked for needs all images in one process.
+    """
+    if not is_distributed_env():
+        return
+    whole = [flag for flag, asked in (
+        ('--real-labels', args.real_labels),
+        ('--metrics-avg', args.metrics_avg),
+        ('--naflex-loader', args.naflex_loader),
+    ) if asked]
+    if whole:
+        raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')
+    if args.retry:
+        raise ValueError(
+            '--retry would start over in the process that lacks memory alone: give a smaller --batch-size, or start '
+            'one process.')
+    open_device(args)
+    if args.rank:
+        _logger.setLevel(logging.WARNING)  # what all do is said once

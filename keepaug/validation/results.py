@@ -1,0 +1,93 @@
+"""The numbers of a validation, shown and written."""
+import csv
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from timm.utils import check_batch_size_retry, decay_batch_step
+
+from keepaug.console.errors import first_line
+
+_logger = logging.getLogger('validate')
+
+# Scores that are reported with their complement, the error.
+ACCURACIES = ('top1', 'top5')
+
+
+def headline(metrics: OrderedDict[str, float]) -> str:
+    """Scores in percent as one line, accuracies with their errors."""
+    return ' '.join(
+        f'Acc@{name[3:]} {value:.3f} ({100 - value:.3f})' if name in ACCURACIES else f'{name} {value:.3f}'
+        for name, value in metrics.items())
+
+
+def rounded(metrics: OrderedDict[str, float]) -> OrderedDict[str, float]:
+    """Scores in percent at four decimals, each accuracy followed by its error."""
+    results = OrderedDict()
+    for name, value in metrics.items():
+        results[name] = round(value, 4)
+        if name in ACCURACIES:
+            results[f'{name}_err'] = round(100 - value, 4)
+    return results
+
+
+def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str, retry: bool) -> OrderedDict:
+    """Runs with a batch size and, while that fails for want of memory, with smaller ones.
+
+    Args:
+        run: Takes a batch size, gives results.
+        batch_size: The first to try.
+        model: Name for the result of a run that never succeeded.
+        retry: Whether to try again at all.
+
+    Returns:
+        The results, or `model` and `error`.
+    """
+    while True:
+        try:
+            return run(batch_size)
+        except RuntimeError as error:
+            if not retry:
+                raise
+            text = str(error)
+            torch.cuda.empty_cache()
+            batch_size = decay_batch_step(batch_size) if check_batch_size_retry(text) else 0
+            if not batch_size:
+                _logger.error(f'{model} failed: {first_line(error)}')
+                return OrderedDict(model=model, error=text)
+            _logger.warning(f'Reducing batch size to {batch_size} for retry.')
+
+
+def check_results_file(path: str) -> None:
+    """Says before a validation that its results could not be written after it.
+
+    Raises:
+        ValueError: The folder of `--results-file` does not exist, or may not be written.
+    """
+    folder = os.path.dirname(path) or '.'
+    if path and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise ValueError(f'--results-file {path} cannot be written: name a file in a folder that exists.')
+
+
+def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv') -> None:
+    """Writes results to a file, as csv with the columns of all rows or as json.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    try:
+        with open(path, 'w', newline='') as file:
+            if file_format == 'json':
+                json.dump(results, file, indent=4)
+                return
+            rows = results if isinstance(results, list) else [results]
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            if columns:
+                writer = csv.DictWriter(file, fieldnames=columns)
+                writer.writeheader()
+                writer.writerows(rows)
+    except OSError as error:
+        raise ValueError(f'--results-file {path} cannot be written ({error.strerror}); choose another.') from error

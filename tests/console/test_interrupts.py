@@ -1,0 +1,91 @@
+"""Ctrl-C ends a script in one line before its epochs, and within them as stock does, whenever it comes."""
+import os
+import pkgutil
+import re
+import signal
+from unittest import mock
+
+import pytest
+import torch
+
+from keepaug.console.errors import explain_errors
+from keepaug.console.interrupts import remembered_interrupts
+from keepaug.evaluation.data import PassSettings
+from keepaug.validation.full_pass import measure
+from tests.scripts import TINY, run_train, write_images
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as in a terminal, wherever the tests run: what a shell starts in its background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Deaf:
+    """Presses Ctrl-C where Python lets no exception pass."""
+
+    def __del__(self):
+        press()
+
+
+@pytest.mark.parametrize('at', [
+    'data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.print_results'])
+def test_outside_the_epochs_it_is_one_line(at, data, tmp_path, capsys):
+    with mock.patch(f'keepaug.{at}', lambda *args: press()), pytest.raises(SystemExit) as leave:
+        explain_errors(lambda: run_train(f'{data} {TINY} --epochs 1', tmp_path))
+    assert leave.value.code == 130
+    assert capsys.readouterr().err == 'Interrupted.\n'
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('at, trained, done', [
+    ('data.set_epoch', 0, 0), ('training.evaluate', 1, 0), ('record.name_metrics', 1, 1)])
+def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
+    """Nothing more is trained, and what is done is printed."""
+    right = pkgutil.resolve_name(f'keepaug.{at}')
+
+    def pressed(*args, **kwargs):
+        with mock.patch('sys.unraisablehook'):
+            Deaf()
+        return right(*args, **kwargs)
+
+    caplog.set_level('INFO', logger='train')
+    with mock.patch(f'keepaug.{at}', pressed):
+        explain_errors(lambda: run_train(f'{data} {TINY} --log-tensorboard --watch-samples 0', tmp_path))
+    assert 'Interrupted. What was saved stays.' in caplog.text
+    assert len(set(re.findall(r'Train: (\d+)', caplog.text))) == trained
+    assert capsys.readouterr().out.count('"epoch"') == done
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('follow', [
+    lambda batches: measure(torch.nn.Flatten(), batches, torch.device('cpu'), torch.float32),
+    lambda batches: list(PassSettings().follow(batches, len(batches), 'fgsm')),
+])
+def test_nor_is_it_in_a_validation(follow):
+    class Pressed(list):
+        def __iter__(self):
+            with mock.patch('sys.unraisablehook'):
+                Deaf()
+            return super().__iter__()
+
+    with pytest.raises(KeyboardInterrupt), remembered_interrupts():
+        follow(Pressed([(torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))]))
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As of a script in a shell's background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    explain_errors(press)

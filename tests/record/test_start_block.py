@@ -1,0 +1,220 @@
+"""The block that tells which augmentations are on: all of them, as strong as they are, and ending when they do."""
+import re
+from collections import defaultdict
+
+import pytest
+from timm.data import Mixup
+from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torchvision import transforms
+
+import train
+from keepaug.augment import BatchAugment
+from keepaug.data.copies import Copies
+from tests.scripts import TINY, run_train, write_images
+from tests.test_every_method import EVERY
+
+CROP = 'crop area 0.08 to 1, aspect 0.75 to 1.33'
+FLIP = 'left-right flip probability 0.5'
+JITTER = 'color jitter brightness, contrast, saturation 0.6 to 1.4'
+LOADER = [CROP, FLIP, JITTER]
+SQUARE = 'keep-cut cutout, 8 x 8 px, fill zero, probability 1, tau 0.6, saliency {}, on the device'
+MIXUP = 'probability 1, one draw per batch'
+RAND = 'without effect: --color-jitter 0.4, the default (--aa rand-m9-mstd0.5 takes its place)'
+
+# The lines of each method, a blank between the columns.
+LINES = {
+    'keep-cut': [*LOADER, SQUARE.format('low')],
+    'keep-cut-full': [*LOADER, SQUARE.format('full').replace('probability 1', 'probability 0.5')],
+    'keep-cut-blind': [
+        *LOADER, 'keep-cut cutout, 8 x 8 px, fill zero, probability 1, anywhere inside the image, on the device'],
+    'keep-cut-erase': [
+        *LOADER, 'keep-cut erase, regions at most 2, fill rand, probability 0.7, tau 0.6, saliency low, on the device'],
+    'keep-cutmix': [
+        *LOADER, 'keep-cut cutmix, mixup alpha 0.2, cutmix alpha 1 (0.5 of the draws), probability 1, one draw per '
+        'elem, tau 0.6, saliency low, on the device'],
+    'keep-cut-early': [*LOADER, SQUARE.format('early')],
+    'keep-cut-low-early': [*LOADER, SQUARE.format('low-early')],
+    'early-exit': LOADER,
+    'cutout': [*LOADER, 'cutout 8 x 8 px, squares 1, probability 1, anywhere, over the border too, on the device'],
+    'attentive-cutmix': [
+        *LOADER, 'attentive-cutmix 6 patches of 7 x 7, attention of the model itself, probability 0.5, one draw per '
+        'batch, on the device'],
+    'cutmix-variant': [
+        *LOADER, 'cutmix-variant center-gaussian, cutmix alpha 1, probability 1, one draw per elem, on the device'],
+    'feature-cutmix': [*LOADER, f'feature-cutmix alpha 1, stages all but the last, {MIXUP}, on the device'],
+    'manifold-mixup': [*LOADER, f'manifold-mixup alpha 1, stages 0, 1, 2, {MIXUP}, on the device'],
+    'keep-paste': [
+        CROP, FLIP, 'policy rand-m9-mstd0.5',
+        'keep-paste 8 x 8 px, probability 1, tau 0.6, saliency low; random erasing under it, probability 0.3, fill '
+        'pixel, regions at most 1, on the device', RAND],
+    'keep-paste-and-cut': [
+        'crop at random, padded by 4 px', FLIP, 'policy augmix-m5-w2',
+        'keep-paste 6 x 6 px, probability 1, tau 0.6, saliency early, on the device', SQUARE.format('early'),
+        f'mixup mixup alpha 0.2, {MIXUP}, on the device', RAND.replace('rand-m9-mstd0.5', 'augmix-m5-w2')],
+    'pad4': ['crop at random, padded by 4 px', FLIP, JITTER],
+    'joint-occlusion': [
+        *LOADER, SQUARE.format('low'),
+        'joint-occlusion saliency, 8 x 8 px, moved by up to 2 px, left whole with probability 0, each batch whole and '
+        'occluded, on the device'],
+    'occlusion-only': [
+        *LOADER, 'joint-occlusion cutout, squares 2, 8 x 8 px, left whole with probability 0.5, occluded images alone, '
+        'on the device'],
+    'copies': [
+        *LOADER, 'copies 2 of each image in a batch, each augmented on its own',
+        'joint-occlusion hide-and-seek, 4 x 4 cells, each kept with probability 0.5, left whole with probability 0, '
+        'each batch whole and occluded, on the device'],
+}
+# Stock's own, as timm builds them.
+STOCK = {
+    '': LOADER,
+    '--aa rand-m9-mstd0.5 --vflip 0.1 --hflip 0': [
+        CROP, 'upside-down flip probability 0.1', 'policy rand-m9-mstd0.5', RAND],
+    '--aa rand-m9-mstd0.5 --color-jitter 0.3': [
+        CROP, FLIP, 'policy rand-m9-mstd0.5', RAND.replace('0.4, the default', '0.3')],
+    '--aa 3a': [CROP, FLIP, 'policy 3a', JITTER],
+    '--color-jitter 0': [CROP, FLIP],
+    '--color-jitter-prob 0.8 --grayscale-prob 0.2 --gaussian-blur-prob 0.1': [
+        CROP, FLIP, f'{JITTER}, probability 0.8', 'grayscale probability 0.2', 'blur Gaussian, 23 px, probability 0.1'],
+    '--color-jitter-prob 0': [CROP, FLIP],
+    '--reprob 0.3 --remode const --recount 2': [
+        *LOADER, 'random erasing probability 0.3, fill const, regions at most 2, on the device'],
+    '--reprob 0.3 --no-prefetcher': [*LOADER, 'random erasing probability 0.3, fill pixel, regions at most 1'],
+    '--train-crop-mode rkrr --scale 0.5 1': [
+        'resize area 0.5 to 1 with probability 0.5, aspect 0.75 to 1.33 with probability 0.5', 'crop at random', FLIP,
+        JITTER],
+    '--mixup 0.2 --cutmix 1': [
+        *LOADER, 'mixup and cutmix mixup alpha 0.2, cutmix alpha 1 (0.5 of the draws), probability 1, one draw per '
+        'batch, while collating'],
+    '--cutmix-minmax 0.2 0.8 --mixup-mode pair --no-prefetcher': [
+        *LOADER, 'cutmix cutmix side 0.2 to 0.8, probability 1, one draw per pair, on the device'],
+    '--no-aug --aa original --reprob 0.3 --mixup 0.2': [
+        f'mixup mixup alpha 0.2, {MIXUP}, while collating',
+        'without effect: crop, flip and color jitter, --aa original, --reprob 0.3 (--no-aug: the loader resizes and '
+        'crops the centre)'],
+    '--aug-splits 2 --jsd-loss --reprob 0.3 --resplit': [
+        *LOADER, 'splits 2 views of each image, the first one clean',
+        'random erasing probability 0.3, fill pixel, regions at most 1, the first of 2 parts of a batch spared, on the '
+        'device'],
+    '--train-img-sizes 32 96 --keep-cut': [
+        *LOADER, f'{SQUARE.format("low").replace("8 x 8", "16 x 16")}'.replace(', on the device', ' or ')
+        + SQUARE.format('low').replace('8 x 8', '40 x 40').removeprefix('keep-cut ')],
+    '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --reprob 0.2 '
+    '--mixup 1': [
+        *LOADER, 'mixup mixup alpha 1, probability 1, in the loader',
+        'random erasing probability 0.2, fill pixel, regions at most 1, on the device'],
+    '--cutmix-variant scheduled --mixup-prob 0.8': [
+        *LOADER, 'cutmix-variant scheduled, cutmix alpha 1, probability growing from 0 to 0.8 over the epochs, one '
+        'draw per batch, on the device'],
+    '--mixup-off-epoch 1': [*LOADER, 'without effect: --mixup-off-epoch 1 (no labels are mixed)'],
+}
+ENDING = {
+    **{name: f'{flags} --refine-epochs 1' for name, flags in EVERY.items()},
+    'stock': '--aa original --reprob 1 --vflip 0.5 --refine-epochs 1',
+    'stock-colours': '--color-jitter-prob 1 --grayscale-prob 1 --reprob 1 --no-prefetcher --refine-epochs 1',
+    'stock-mixing': '--mixup 1 --cutmix 1 --refine-epochs 2',
+    'stock-mixing-off': '--mixup 1 --mixup-off-epoch 1 --refine-epochs 1',
+    'cutmix-off': '--keep-cut cutmix --mixup-off-epoch 1 --reprob 1',
+    'device-mixing-off': '--mixup 1 --no-prefetcher --mixup-off-epoch 2',
+}
+# In the default suite these stand for all.
+FAST = ('keep-paste-and-cut', 'refine', 'copies', 'stock', 'stock-colours', 'stock-mixing-off', 'cutmix-off')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+def block(caplog) -> list[str]:
+    (text,) = (record.message for record in caplog.records if record.message.startswith('Augmentations'))
+    return text.splitlines()
+
+
+@pytest.mark.parametrize('flags, lines', [
+    *(pytest.param(EVERY[name], lines, id=name) for name, lines in LINES.items()), *STOCK.items()])
+def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_path, caplog, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, 'train_one_epoch', interrupt)
+    with caplog.at_level('INFO', logger='train'):
+        run_train(f'{data} {TINY} {flags}', tmp_path)
+    assert [' '.join(line.split()) for line in block(caplog)[1:]] == lines
+    assert set(EVERY) - set(LINES) == {'refine'}, 'which the next test has'
+
+
+def test_phases_are_told(data, tmp_path, caplog):
+    with caplog.at_level('INFO', logger='train'):
+        run_train(f'{data} {TINY} {EVERY["refine"]} --epochs 3 --refine-fade 2 --mixup-off-epoch 2', tmp_path)
+    fade = 'fades from epoch 1 on, off from epoch 3 on (refinement)'
+    assert [' '.join(line.split()) for line in block(caplog)] == [
+        'Augmentations, in the order an image meets them (epoch 3 is refined)',
+        CROP.replace('crop', 'crop stays'),
+        FLIP.replace('flip', 'flip stays'),
+        JITTER.replace('jitter', f'jitter {fade}'),
+        f'random erasing {fade} probability 0.3, fill pixel, regions at most 1, on the device',
+        SQUARE.format('low').replace('keep-cut', f'keep-cut {fade}'),
+        f'mixup fades from epoch 1 on, off from epoch 2 on (--mixup-off-epoch) mixup alpha 0.3, {MIXUP}, on the device',
+    ]
+    assert len({line.index(first) for line, first in zip(block(caplog)[1:], ('area', 'prob', 'bright'))}) == 1
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Which augmentations were at work, by epoch: recorded inside of them."""
+    by_epoch, now = defaultdict(set), [None]
+
+    def watch(owner: type, method: str, *names: str) -> None:
+        inner = getattr(owner, method)
+
+        def watched(self, *args, **kwargs):
+            result = inner(self, *args, **kwargs)
+            if method != '_params_per_batch' or result[0] != 1.:
+                by_epoch[now[0]].update(names or [self.name])
+            return result
+
+        monkeypatch.setattr(owner, method, watched)
+
+    train_one_epoch = train.train_one_epoch
+
+    def epoch(number, *args, **kwargs):
+        now[0] = number
+        return train_one_epoch(number, *args, **kwargs)
+
+    monkeypatch.setattr(train, 'train_one_epoch', epoch)
+    watch(RandomResizedCropAndInterpolation, '__call__', 'crop')
+    watch(transforms.RandomCrop, 'forward', 'crop')
+    watch(transforms.RandomHorizontalFlip, 'forward', 'left-right flip')
+    watch(transforms.RandomVerticalFlip, 'forward', 'upside-down flip')
+    for owner in (AutoAugment, RandAugment, AugMixAugment):
+        watch(owner, '__call__', 'policy')
+    watch(transforms.ColorJitter, 'forward', 'color jitter')
+    watch(transforms.RandomGrayscale, 'forward', 'grayscale')
+    watch(RandomErasing, '__call__', 'random erasing')
+    watch(Copies, '__call__', 'copies')
+    watch(Mixup, '_params_per_batch', 'mixup', 'mixup and cutmix')
+    kinds = list(BatchAugment.__subclasses__())
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if 'augment' in vars(kind):
+            watch(kind, 'augment')
+    return by_epoch
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ENDING])
+def test_what_ends_ends_when_it_is_told_to(name, data, tmp_path, caplog, called):
+    with caplog.at_level('INFO', logger='train'):
+        run_train(f"{data} {TINY} --epochs 3 --val-split '' {ENDING[name]}", tmp_path)
+    rows = [re.match(r'  (\S+(?: \S+)*)(?:  +(stays|.*off from epoch (\d)))?', line) for line in block(caplog)[1:]]
+    rows = [row for row in rows if 'without' not in row[1]]
+    assert rows
+    for epoch, at_work in called.items():
+        for row in rows:
+            end = 99 if row[3] is None else int(row[3])
+            if 'fades' not in (row[2] or ''):
+                assert (row[1] in at_work) == (epoch < end), (epoch, row[0])
+    assert len(called) == 3 + int((re.search(r'--refine-epochs (\d)$', ENDING[name]) or [0, 0])[1])

@@ -1,0 +1,170 @@
+"""Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from timm.optim import create_optimizer_v2
+from timm.task import ClassificationTask
+
+from keepaug.augment import Compose, create_augment
+from keepaug.functional import input_saliency
+from keepaug.training.augmented_task import AugmentedTask
+from keepaug.training.device import Precision
+from keepaug.training.loop import LoopSettings, train_one_epoch
+from tests.functional.toys import small_cnn
+from tests.scripts import TINY, run_train, write_images
+from tests.test_exact_resume import assert_same_run
+
+WORLD_SIZE = 2
+
+
+def _train_with_keep_cut(rank: int) -> dict:
+    """Three batches in two updates, the second of a trailing group of one batch."""
+    torch.manual_seed(rank)
+    model = timm.create_model('test_resnet', num_classes=3)
+    augment = create_augment('keep-cut', model=model, size=8)
+    task = AugmentedTask(ClassificationTask(model, verbose=False), Compose([augment]))
+    optimizer = create_optimizer_v2(model, opt='sgd', lr=0.1)
+    task.prepare_distributed()
+    start = [parameter.clone() for parameter in model.parameters()]
+    batches = [(torch.randn(4, 3, 32, 32), torch.randint(3, (4,))) for _ in range(3)]
+    settings = LoopSettings(
+        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
+    moved = any(not torch.equal(before, after) for before, after in zip(start, model.parameters()))
+    return dict(weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved)
+
+
+def _train_with_features_mixed(rank: int) -> dict:
+    """Processes draw stages of their own; compiled, then distributed, as the script does it."""
+    model = small_cnn(classes=3)
+    mixer = create_augment('feature-cutmix', model=model, num_classes=3, mixing='elem')
+    mixer.check_images(torch.zeros(1, 3, 16, 16))
+    task = AugmentedTask(ClassificationTask(model, verbose=False), Compose([mixer]))
+    optimizer = create_optimizer_v2(model, opt='sgd', lr=0.1)
+    task.compile(backend='aot_eager')
+    task.prepare_distributed()
+    names = list(model.state_dict())
+    torch.manual_seed(rank)
+    batches = [(torch.randn(4, 3, 16, 16), torch.randint(3, (4,))) for _ in range(3)]
+    settings = LoopSettings(
+        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
+    same_state = names == list(model.state_dict())
+    return dict(weights=list(model.parameters()), lam=mixer.last['lam'], loss=loss, same_state=same_state)
+
+
+def _saliency_on_one_rank(rank: int) -> dict:
+    """A pass that called a collective would wait for the other process for ever."""
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = ClassificationTask(model, verbose=False).prepare_distributed()
+    if rank == 0:
+        saliency = input_saliency(model, torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+        assert saliency.amax() > 0
+    dist.barrier()
+    # DDP's reducer has not been disturbed: the first real step still synchronises gradients.
+    task(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))['loss'].backward()
+    return dict(gradients=[parameter.grad for parameter in model.parameters()])
+
+
+EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
+# Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
+# evenly.
+SCRIPTS = [
+    ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
+     '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
+    ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early --log-tensorboard'),
+    ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
+    ('whole', EXACT),
+    ('parts', EXACT + ' --stop-epoch 1'),
+    ('parts', EXACT),
+]
+
+
+CASES = {'train': _train_with_keep_cut, 'features': _train_with_features_mixed, 'saliency': _saliency_on_one_rank}
+
+
+def _process(rank: int, folder: Path, ports: list[int], both_done) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(ports[0]), RANK=str(rank), LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(WORLD_SIZE))
+    dist.init_process_group('gloo')
+    results = {name: case(rank) for name, case in CASES.items()}
+    dist.destroy_process_group()
+    for port, (name, flags) in zip(ports[1:], SCRIPTS, strict=True):
+        os.environ['MASTER_PORT'] = str(port)  # on the same one, a process may still meet the run before
+        run_train(f'{folder / "images"} {TINY} -b 4 {flags.format(folder=folder)}', folder, name)
+        both_done.wait()  # only the first process writes the checkpoint that both resume
+    torch.save(results, folder / f'rank{rank}.pt')
+
+
+@pytest.fixture(scope='module')
+def processes(tmp_path_factory):
+    """The folder of the runs, and the results of both processes by case."""
+    folder = tmp_path_factory.mktemp('ranks')
+    write_images(folder / 'images', per_class=5)
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(1 + len(SCRIPTS))]
+        for probe in sockets:
+            probe.bind(('127.0.0.1', 0))
+        ports = [probe.getsockname()[1] for probe in sockets]
+    with mock.patch.dict(os.environ):
+        mp.spawn(_process, args=(folder, ports, mp.get_context('spawn').Barrier(WORLD_SIZE)), nprocs=WORLD_SIZE)
+    return folder, [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
+
+
+@pytest.fixture(scope='module')
+def ranks(processes):
+    return processes[1]
+
+
+def test_processes_agree_on_weights_and_loss(ranks):
+    one, other = (rank['train'] for rank in ranks)
+    assert one['moved']
+    assert all(torch.equal(a, b) for a, b in zip(one['weights'], other['weights'], strict=True))
+    assert one['loss'] == other['loss']
+
+
+def test_processes_draw_their_own_regions(ranks):
+    one, other = (rank['train']['boxes'] for rank in ranks)
+    assert not torch.equal(one, other)
+
+
+def test_processes_mix_features_by_themselves_and_agree_on_weights(ranks):
+    one, other = (rank['features'] for rank in ranks)
+    assert all(torch.equal(a, b) for a, b in zip(one['weights'], other['weights'], strict=True))
+    assert one['loss'] == other['loss'] and one['same_state']
+    assert not torch.equal(one['lam'], other['lam'])
+
+
+def test_saliency_calls_no_collective(ranks):
+    one, other = (rank['saliency']['gradients'] for rank in ranks)
+    assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_whole_script(processes):
+    run = processes[0] / 'run'
+    assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= {path.name for path in run.iterdir()}
+    rows = (run / 'summary.csv').read_text().splitlines()
+    assert len(rows) == 3 and 'augmented' in rows[1] and 'refined' in rows[2]
+    # 15 validation images: padding for the second process must not count.
+    top1 = float(rows[1].split(',')[3])
+    assert top1 * 15 / 100 == pytest.approx(round(top1 * 15 / 100), abs=1e-6)
+
+
+def test_early_head_is_trained_by_both_and_resumes(processes):
+    state = torch.load(processes[0] / 'early' / 'last.pth.tar', weights_only=False)
+    assert state['epoch'] == 1 and set(state['task_state']) == {'early_exit', 'early_exit_optimizer'}
+    assert not any(name.startswith(('module.', 'backbone.', 'head.')) for name in state['state_dict'])
+
+
+def test_exact_resume(processes):
+    assert_same_run(processes[0] / 'whole', processes[0] / 'parts')
