@@ -112,9 +112,9 @@ def fail(at_epoch: int, error: BaseException):
     def train_or_fail(epoch, *args, **kwargs):
         if epoch == at_epoch:
             raise error
-        return keepaug.training.train_one_epoch(epoch, *args, **kwargs)
+        return keepaug.training.loop.train_one_epoch(epoch, *args, **kwargs)
 
-    return mock.patch.object(train, 'train_one_epoch', train_or_fail)
+    return mock.patch('keepaug.training.train_one_epoch', train_or_fail)
 
 
 FAILURES = {

@@ -10,6 +10,7 @@ from keepaug import preview
 from keepaug.augment import BatchAugment, create_augment
 from keepaug.console.errors import explain_errors
 from keepaug.measuring.regions import Step, measure, run_steps
+from keepaug.pictures import record
 from keepaug.pictures.contact_sheet import GAP, LINE_HEIGHT
 from keepaug.pictures.record import label_captions, step_columns
 from tests.functional.toys import small_cnn
@@ -93,7 +94,7 @@ def test_the_same_seed_shows_the_same_crops(data, run_preview):
 @pytest.mark.parametrize('asked, shown', [(1, 1), (5, 5), (24, 24), (100, 24)])
 def test_shows_as_many_images_as_there_are(asked, shown, data, run_preview):
     sheet = run_preview(f'{data} {TINY} --mixup 0.2 --preview-images {asked}')
-    lines = math.ceil(shown / math.ceil(shown / preview.ROWS))
+    lines = math.ceil(shown / math.ceil(shown / record.ROWS))
     assert sheet.height == GAP + LINE_HEIGHT * 2 + lines * (CELL + GAP + LINE_HEIGHT)
 
 
@@ -252,15 +253,15 @@ def test_shares_of_a_hand_drawn_case():
 def test_what_was_done_is_told_by_what_was_drawn(drawn, deed):
     shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), **drawn))
     assert (shares.deed, shares.own, shares.full) == (deed, None, 1.)
-    assert deed in preview.describe_shares(shares)
+    assert deed in record.describe_shares(shares)
 
 
 def test_no_region_and_no_saliency():
     empty = measure(made_step(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4)))
-    assert empty.count == 0 and preview.percent(empty.full) == '-'
-    assert 'no region' in preview.describe_shares(empty)
+    assert empty.count == 0 and record.percent(empty.full) == '-'
+    assert 'no region' in record.describe_shares(empty)
     flat = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.zeros(2, 1, 4, 4)))
-    assert flat.area == 1. and preview.percent(flat.full) == '-'
+    assert flat.area == 1. and record.percent(flat.full) == '-'
 
 
 def test_captions():

@@ -9,7 +9,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms
 
-import train
+from keepaug import training
 from keepaug.augment import BatchAugment
 from keepaug.data.copies import Copies
 from tests.scripts import TINY, run_train, write_images
@@ -138,7 +138,7 @@ def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_pa
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, 'train_one_epoch', interrupt)
+    monkeypatch.setattr('keepaug.training.train_one_epoch', interrupt)
     with caplog.at_level('INFO', logger='train'):
         run_train(f'{data} {TINY} {flags}', tmp_path)
     assert [' '.join(line.split()) for line in block(caplog)[1:]] == lines
@@ -177,13 +177,13 @@ def called(monkeypatch):
 
         monkeypatch.setattr(owner, method, watched)
 
-    train_one_epoch = train.train_one_epoch
+    train_one_epoch = training.train_one_epoch
 
     def epoch(number, *args, **kwargs):
         now[0] = number
         return train_one_epoch(number, *args, **kwargs)
 
-    monkeypatch.setattr(train, 'train_one_epoch', epoch)
+    monkeypatch.setattr('keepaug.training.train_one_epoch', epoch)
     watch(RandomResizedCropAndInterpolation, '__call__', 'crop')
     watch(transforms.RandomCrop, 'forward', 'crop')
     watch(transforms.RandomHorizontalFlip, 'forward', 'left-right flip')

@@ -73,7 +73,7 @@ def test_an_error_of_one_of_several_processes_ends_all(error, monkeypatch):
 
 
 def test_starting_over_is_refused_in_several_processes(monkeypatch):
-    monkeypatch.setattr(validation, 'is_distributed_env', lambda: True)
+    monkeypatch.setattr('keepaug.validation.processes.is_distributed_env', lambda: True)
     args = argparse.Namespace(real_labels='', metrics_avg=None, naflex_loader=False, retry=True)
     with pytest.raises(ValueError, match='--retry'):
         validation.join_processes(args)
