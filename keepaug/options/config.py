@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import logging
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -38,28 +38,30 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     return content
 
 
-def split_config(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The defaults that a YAML file sets, as `(known, unknown)`: converted values of arguments, and other keys.
+def read_defaults(
+        parser: argparse.ArgumentParser, paths: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults that YAML files set, as `(known, unknown)`: converted values of arguments, and other keys.
 
-    Unknown keys are named in a warning, for a slip of the pen looks just like them.
+    A later file wins key by key, and its value takes the place of the whole earlier one, lists and mappings too; `null`
+    brings the built-in default back. Unknown keys are named in a warning, for a slip of the pen looks just like them.
 
     Raises:
         ValueError: as `read_config`, or a value does not fit its argument.
     """
     actions = {action.dest: action for action in parser._actions if action.default is not argparse.SUPPRESS}
-    content = read_config(path)
     known, unknown = {}, {}
-    for key, value in content.items():
-        if key not in actions:
-            unknown[key] = value
-            nearest = difflib.get_close_matches(key, actions, n=1)
-            hint = f', the nearest one is {nearest[0]}' if nearest else ''
-            _logger.warning(f'{path}: no argument is called {key}{hint}; it is recorded, but nothing reads it.')
-            continue
-        try:
-            known[key] = convert(actions[key], value)
-        except ValueError as error:
-            raise ValueError(f'--config {path} sets {key} to {value!r}: {error}.') from error
+    for path in paths:
+        for key, value in read_config(path).items():
+            if key in actions:
+                try:
+                    known[key] = convert(actions[key], value)
+                except ValueError as error:
+                    raise ValueError(f'--config {path} sets {key} to {value!r}: {error}.') from error
+            else:
+                unknown[key] = value
+                nearest = difflib.get_close_matches(key, actions, n=1)
+                hint = f', the nearest one is {nearest[0]}' if nearest else ''
+                _logger.warning(f'{path}: no argument is called {key}{hint}; it is recorded, but nothing reads it.')
     return known, unknown
 
 

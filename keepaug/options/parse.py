@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from keepaug.options.argv import stock_first
-from keepaug.options.config import replaced_defaults, split_config
+from keepaug.options.config import read_defaults, replaced_defaults
 from keepaug.options.keep import add_arguments
 from keepaug.options.newer import add_newer, implied_defaults, name_loss
 from keepaug.options.train import create_train_parser
@@ -23,24 +23,22 @@ def create_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, str]:
-    """Parses `argv` (default: that of the process) with defaults from the YAML file of `-c/--config`, if one is given.
+    """Parses `argv` (default: that of the process) with defaults from the YAML files of `-c/--config`, one file each.
 
-    Built-in defaults yield to the file, the file to the command line. The second value is the text of `args.yaml`:
-    every argument as parsed, sorted by name. Arguments stock does not have stay out of it where all stand at their
-    defaults, so that a run without them writes what stock writes.
+    Built-in defaults yield to the files, an earlier file to a later one, all of them to the command line. The second
+    value is the text of `args.yaml`: every argument as parsed, sorted by name. Arguments stock does not have stay out
+    of it where all stand at their defaults, so that a run without them writes what stock writes.
 
     Raises:
         SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
     """
     config = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage, add_help=False)
-    config.add_argument('-c', '--config', default='')
+    config.add_argument('-c', '--config', action='append', default=[])
     given, rest = config.parse_known_args(argv)
-    known, unknown = {}, {}
-    if given.config:
-        try:
-            known, unknown = split_config(parser, given.config)
-        except ValueError as error:
-            parser.error(str(error))
+    try:
+        known, unknown = read_defaults(parser, [path for path in given.config if path])
+    except ValueError as error:
+        parser.error(str(error))
     newer = {action.dest: action.default for action in stock_first(parser).newer}
     with replaced_defaults(parser, known):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))

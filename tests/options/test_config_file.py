@@ -26,6 +26,48 @@ def test_precedence(parse):
     assert parse('data: /yaml', '/line')[0].data == '/line'
 
 
+@pytest.fixture
+def parse_files(tmp_path):
+    """Parses `argv` behind several YAML files of the given texts, one `-c` each."""
+
+    def run(texts, *argv):
+        paths = [tmp_path / f'{index}.yaml' for index in range(len(texts))]
+        for path, text in zip(paths, texts):
+            path.write_text(text)
+        return parse_args(create_parser(), [word for path in paths for word in ('-c', str(path))] + list(argv))
+
+    return run
+
+
+def test_a_later_file_wins_over_an_earlier_one_and_the_command_line_over_both(parse_files):
+    base = 'epochs: 7\nlr: 0.5\nmomentum: 0.8\nstray: 1\nmodel_kwargs: {a: 1, b: 2}\ndecay_milestones: [3, 5]'
+    delta = 'lr: 0.25\nstray: 2\nmodel_kwargs: {a: 3}\ndecay_milestones: [4]'
+    args, text = parse_files([base, delta, 'momentum: null'])
+    assert (args.epochs, args.lr, args.momentum, args.stray) == (7, 0.25, 0.9, 2)
+    assert args.model_kwargs == {'a': 3} and args.decay_milestones == [4]  # the value as a whole
+    assert not hasattr(args, 'config') and yaml.safe_load(text)['lr'] == 0.25
+    assert parse_files([base, 'lr: 0.25'], '--lr', '0.125', '/line')[0].lr == 0.125
+    assert parse_files(['lr: 0.25', base])[0].lr == 0.5
+
+
+def test_one_config_takes_one_file_and_leaves_the_data_path_alone(tmp_path):
+    first, second = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
+    first.write_text('epochs: 7')
+    second.write_text('lr: 0.5')
+    for line in ('-c {} -c {} /data', '/data --config {} --conf={}', '-c {} /data -c {}'):
+        args, _ = parse_args(create_parser(), line.format(first, second).split())
+        assert (args.epochs, args.lr, args.data) == (7, 0.5, '/data')
+    assert parse_args(create_parser(), ['-c', '', '/data'])[0].data == '/data'
+
+
+def test_the_file_at_fault_is_named(parse_files, capsys, caplog):
+    with pytest.raises(SystemExit):
+        parse_files(['lr: 0.5', 'lr: fast'])
+    assert '1.yaml sets lr to ' in capsys.readouterr().err
+    parse_files(['stray: 1', 'epochs: 7'])
+    assert ['0.yaml: no argument is called stray' in message for message in caplog.messages] == [True]
+
+
 def test_one_file_does_not_leak_into_the_next_parse(parse):
     parser = create_parser()
     parse('epochs: 7\nstray: 1', parser=parser)
