@@ -1,3 +1,9 @@
-"""Models: importing this package registers the CIFAR networks with timm."""
-from . import cifar as cifar
+"""Models: importing this package registers the networks of the papers with timm."""
+from . import alexnet as alexnet
+from . import cifar_preact_resnet as cifar_preact_resnet
+from . import cifar_resnet as cifar_resnet
+from . import densenet264 as densenet264
+from . import pyramidnet as pyramidnet
+from . import shake_shake as shake_shake
+from . import vgg_gap as vgg_gap
 from keepaug.models.early_exit import EarlyExit as EarlyExit
