@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Processes that run the tests; tests that must not be parted name their group.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: demo test test-slow clean
 
@@ -9,10 +12,10 @@ demo: $(VENV)/ready
 	$(BIN)/python -m keepaug.demo --output demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

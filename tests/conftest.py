@@ -1,18 +1,44 @@
 """What tests share."""
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # train.py and validate.py lie beside the package
 
+# Small tensors are faster, and the golden numbers were measured, on one thread; so are the processes that tests start.
+os.environ['OMP_NUM_THREADS'] = '1'
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors are faster, and the golden numbers were measured, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_thread() -> Iterator[None]:
+    """A test that changes the number of threads changes its own alone."""
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory) -> Iterator[Path]:
+    """The image folder that `write_images` writes, made once for all processes of a session; no test changes it."""
+    from tests.scripts import write_images
+
+    session = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        session = session.parent
+    folder = session / 'images'
+    with FileLock(f'{folder}.lock'):
+        if not folder.exists():
+            write_images(folder)
+    before = _contents(folder)
+    yield folder
+    assert _contents(folder) == before, f'A test changed {folder}, which all tests share.'
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}

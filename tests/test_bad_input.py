@@ -7,11 +7,6 @@ import torch
 from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
-
-
 @pytest.mark.parametrize('flags, words', [
     ('{data} {TINY} --model resnet5O', ['--model resnet5O', 'resnet50']),
     ('/no/such/folder {TINY}', ['/no/such/folder', '--data-dir']),

@@ -14,7 +14,7 @@ import keepaug
 import keepaug.data.sets
 from keepaug import options
 from tests.readers import create_several_labels, create_stream
-from tests.scripts import TINY, refuse_train, run_train, write_images
+from tests.scripts import TINY, refuse_train, run_train
 from tests.test_every_method import EVERY, MODES
 
 TABLE = Path(__file__).parents[1] / 'docs' / 'combinations.md'
@@ -90,11 +90,6 @@ def table() -> str:
         shown = flags.format(teacher='FILE')
         rows.append(f'| {mode} | `{shown}` | {", ".join(works) if said else "all"} | {refused} |')
     return HEADER + '\n'.join(rows) + '\n'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture(scope='module')

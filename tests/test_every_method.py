@@ -10,7 +10,7 @@ from timm.task import ClassificationTask
 
 import keepaug
 from keepaug import options
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
 METHODS = {
     'keep-cut': '--keep-cut --keep-size 8',
@@ -56,11 +56,6 @@ MODES = {
     'mixing': '--mixup 0.2 --cutmix 1.0',
     'autoaugment': '--aa rand-m9-mstd0.5',
 }
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture(autouse=True)

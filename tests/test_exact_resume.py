@@ -81,11 +81,6 @@ FAST = (
 FAST_METHODS = ('keep-paste-and-cut', 'keep-cut-early', 'refine')
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp('images'))
-
-
 def checkpoint(run: Path, name: str = 'last') -> dict:
     return torch.load(run / f'{name}.pth.tar', weights_only=False)
 

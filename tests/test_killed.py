@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from keepaug.console.errors import explain_errors
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 from tests.test_exact_resume import assert_same_run
+
+pytestmark = pytest.mark.xdist_group('signals')
 
 # Processes that begin with everything imported, and that no other test's threads can disturb.
 PROCESSES = multiprocessing.get_context('forkserver')
@@ -63,11 +65,6 @@ def train(flags: str, output: Path, experiment: str, deadly: int | None = None, 
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode == 0
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def test_killed_twice(data, tmp_path):

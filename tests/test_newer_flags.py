@@ -10,12 +10,7 @@ from timm.task import MultiLabelClassificationTask
 import keepaug.data.sets
 import validate
 from tests.readers import SeveralLabels, create_several_labels
-from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, refuse_train, refuse_validate, run_train
 
 
 def epochs_in_summary(run) -> list[int]:

@@ -14,7 +14,7 @@ from keepaug.pictures import record
 from keepaug.pictures.contact_sheet import GAP, LINE_HEIGHT
 from keepaug.pictures.record import label_captions, step_columns
 from tests.functional.toys import small_cnn
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 from tests.test_every_method import METHODS
 
 CELL = 96  # px: three times 32
@@ -36,11 +36,6 @@ MODES = {
     'ema': '--model-ema --grad-accum-steps 2',
     'compile': '--torchcompile',
 }
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture

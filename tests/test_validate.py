@@ -11,15 +11,12 @@ from timm.data import create_dataset, create_loader
 import validate
 from keepaug import EarlyExit
 from keepaug.export import command
-from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
+from tests.scripts import TINY, refuse_validate, run_train, run_validate
+
+pytestmark = pytest.mark.xdist_group('validate')
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 8'
 KEYS = ['model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation']
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture(scope='module')

@@ -2,10 +2,9 @@
 import json
 import re
 
-import pytest
 import yaml
 
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
 NUMBER = r'[-+.\de]+'
 TRAIN = re.compile(
@@ -16,11 +15,6 @@ TRAIN = re.compile(
 TEST = re.compile(
     rf'Test(?P<ema> \(EMA\))?: \[ *(?P<batch>\d+)/(?P<last>\d+)\]  Time: {NUMBER} \({NUMBER}\)  '
     rf'Loss: +{NUMBER} \( *{NUMBER}\)  Acc@1: +{NUMBER} \( *{NUMBER}\)  Acc@5: +{NUMBER} \( *{NUMBER}\)')
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def test_log_lines_have_stocks_fields(data, tmp_path, caplog):

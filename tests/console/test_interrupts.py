@@ -12,12 +12,9 @@ from keepaug.console.errors import explain_errors
 from keepaug.console.interrupts import remembered_interrupts
 from keepaug.evaluation.data import PassSettings
 from keepaug.validation.full_pass import measure
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+pytestmark = pytest.mark.xdist_group('signals')
 
 
 @pytest.fixture(autouse=True)

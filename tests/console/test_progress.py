@@ -17,15 +17,10 @@ from rich.console import Console
 import validate
 from keepaug.console import progress
 from keepaug.console.progress import LiveProgress, Progress, open_progress
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
 ESCAPE = re.compile(r'\x1b\[[\d;?]*[a-zA-Z]')
 LONG = 'A line ' + 'of the log that is longer than the terminal is wide ' * 4 + 'and ends here.'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 class Terminal(io.StringIO):

@@ -7,12 +7,7 @@ from timm.task import ClassificationTask
 
 from keepaug.data.copies import Copies, change_transform, collate_splits
 from keepaug.data.wrapped import WrappedDataset
-from tests.scripts import TINY, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, run_train
 
 
 def count() -> list:

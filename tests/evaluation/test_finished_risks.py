@@ -8,14 +8,9 @@ import torch.nn.functional as F
 from keepaug.evaluation.risk import measure_losses, risk
 from tests.evaluation.subjects import make_batches, make_subject
 from tests.functional.toys import small_cnn
-from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
+from tests.scripts import TINY, refuse_validate, run_train, run_validate
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 --evaluate risk'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def risks_of(run) -> dict[str, float]:

@@ -17,6 +17,8 @@ from keepaug.evaluation.run import EVALUATIONS
 from keepaug.options.evaluation import EVALUATIONS as NAMES
 from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
 
+pytestmark = pytest.mark.xdist_group('two-processes')
+
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 5 --log-freq 1'
 
 # What an evaluation needs beside the validation images.

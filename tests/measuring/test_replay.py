@@ -10,15 +10,9 @@ from timm.data import Mixup, create_dataset, create_loader
 from keepaug.augment import Compose, create_augment
 from keepaug.measuring.replay import AugmentedBatches, check_replay, mix_seed
 from keepaug.training.device import Precision
-from tests.scripts import write_images
 
 SAMPLES = [5, 1, 22, 13, 7, 8, 20, 3, 16, 11]
 CPU = torch.device('cpu')
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def batches_of(data, workers: int = 0, augment=None, mixup_fn=None, no_aug=False, **changes) -> AugmentedBatches:

@@ -19,15 +19,10 @@ from keepaug.training.device import Precision
 from keepaug.training.loop import LoopSettings
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
 SETTINGS = LoopSettings(device=torch.device('cpu'), precision=Precision())
 SAMPLES = [5, 1, 22, 13, 7, 8]
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def loaders(data: Path, **settings):

@@ -14,7 +14,7 @@ from keepaug import options
 from keepaug.methods import label_mixing
 from keepaug.methods.label_mixing import build_teacher
 from keepaug.training.task import stop_mixing, tell_progress
-from tests.scripts import TINY, refuse_train, run_train, write_images
+from tests.scripts import TINY, refuse_train, run_train
 
 FLAGS = [
     '--attentive-cutmix --attentive-teacher self --attentive-teacher-size 64', '--cutmix-variant one-hot',
@@ -30,11 +30,6 @@ def _task(line: str, criterion=None) -> tuple[torch.nn.Module, torch.nn.Module]:
     model = timm.create_model('test_resnet', num_classes=3)
     task = ClassificationTask(model, criterion=criterion or LabelSmoothingCrossEntropy(0.1), verbose=False)
     return keepaug.wrap_task(task, _args(line)).train(), model
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture

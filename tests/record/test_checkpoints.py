@@ -12,12 +12,7 @@ from timm.task import ClassificationTask
 from timm.utils import CheckpointSaver
 
 from keepaug.files.checkpoints import check_checkpoint
-from tests.scripts import TINY, refuse_train, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, refuse_train, run_train
 
 
 @pytest.fixture(scope='module')

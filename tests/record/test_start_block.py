@@ -12,7 +12,7 @@ from torchvision import transforms
 from keepaug import training
 from keepaug.augment import BatchAugment
 from keepaug.data.copies import Copies
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 from tests.test_every_method import EVERY
 
 CROP = 'crop area 0.08 to 1, aspect 0.75 to 1.33'
@@ -120,11 +120,6 @@ ENDING = {
 }
 # In the default suite these stand for all.
 FAST = ('keep-paste-and-cut', 'refine', 'copies', 'stock', 'stock-colours', 'stock-mixing-off', 'cutmix-off')
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 def block(caplog) -> list[str]:

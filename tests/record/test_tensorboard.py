@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import keepaug.data.sets
 from keepaug.record import tensorboard as watch
 from tests.readers import create_several_labels, create_stream
-from tests.scripts import TINY, refuse_train, run_train, write_images
+from tests.scripts import TINY, refuse_train, run_train
 
 METHODS = {
     'mixing': '--keep-cut cutmix --mixup 0.2 --drop 0.1',
@@ -33,11 +33,6 @@ SALIENCY_KEPT = {
 }
 SLOW = ('workers', 'sizes', 'scripted', 'naflex')
 READERS = {'several-labels': create_several_labels, 'stream': create_stream}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.mark.parametrize('name', [

@@ -4,7 +4,7 @@ import timm
 import torch
 from timm.task import FeatureDistillationTask, LogitDistillationTask, TokenDistillationTask
 
-from tests.scripts import TINY, refuse_train, run_train, write_images
+from tests.scripts import TINY, refuse_train, run_train
 
 TOKEN = '--model deit_tiny_distilled_patch16_224 --model-kwargs depth=1 embed_dim=32 num_heads=2'
 KINDS = {
@@ -13,11 +13,6 @@ KINDS = {
     'token': (TokenDistillationTask, f'--kd-distill-type token {TOKEN}'),
     'token-hard': (TokenDistillationTask, f'--kd-distill-type token --kd-token-distill-type hard {TOKEN}'),
 }
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 @pytest.fixture(scope='module')

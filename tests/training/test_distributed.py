@@ -22,6 +22,8 @@ from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
 from tests.test_exact_resume import assert_same_run
 
+pytestmark = pytest.mark.xdist_group('two-processes')
+
 WORLD_SIZE = 2
 
 

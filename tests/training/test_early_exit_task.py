@@ -13,12 +13,7 @@ from keepaug import options
 from keepaug.methods.early_exit import add_early_exit
 from keepaug.training.early_exit_task import EarlyExitTask, PlainOptimizer, split_groups
 from keepaug.training.schedule import build_optimizer
-from tests.scripts import TINY, refuse_train, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, refuse_train, run_train
 
 
 def parse(flags=''):

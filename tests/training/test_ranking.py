@@ -5,12 +5,7 @@ from types import SimpleNamespace
 import pytest
 import timm.utils.summary
 
-from tests.scripts import TINY, refuse_train, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, refuse_train, run_train
 
 
 @pytest.fixture

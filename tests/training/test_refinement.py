@@ -20,18 +20,13 @@ from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases
 from keepaug.training.refinement import Refinement
 from tests.functional.reference import SIGNIFICANT, rate_p
-from tests.scripts import TINY, run_train, write_images
+from tests.scripts import TINY, run_train
 
 # All that timm's loader can do to an image beyond crop and flip; the crop is the whole image and nothing is flipped.
 INTENSIVE = dict(
     auto_augment='3a', color_jitter=0.4, grayscale_prob=0.5, gaussian_blur_prob=0.5, re_prob=0.9, re_mode='pixel')
 STILL = dict(scale=(1., 1.), ratio=(1., 1.), hflip=0., interpolation='bilinear')
 COUNT = 12
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
 
 
 class Numbered(torch.utils.data.Dataset):

@@ -3,12 +3,7 @@ import pytest
 import timm
 import torch
 
-from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp('images'))
+from tests.scripts import TINY, refuse_train, refuse_validate, run_train
 
 
 @pytest.mark.parametrize('flags', [
