@@ -21,13 +21,16 @@ def read_header(path):
     return ' '.join(' '.join(lines).split())
 
 
+def plain_commands(path):
+    """Each `python train.py` of a header, as words."""
+    return [line.split() for line in re.findall(
+        r'python train\.py (.*?--data-dir DIR(?: --dataset-download)?)', read_header(path))]
+
+
 def commands(path):
-    """What a header tells to run: each `python train.py`, alone and with the flags of each "add"."""
-    header = read_header(path)
-    added = re.findall(r'\badd ((?:--[\w-]+ [\w.-]+ ?)+)', header)
-    for line in re.findall(r'python train\.py (.*?--data-dir DIR(?: --dataset-download)?)', header):
-        for flags in ('', *added):
-            yield f'{line} {flags}'.split()
+    """What a header tells to run: the plain commands, alone and with the flags of each "add"."""
+    added = re.findall(r'\badd ((?:--[\w-]+ [\w.,-]+ ?)+)', read_header(path))
+    return [[*command, *flags.split()] for command in plain_commands(path) for flags in ('', *added)]
 
 
 def files_of(command):
@@ -48,9 +51,8 @@ def test_commands_of_the_header(recipe, caplog, monkeypatch):
 def test_a_delta_says_what_it_is_and_repeats_nothing_of_its_base(recipe):
     for word in ('Reproduces: ', 'Settings: ', 'Measured here: ', 'Use: '):
         assert word in read_header(recipe)
-    found = list(commands(recipe))
-    assert found
-    for command in found:
+    assert commands(recipe)
+    for command in commands(recipe):
         base, delta = files_of(command)
         assert base in BASES and base.parent == recipe.parent and delta == recipe
         settings = yaml.safe_load(base.read_text())
@@ -61,5 +63,5 @@ def test_a_delta_says_what_it_is_and_repeats_nothing_of_its_base(recipe):
 def test_a_base_is_marked_as_one_and_used(recipe):
     header = read_header(recipe)
     assert header.startswith('Base: ') and 'Alone: ' in header and 'Settings: ' in header
-    assert all(files_of(command) == [recipe] for command in commands(recipe)) and list(commands(recipe))
+    assert commands(recipe) and all(files_of(command) == [recipe] for command in commands(recipe))
     assert any(recipe in files_of(command) for delta in DELTAS for command in commands(delta))

@@ -1,6 +1,6 @@
 """Out-of-distribution detection: can images unlike the training data be told by how sure the model is of them.
 
-CutMix, section 4.5 and Table 12; the scores are those of Hendrycks & Gimpel, "A Baseline for Detecting Misclassified
+CutMix, section 4.4 and Table 12; the scores are those of Hendrycks & Gimpel, "A Baseline for Detecting Misclassified
 and Out-of-Distribution Examples in Neural Networks", 2017, and of ODIN: Liang et al., "Enhancing the Reliability of
 Out-of-Distribution Image Detection in Neural Networks", 2018.
 """
