@@ -6,17 +6,21 @@
 
 Every flag of timm's script keeps its meaning; `python train.py --help` lists them and ours.
 """
+import argparse
 import logging
-import os
-from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm import create_model
+from timm.data import Mixup
+from timm.scheduler.scheduler import Scheduler
+from timm.task import TrainingTask
 from timm.utils import distribute_bn, setup_default_logging
 
 import keepaug
-from keepaug import console, data, measuring, options, record, training
-from keepaug.next_step import NextStep
+from keepaug import console, data, options, record, training
+from keepaug.next_step import NextStep, fit_model
 
 _logger = logging.getLogger('train')
 parser = options.create_parser()
@@ -38,6 +42,43 @@ def main() -> None:
         _logger.info('The flags fit together.')
         return
 
+    run = build(args, args_text)
+    finished = False
+    try:
+        complete_record(run)
+        for epoch in range(run.start_epoch, run.last_epoch):
+            train_epoch(run, epoch)
+        finished = True
+    except KeyboardInterrupt:
+        _logger.info('Interrupted. What was saved stays.')
+    except Exception as error:
+        error.next_step = run.next_step.lines() if run.next_step else None
+        raise
+    finish(run, finished)
+
+
+@dataclass
+class Run:
+    """What the epochs of a run have in common."""
+    args: argparse.Namespace
+    task: TrainingTask
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler | training.HeldRate
+    loader_train: Any
+    loader_eval: Any
+    mixup_fn: Mixup | None
+    settings: training.LoopSettings
+    phases: training.Phases
+    refinement: training.Refinement | training.NoRefinement
+    ranking: training.Ranking
+    recorder: record.Recorder | record.NoRecorder
+    next_step: NextStep | None
+    start_epoch: int
+    last_epoch: int
+
+
+def build(args: argparse.Namespace, args_text: str) -> Run:
+    """Everything that a run is made of, from its options."""
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
     args.resume = record.find_resume(args)
@@ -52,14 +93,14 @@ def main() -> None:
 
     # What: the model, its data, and the task that ties them.
     model, data_config = training.build_model(args, create_model)
+    fit = fit_model(args, model, data_config)
     model = training.place_model(model, args, device, precision)
     dataset_train = keepaug.wrap_dataset(data.build_train_dataset(args, data_config), args)
     dataset_eval = data.build_eval_dataset(args, data_config)
     mixup_fn, collate_fn = data.build_mixing(args)
     loader_train = data.build_train_loader(args, dataset_train, data_config, device, precision.dtype, collate_fn)
     batch_size = data.average_batch_size(loader_train, args.batch_size)
-    if exact is not None:
-        exact.check_samples(args, len(dataset_train))
+    exact.check_samples(args, dataset_train)
     training.resolve_learning_rate(args, batch_size)
     loader_eval = None
     if dataset_eval is not None:
@@ -83,92 +124,86 @@ def main() -> None:
     if args.distributed:
         training.distribute_task(args, task, device)
 
+    # How long, how fast, and what is judged.
+    ranking = training.Ranking.from_args(args)
+    training.check_eval_metric(args, task)
     scheduler, epochs = training.build_scheduler(
-        args, optimizer, len(loader_train), start_epoch, decreasing_metric=training.is_decreasing(args))
-    if exact is not None:
-        exact.take_up(optimizer, scheduler)
+        args, optimizer, len(loader_train), start_epoch, decreasing_metric=ranking.decreasing)
+    exact.restore(optimizer, scheduler)
     phases = training.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = training.last_epoch(args, phases.total)
     refinement = training.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = training.LoopSettings.from_args(args, device, precision, batch_size)
     settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
-    risks = measuring.build_risks(args, loader_train, data_config, settings)
-    training.check_eval_metric(args, task)
-    output_dir, saver, watch = None, None, None
+
+    # What it leaves behind: the first process writes.
+    recorder, next_step = record.NoRecorder(), None
     if primary:
         record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
-        summary = os.path.join(output_dir, 'summary.csv')
-        saver = record.build_saver(args, task, optimizer, precision.scaler, output_dir, exact)
-        next_step = NextStep(args, parser, saver, data_config, phases.total)
         settings.image_dir = output_dir if args.save_images else None
-        record.open_wandb(args, output_dir)
-        watch = record.open_watch(args, output_dir, task, dataset_train, data_config, settings, start_epoch)
-
+        saver = record.build_saver(args, task, optimizer, precision.scaler, output_dir, exact, ranking)
+        recorder = record.open_recorder(
+            args, saver, ranking, phases, task, mixup_fn, loader_train, dataset_train, data_config, settings,
+            start_epoch)
+        next_step = NextStep(args, parser, saver, fit, data_config, phases.total)
     if start_epoch >= last_epoch:
         flag = '--stop-epoch' if last_epoch < phases.total else '--epochs'
         _logger.info(
             f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {flag} to go on.')
-    results, interrupted = [], False
-    best_metric, best_epoch = (saver.best_metric, saver.best_epoch) if primary else (None, None)
-    try:
-        for epoch in range(start_epoch, last_epoch):
-            data.seed_epoch(args, epoch)
-            data.set_epoch(loader_train, epoch)
-            training.tell_progress(task, epoch, epochs)
-            if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
-                training.stop_mixing(loader_train, mixup_fn, task)
-            if refinement is not None:
-                scheduler = refinement.begin(epoch, optimizer, scheduler)
+    return Run(
+        args, task, optimizer, scheduler, loader_train, loader_eval, mixup_fn, settings, phases, refinement, ranking,
+        recorder, next_step, start_epoch, last_epoch)
 
-            train_metrics = training.train_one_epoch(
-                epoch, task, loader_train, optimizer, settings,
-                scheduler=scheduler, saver=saver, mixup_fn=mixup_fn)
-            if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
-                distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
-            if not (training.is_evaluated(args, epoch + 1, last_epoch) or phases.ends(epoch)):
-                if scheduler is not None:
-                    scheduler.step(epoch + 1)
-                continue
 
-            eval_metrics = OrderedDict()
-            if loader_eval is not None:
-                eval_metrics = training.evaluate(args, task, loader_eval, settings)
-            ranking = (eval_metrics or train_metrics)[training.tracked_metric(args)]
-            if primary:
-                extra = {}
-                if phases.refined or risks is not None:
-                    extra['phase'] = phases.name(epoch)
-                if risks is not None:
-                    extra.update(risks.measure(task, mixup_fn))
-                record.write_summary(
-                    epoch, train_metrics, eval_metrics, summary, lr=training.mean_lr(optimizer), extra=extra,
-                    log_wandb=args.log_wandb and watch is None)
-                if watch is not None:
-                    watch.log(epoch, record.name_metrics(train_metrics, eval_metrics, training.mean_lr(optimizer), extra))
-                best_metric, best_epoch = saver.save_checkpoint(epoch, metric=ranking)
-                if epoch + 1 in args.save_epochs:
-                    saver.save_milestone(epoch + 1)
-            if scheduler is not None:
-                scheduler.step(epoch + 1, ranking)
-            results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
-    except KeyboardInterrupt:
-        interrupted = True
-        _logger.info('Interrupted. What was saved stays.')
-    except Exception as error:
-        if primary:
-            error.next_step = next_step.lines()
-        raise
+def complete_record(run: Run) -> None:
+    """Writes what an epoch lacks that was saved before the run was stopped; saving comes before all else."""
+    epoch = run.recorder.incomplete_epoch()
+    if epoch is not None:
+        set_augmentation(run, epoch)
+        run.recorder.complete()
 
-    if args.distributed:
+
+def set_augmentation(run: Run, epoch: int) -> None:
+    """Lets images be augmented as they are in an epoch."""
+    training.set_progress(run.task, epoch, run.phases.scheduled)
+    if run.args.mixup_off_epoch and epoch >= run.args.mixup_off_epoch:
+        training.stop_mixing(run.loader_train, run.mixup_fn, run.task)
+    run.refinement.set_strength(epoch)
+
+
+def train_epoch(run: Run, epoch: int) -> None:
+    """Trains an epoch; where that is due, validates and records it."""
+    args, task, optimizer = run.args, run.task, run.optimizer
+    data.seed_epoch(args, epoch)
+    data.set_epoch(run.loader_train, epoch)
+    set_augmentation(run, epoch)
+    run.scheduler = run.refinement.hold_rate(epoch, optimizer, run.scheduler)
+
+    train_metrics = training.train_one_epoch(
+        epoch, task, run.loader_train, optimizer, run.settings,
+        scheduler=run.scheduler, saver=run.recorder.saver, mixup_fn=run.mixup_fn)
+    if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
+        distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
+    if not (training.is_evaluated(args, epoch + 1, run.last_epoch) or run.phases.ends(epoch)):
+        run.scheduler.step(epoch + 1)
+        return
+
+    eval_metrics = {}
+    if run.loader_eval is not None:
+        eval_metrics = training.evaluate(args, task, run.loader_eval, run.settings)
+    metric = run.ranking.value(train_metrics, eval_metrics)
+    run.recorder.record(epoch, train_metrics, eval_metrics, metric, lr=training.mean_lr(optimizer))
+    run.scheduler.step(epoch + 1, metric)
+
+
+def finish(run: Run, finished: bool) -> None:
+    """Says what came of the run, and what can be done with it."""
+    if run.args.distributed:
         torch.distributed.destroy_process_group()
-    if best_metric is not None:
-        _logger.info(f'*** Best metric: {best_metric} (epoch {best_epoch})')
-    if primary:
-        if refinement is not None and (change := record.describe_refinement(args, phases, summary)):
-            _logger.info(f'*** Refinement, {change}')
-        record.print_results(results, args)
-        for line in next_step.lines(finished=not interrupted):
+    run.recorder.finish()
+    if run.next_step is not None:
+        for line in run.next_step.lines(finished):
             _logger.info(line)
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import keepaug
 from keepaug.datasets import ClutteredDigits
+from keepaug.files.drafts import whole_file
 from keepaug.machine import describe_machine
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
@@ -63,11 +64,12 @@ def main() -> None:
     table = _table(rows)
     console = Console(width=110)
     console.print(table)
-    with open(args.output / 'table.txt', 'w') as file:
+    with whole_file(args.output / 'table.txt') as draft, open(draft, 'w') as file:
         Console(file=file, width=110).print(table)
         file.write(f'{describe_machine()}, {args.images} images\n')
     picture = draw_sheet(cuts['blind window'], cuts['keep-cut'])
-    picture.save(args.output / 'keep-cut.png')
+    with whole_file(args.output / 'keep-cut.png') as draft:
+        picture.save(draft)
     console.print(f'Picture: {args.output}/keep-cut.png   took {time.time() - start:.0f} s')
 
 

@@ -1,22 +1,21 @@
 """The commands that follow on a run, for the last lines of its log: each can be pasted as it is."""
-import contextlib
 import os
 import shlex
 import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm.data import resolve_input_data_config
 from torch import nn
 
 from keepaug import options
 from keepaug.export.command import FORMATS, fitting_format
-from keepaug.export.source import Source, build_model
+from keepaug.export.source import Source
 from keepaug.options.argv import stock_first
 from keepaug.record.saver import Saver
-from keepaug.training.ranking import tracked_metric
+from keepaug.training.ranking import Ranking
 
 # Flags that both scripts have and that say how a run computes, not what it made; or whose values are given apart.
 NOT_PASSED_ON = (
@@ -26,6 +25,36 @@ NOT_PASSED_ON = (
 OF_ONE_START = ('--resume', '--no-resume-opt', '--start-epoch')
 
 
+class ModelFit(NamedTuple):
+    """What the commands take from a model.
+
+    Attributes:
+        test_config: How the script of validation would let images enter it.
+        export_format: The format in which it goes to a detector, or a file of weights.
+    """
+    test_config: dict[str, Any]
+    export_format: str
+
+
+def fit_model(args: Namespace, model: nn.Module, data_config: dict[str, Any]) -> ModelFit | None:
+    """Looks at the model of a run before it is converted, compiled or wrapped.
+
+    Args:
+        args: Options.
+        model: The model.
+        data_config: How images enter it in training.
+
+    Returns:
+        None for a model that does not say of itself what timm's do; it can be trained all the same.
+    """
+    try:
+        return ModelFit(
+            resolve_input_data_config(model, args=vars(args), use_test_size=True),
+            fitting_format(Source('', model, {}, data_config, averaged=False)))
+    except Exception:  # advice must not stand in the way of a run
+        return None
+
+
 class NextStep:
     """Tells what can be done with what a run has written.
 
@@ -33,17 +62,26 @@ class NextStep:
         args: Options, as the run resolved them.
         parser: Parser of the script, which reads its command line.
         saver: What wrote the checkpoints.
+        fit: What the commands take from the model.
         data_config: How images enter the model.
         epochs: Epochs of the whole schedule.
     """
 
     def __init__(
-            self, args: Namespace, parser: ArgumentParser, saver: Saver, data_config: dict[str, Any], epochs: int):
+            self,
+            args: Namespace,
+            parser: ArgumentParser,
+            saver: Saver,
+            fit: ModelFit | None,
+            data_config: dict[str, Any],
+            epochs: int,
+    ):
         self.args = args
-        self.epochs = epochs
         self.parser = parser
         self.saver = saver
+        self.fit = fit
         self.data_config = data_config
+        self.epochs = epochs
 
     def lines(self, finished: bool = False) -> list[str]:
         """The best checkpoint and the commands, as far as there is what they need.
@@ -53,9 +91,9 @@ class NextStep:
         """
         lines, best = [], self._checkpoint('model_best')
         if best:
-            metric = f'{tracked_metric(self.args)} {self.saver.best_metric:.4g}'
+            metric = f'{Ranking.from_args(self.args).metric} {self.saver.best_metric:.4g}'
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
-            with contextlib.suppress(Exception):  # advice must not take the place of what ended the run
+            if self.fit is not None:
                 lines += self._use(best)
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps
@@ -67,18 +105,17 @@ class NextStep:
         return lines
 
     def _use(self, best: str) -> list[str]:
-        # Built anew, as the commands will: the one in training may be compiled or converted.
-        model, lines = build_model(vars(self.args)), []
+        lines = []
         if self.args.val_split and not self.args.split_bn:  # whose checkpoints validation cannot read, as in stock
-            lines += ['Validate it: ' + shlex.join(self._validate(best, model))]
-        return [*lines, 'Export it: ' + shlex.join(self._export(best, model))]
+            lines += ['Validate it: ' + shlex.join(self._validate(best))]
+        return [*lines, 'Export it: ' + shlex.join(self._export(best))]
 
     def _checkpoint(self, name: str) -> str:
         """A checkpoint of this run, not of one before it in the same folder; empty if there is none."""
         path = os.path.join(self.saver.checkpoint_dir, f'{name}{self.saver.extension}')
         return path if self.saver.best_metric is not None and os.path.exists(path) else ''
 
-    def _validate(self, checkpoint: str, model: nn.Module) -> list[str]:
+    def _validate(self, checkpoint: str) -> list[str]:
         args, root = self.args, self.args.data_dir or self.args.data
         words = ['python', _beside('validate.py'), *([root] if root else ())]
         parser = options.create_validate_parser()
@@ -97,7 +134,7 @@ class NextStep:
             if value != default:
                 words += [flag, str(value)]
         # The training script validates at the size of training, and crops the centre.
-        config = resolve_input_data_config(model, args=vars(args), use_test_size=True)
+        config = self.fit.test_config
         if any(config[name] != self.data_config[name] for name in ('input_size', 'crop_pct')):
             words += ['--use-train-size']
         if config['crop_mode'] != 'center':
@@ -106,8 +143,8 @@ class NextStep:
             words += ['--use-ema']
         return [*words, '--checkpoint', checkpoint]
 
-    def _export(self, checkpoint: str, model: nn.Module) -> list[str]:
-        name = fitting_format(Source(checkpoint, model, {}, self.data_config, averaged=False))
+    def _export(self, checkpoint: str) -> list[str]:
+        name = self.fit.export_format
         output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
         if os.path.exists(output + FORMATS[name].suffix):
             output += f'-{self.saver.best_epoch}'

@@ -17,6 +17,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
 from keepaug.console.errors import explain_errors  # noqa: E402
+from keepaug.files.drafts import whole_file  # noqa: E402
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
 LOSSES = {
@@ -76,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = read_summary(args.run)
     folder = args.run if os.path.isdir(args.run) else os.path.dirname(args.run)
     output = args.output or os.path.join(folder, 'curves.png')
-    draw_curves(rows).savefig(output, dpi=150)
+    if os.path.isdir(output):
+        raise ValueError(f'--output {output} is a folder; name a picture in it, such as {output}/curves.png.')
+    curves = draw_curves(rows)
+    with whole_file(output) as draft:
+        curves.savefig(draft, dpi=150, format=None if os.path.splitext(output)[1] else 'png')
     print(output)
 
 

@@ -24,6 +24,7 @@ import keepaug
 from keepaug import data, options, training
 from keepaug.console.errors import explain_errors, first_line
 from keepaug.files.checkpoints import check_checkpoint
+from keepaug.files.drafts import whole_file
 from keepaug.measuring.regions import bare_model, measure, run_steps
 from keepaug.pictures.record import Record, class_names, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     record = record_batch(args)
     shares = [measure(step) for step in record.steps if step.mask is not None]
-    draw_sheet(record, shares).save(args.preview_output)
+    sheet = draw_sheet(record, shares)
+    with whole_file(args.preview_output) as draft:
+        sheet.save(draft)
     if shares:
         Console(width=110).print(share_table(shares, args.preview_images))
     print(f'Sheet: {args.preview_output}')
@@ -107,7 +110,7 @@ def record_batch(args: argparse.Namespace) -> Record:
     # Without the teacher or the criterion of the run: augmentations look at the model alone.
     task = ClassificationTask(model, device=device, dtype=precision.dtype, verbose=False)
     task = keepaug.wrap_task(task, args)
-    training.tell_progress(task, epoch=1, epochs=2)  # what grows with the training is shown as it is at the end
+    training.set_progress(task, epoch=1, epochs=2)  # what grows with the training is shown as it is at the end
     source = load_weights(args, task)
     _logger.info(f'Saliency is that of {source}.')
     task.train()

@@ -11,7 +11,6 @@ import torch
 import keepaug.data.sets
 from keepaug.options import create_parser
 from keepaug.record.exact_state import open_exact_resume
-from keepaug.record.summary import write_summary
 from tests.readers import create_several_labels
 from tests.scripts import TINY, refuse_train, run_train, write_images
 from tests.test_every_method import EVERY
@@ -253,26 +252,6 @@ def test_statistics_of_each_process_are_refused():
     args.distributed = True
     with pytest.raises(ValueError, match="--dist-bn '' .* reduce or broadcast"):
         open_exact_resume(args)
-
-
-def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
-    """A row that cannot be written to its end leaves the file as it was."""
-    summary = tmp_path / 'summary.csv'
-    row = dict(train_metrics={'loss': 1.}, eval_metrics={}, filename=str(summary), lr=0.1)
-    (tmp_path / 'summary.csv.tmp').write_text('left by a killed run')
-    write_summary(0, **row, extra={})
-    before = summary.read_text()
-    assert before.startswith('epoch,') and len(before.splitlines()) == 2
-
-    def full(*args, **kwargs):
-        raise OSError(28, 'No space left on device')
-
-    for extra, writer in (({}, 'DictWriter.writerow'), ({'phase': 'refined'}, 'DictWriter.writerows')):
-        monkeypatch.setattr(f'csv.{writer}', full)
-        with pytest.raises(OSError, match='summary.csv cannot be written .No space left on device.*stays whole'):
-            write_summary(1, **row, extra=extra)
-        assert summary.read_text() == before
-        assert [path.name for path in tmp_path.iterdir()] == ['summary.csv']
 
 
 @pytest.mark.parametrize('flag', ['--exact-resume', ''])

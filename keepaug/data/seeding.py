@@ -20,8 +20,8 @@ from keepaug.data.wrapped import WrappedDataset
 
 # What a seed is for, beside seed, epoch and process. The samples of an epoch follow from SAMPLES on.
 STEPS, ORDER, SAMPLES = range(3)
-# The epoch of samples that no epoch draws, but a measurement beside them, alike each time.
-BESIDE = 2 ** 64 - 1
+# Stands for the epoch of samples that a measurement draws outside of all epochs, alike each time.
+NO_EPOCH = 2 ** 64 - 1
 
 
 @contextmanager
@@ -194,9 +194,9 @@ class SeededLoader:
             yield batch
 
 
-def draws_beside(samples: Sequence[int]) -> list[Draw]:
+def draws_outside_epochs(samples: Sequence[int]) -> list[Draw]:
     """Requests for samples by their numbers, with draws that no epoch has."""
-    return [Draw(BESIDE, place, index) for place, index in enumerate(samples)]
+    return [Draw(NO_EPOCH, place, index) for place, index in enumerate(samples)]
 
 
 def plain_loader(loader) -> DataLoader:

@@ -1,5 +1,4 @@
 """What an evaluation found, and how it is told: columns of results, a line of the log, a file, a picture."""
-import json
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keepaug.files.drafts import draft_of
+from keepaug.files.drafts import whole_file
+from keepaug.files.plain_json import write_json
 
 # Digits that are written behind the point; percentages of a million images need four.
 DIGITS = 4
@@ -106,12 +106,11 @@ class Gallery:
         path = os.path.join(self.folder, report.evaluation)
         try:
             os.makedirs(self.folder, exist_ok=True)
-            with draft_of(path + '.json') as draft, open(draft, 'w') as file:
-                json.dump({name: _plain(report) for name, report in reports.items()}, file, indent=4)
+            write_json(path + '.json', {name: _plain(report) for name, report in reports.items()})
             picture = draw(reports)
             if picture is not None:
-                with draft_of(path + '.png') as draft:
-                    picture.save(draft, format='PNG')
+                with whole_file(path + '.png') as draft:
+                    picture.save(draft)
         except OSError as error:
             raise ValueError(
                 f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.') from error

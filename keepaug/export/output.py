@@ -1,8 +1,9 @@
 """Files and folders that appear whole or not at all."""
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from keepaug.files import drafts
 
 
 def check_output(path: str, source: str, folder: bool, suffix: str = '') -> None:
@@ -29,13 +30,13 @@ def check_output(path: str, source: str, folder: bool, suffix: str = '') -> None
 
 @contextmanager
 def whole_file(path: str) -> Iterator[str]:
-    """Gives a name beside `path` to write to; the file takes its own name when the block ends without an error.
+    """`drafts.whole_file`, for the file that `--output` names, whose folders are made.
 
     Raises:
         ValueError: It cannot be written.
     """
-    with _renamed(path, lambda partial: os.path.exists(partial) and os.unlink(partial)) as partial:
-        yield partial
+    with _explained(path, drafts.whole_file) as draft:
+        yield draft
 
 
 @contextmanager
@@ -45,21 +46,15 @@ def whole_folder(path: str) -> Iterator[str]:
     Raises:
         ValueError: It cannot be written.
     """
-    with _renamed(path, lambda partial: shutil.rmtree(partial, ignore_errors=True)) as partial:
-        os.mkdir(partial)
-        yield partial
+    with _explained(path, drafts.whole_folder) as draft:
+        yield draft
 
 
 @contextmanager
-def _renamed(path: str, remove) -> Iterator[str]:
-    parent, name = os.path.split(os.path.abspath(path))
-    stem, dot, suffix = name.partition('.')  # the suffix stays: writers look at it
-    partial = os.path.join(parent, f'.{stem}-{os.getpid()}{dot}{suffix}')
+def _explained(path: str, write_whole: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
     try:
-        os.makedirs(parent, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with write_whole(path) as draft:
+            yield draft
     except OSError as error:
         raise ValueError(f'--output {path} cannot be written ({error.strerror or error}); choose another.') from error
-    finally:
-        remove(partial)

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 
 def unwritable(what: str, folder: str, reason: str) -> OSError:
@@ -14,17 +14,50 @@ def unwritable(what: str, folder: str, reason: str) -> OSError:
 
 
 @contextmanager
-def draft_of(path: str) -> Iterator[str]:
-    """A copy of a file to write to, which takes its place in one step: killed or without room, the file stays whole."""
-    draft = f'{path}.tmp'
-    try:
-        if os.path.exists(path):
-            shutil.copyfile(path, draft)
-        elif os.path.exists(draft):  # left by a run that was killed
-            os.unlink(draft)
+def whole_file(path: str | os.PathLike) -> Iterator[str]:
+    """Gives a name beside `path` to write to; the file takes its own name when the block ends without an error.
+
+    Killed or without room, what was there before stays whole. A device or a pipe, such as /dev/stdout, is written
+    directly.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = os.path.realpath(path)  # a link stays one
+    if os.path.exists(path) and not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise IsADirectoryError(None, 'it is a folder', path)
+        yield path
+        return
+    with _renamed(path, _remove_file) as draft:
         yield draft
-        if os.path.exists(draft):
-            os.replace(draft, path)
+
+
+@contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+    """The same with a new folder.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with _renamed(os.path.abspath(path), lambda draft: shutil.rmtree(draft, ignore_errors=True)) as draft:
+        os.mkdir(draft)
+        yield draft
+
+
+@contextmanager
+def _renamed(path: str, remove: Callable[[str], None]) -> Iterator[str]:
+    folder, name = os.path.split(path)
+    stem, dot, suffix = name.partition('.')  # the suffix stays: writers look at it
+    draft = os.path.join(folder, f'.{stem}-draft{dot}{suffix}')
+    remove(draft)  # which a process that was killed may have left
+    try:
+        yield draft
+        os.replace(draft, path)
     finally:
-        if os.path.exists(draft):
-            os.unlink(draft)
+        remove(draft)
+
+
+def _remove_file(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

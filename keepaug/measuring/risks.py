@@ -18,7 +18,7 @@ from timm.utils import unwrap_model
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.data.patches import create_patch_loader, eval_patches
-from keepaug.data.seeding import SeededLoader, draws_beside, plain_loader, preserved_streams
+from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loader, preserved_streams
 from keepaug.data.wrapped import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.training.loop import LoopSettings
@@ -42,6 +42,8 @@ class TrainingRisks:
         seed: The same draws are made at each measurement.
         exact: Draw for each sample apart, so that the number of loader workers does not matter (`--exact-resume`).
     """
+
+    names = ('risk_augmented', 'risk_clean')
 
     def __init__(
             self,
@@ -77,7 +79,7 @@ class TrainingRisks:
         """The run's loader, over the chosen samples."""
         plain = plain_loader(self.loader)
         if self.exact:
-            batches = SeededLoader(select_batches(plain, draws_beside(self.samples)))
+            batches = SeededLoader(select_batches(plain, draws_outside_epochs(self.samples)))
         else:
             batches = select_batches(plain, self.samples)
         if not isinstance(self.loader, PrefetchLoader):
@@ -144,21 +146,30 @@ def select_batches(
     )
 
 
-def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | None:
-    """The risks that `--refine-epochs` or `--risk-samples` ask for; None elsewhere and in all processes but the first.
+class NoRisks:
+    """Nothing is measured."""
 
-    The first process measures alone, on the bare model, so that no collective is needed.
+    names = ()
+
+    def measure(self, task: TrainingTask, mixup_fn: Mixup | None = None) -> OrderedDict[str, float]:
+        return OrderedDict()
+
+
+def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | NoRisks:
+    """The risks that `--refine-epochs` or `--risk-samples` ask for, to be measured by the first process.
+
+    It measures alone, on the bare model, so that no collective is needed.
     """
     wanted = args.risk_samples if args.risk_samples is not None else 2048 if args.refine_epochs else 0
     dataset = loader.dataset
-    if not wanted or args.rank != 0:
-        return None
+    if not wanted:
+        return NoRisks()
     if isinstance(dataset, IterableDataset):
         _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
-        return None
+        return NoRisks()
     if args.feature_cutmix or args.manifold_mixup:
         _logger.info('The risks on training images are left out: features are mixed in training mode only.')
-        return None
+        return NoRisks()
     samples = choose_samples(dataset, wanted, args.seed)
     samples = samples[:len(samples) // 2 * 2 or None]
     clean = clean_batches(args, dataset, samples, data_config, settings)

@@ -1,9 +1,7 @@
 """What a run leaves behind: its folder, checkpoints, numbers, pictures."""
 from keepaug.record.exact_state import open_exact_resume
+from keepaug.record.recorder import NoRecorder, Recorder, open_recorder
 from keepaug.record.resuming import find_resume, resume, resume_ema
 from keepaug.record.run_folder import open_output_dir
 from keepaug.record.saver import build_saver
 from keepaug.record.start_block import log_augmentations
-from keepaug.record.summary import describe_refinement, name_metrics, print_results, write_summary
-from keepaug.record.tensorboard import open_watch
-from keepaug.record.weights_and_biases import open_wandb

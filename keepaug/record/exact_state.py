@@ -13,15 +13,16 @@ from timm.scheduler.plateau_lr import PlateauLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
+from torch.utils.data import Dataset
 
-from keepaug.files.checkpoints import LAST
-from keepaug.files.checkpoints import check_checkpoint
+from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.training.schedule import HeldRate
 
 _logger = logging.getLogger('train')
 
 KEY = 'exact_resume'
 # What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
-FREE = {
+MAY_DIFFER = {
     'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
     'stood_down', 'prefetcher',  # repeat others
     'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
@@ -36,34 +37,47 @@ FREE = {
 NOT_TYPED = {'world_size': 'the number of processes', 'distributed': 'the use of torchrun'}
 
 
-class ExactResume:
+class StockResume:
+    """What a run has without `--exact-resume`: it goes on as stock does, and adds nothing to checkpoints."""
+
+    durable = False
+
+    def check_samples(self, args, dataset: Dataset) -> None:
+        pass
+
+    def restore(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+        pass
+
+    def with_state(self, task: TrainingTask) -> TrainingTask:
+        return task
+
+
+class ExactResume(StockResume):
     """The part of a run's checkpoints that stock has no place for.
 
     Args:
         flags: What the parts of the run must share, as text by name.
         resumed: The checkpoint the run goes on from, or None.
         path: Where that lies.
-
-    Attributes:
-        completed: Epochs that were completed when the run was resumed.
     """
+
+    durable = True  # a checkpoint is on the disk before it takes its name
 
     def __init__(self, flags: dict[str, str], resumed: dict[str, Any] | None = None, path: str = ''):
         self.flags = flags
         self.resumed = resumed
         self.path = path
         self.samples: int | None = None
-        self.completed = 0 if resumed is None else resumed['epoch'] + 1
         self.optimizer: torch.optim.Optimizer | None = None
-        self.scheduler: Scheduler | None = None
+        self.scheduler: Scheduler | HeldRate = HeldRate()
 
-    def check_samples(self, args, samples: int) -> None:
+    def check_samples(self, args, dataset: Dataset) -> None:
         """Takes down how many samples the training set has, which is all that is asked of its being the same.
 
         Raises:
             ValueError: The run that is resumed had another number.
         """
-        folder = args.data_dir or args.data
+        samples, folder = len(dataset), args.data_dir or args.data
         source = f'--data-dir {folder}' if folder else f'--dataset {args.dataset}'
         held = samples if self.resumed is None else self.resumed[KEY].get('samples', samples)
         if held != samples:
@@ -72,7 +86,7 @@ class ExactResume:
                 f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.')
         self.samples = samples
 
-    def take_up(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
+    def restore(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         """Brings optimizer and schedule to where the next epoch begins; checkpoints hold the schedule from now on."""
         self.optimizer, self.scheduler = optimizer, scheduler
         resumed, self.resumed = self.resumed, None
@@ -82,13 +96,12 @@ class ExactResume:
         held = resumed[KEY]
         for group, lr in zip(optimizer.param_groups, held['lr'], strict=True):
             group['lr'] = lr
-        if scheduler is not None:
-            load_schedule_state(scheduler, held['schedule'])
-            scheduler.step(self.completed, resumed['metric'])
+        load_schedule_state(scheduler, held['schedule'])
+        scheduler.step(resumed['epoch'] + 1, resumed['metric'])
 
-    def mark(self, task: TrainingTask) -> 'MarkedTask':
+    def with_state(self, task: TrainingTask) -> 'TaskWithState':
         """The task as a saver is to see it."""
-        return MarkedTask(task, self)
+        return TaskWithState(task, self)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values only, for checkpoints are read without running code."""
@@ -96,11 +109,11 @@ class ExactResume:
             'flags': self.flags,
             'samples': self.samples,
             'lr': [group['lr'] for group in self.optimizer.param_groups],
-            'schedule': None if self.scheduler is None else schedule_state(self.scheduler),
+            'schedule': schedule_state(self.scheduler),
         }
 
 
-class MarkedTask:
+class TaskWithState:
     """What a saver sees of a task: its state, and beside it that of `ExactResume`."""
 
     def __init__(self, task: TrainingTask, exact: ExactResume):
@@ -112,14 +125,16 @@ class MarkedTask:
         return state if ema else {**state, KEY: self.exact.state_dict()}
 
 
-def schedule_state(scheduler: Scheduler) -> dict[str, Any]:
+def schedule_state(scheduler: Scheduler | HeldRate) -> dict[str, Any] | None:
     """What a schedule knows beside flags and time. timm's own state lacks the plateau's epochs without progress."""
+    if isinstance(scheduler, HeldRate):
+        return None
     if not isinstance(scheduler, PlateauLRScheduler):
         return {}
     return {'lr_scheduler': scheduler.lr_scheduler.state_dict(), 'restore_lr': scheduler.restore_lr}
 
 
-def load_schedule_state(scheduler: Scheduler, state: dict[str, Any]) -> None:
+def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] | None) -> None:
     """Restores what `schedule_state` gave."""
     if isinstance(scheduler, PlateauLRScheduler):
         scheduler.lr_scheduler.load_state_dict(state['lr_scheduler'])
@@ -138,8 +153,8 @@ def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -
                 state[name] = value.to(state[name].device, copy=True)
 
 
-def open_exact_resume(args) -> ExactResume | None:
-    """What `--exact-resume` asks for; None without the flag.
+def open_exact_resume(args) -> StockResume:
+    """What `--exact-resume` asks for, or stock's way.
 
     To be called where device and processes are known and nothing in `args` has been filled in yet.
 
@@ -147,14 +162,14 @@ def open_exact_resume(args) -> ExactResume | None:
         ValueError: The checkpoint is of another kind or of another run, or processes hold state that none saves.
     """
     if not args.exact_resume:
-        return None
+        return StockResume()
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
             f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
             'of one: choose reduce or broadcast, or drop --exact-resume.')
     # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
     given = {'world_size': args.world_size, **vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
-    flags = {name: repr(value) for name, value in given.items() if name not in FREE}
+    flags = {name: repr(value) for name, value in given.items() if name not in MAY_DIFFER}
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
         return ExactResume(flags)

@@ -4,11 +4,11 @@ import os
 from datetime import datetime
 
 from timm.models import safe_model_name
-from timm.utils import get_outdir, summary, trim_summary
+from timm.utils import get_outdir
 
-from keepaug.console.logs import muted
 from keepaug.files.checkpoints import LAST, newest_epoch
-from keepaug.files.drafts import draft_of
+from keepaug.files.drafts import whole_file
+from keepaug.record.summary import Summary
 
 _logger = logging.getLogger('train')
 
@@ -30,9 +30,9 @@ def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -
         _warn_of_another_run(folder)
     try:
         output_dir = get_outdir(folder)
-        with draft_of(os.path.join(output_dir, 'args.yaml')) as draft, open(draft, 'w') as file:
+        with whole_file(os.path.join(output_dir, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
-        _trim_summary(os.path.join(output_dir, 'summary.csv'), start_epoch)
+        _trim_summary(output_dir, start_epoch)
     except OSError as error:
         raise ValueError(
             f'The output folder {folder} cannot be written ({error.strerror}); '
@@ -55,20 +55,16 @@ def _warn_of_another_run(folder: str) -> None:
             'another --experiment.')
 
 
-def _trim_summary(filename: str, start_epoch: int) -> None:
+def open_summary(folder: str) -> Summary:
+    """The summary of the run in a folder."""
+    return Summary(os.path.join(folder, 'summary.csv'))
+
+
+def _trim_summary(folder: str, start_epoch: int) -> None:
     """Drops the rows that will be written anew."""
-    before = _count_lines(filename)
-    with draft_of(filename) as draft, muted(summary):  # which would tell of the draft
-        trim_summary(draft, start_epoch)
-    dropped = before - max(1, _count_lines(filename))
-    if dropped > 0:
+    summary = open_summary(folder)
+    dropped = summary.drop_from(start_epoch)
+    if dropped:
         _logger.info(
-            f'Dropping {dropped} rows at or after epoch {start_epoch} from {filename}'
+            f'Dropping {dropped} rows at or after epoch {start_epoch} from {summary.path}'
             + (' (new run into an existing output dir).' if start_epoch == 0 else '.'))
-
-
-def _count_lines(filename: str) -> int:
-    if not os.path.exists(filename):
-        return 0
-    with open(filename) as file:
-        return sum(1 for _ in file)

@@ -1,7 +1,8 @@
 """Writing checkpoints."""
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +15,10 @@ from keepaug.console.errors import first_line
 from keepaug.console.logs import muted
 from keepaug.files.checkpoints import LAST
 from keepaug.files.drafts import unwritable
+from keepaug.record.exact_state import StockResume
 from keepaug.record.run_folder import continues
 from keepaug.training.early_exit_task import checkpoint_optimizer
-from keepaug.training.ranking import is_decreasing
+from keepaug.training.ranking import Ranking
 
 _logger = logging.getLogger('train')
 
@@ -27,53 +29,92 @@ class Saver(CheckpointSaver):
     """timm's saver, which here also ends in a sentence when the output folder cannot be written.
 
     timm writes each checkpoint to a temporary file and renames it, so what was saved before stays whole. Here no name
-    is ever without its file in between, either: a run may be killed at any moment.
+    is ever without its file in between, either: a run may be killed at any moment. An epoch whose metric is not finite
+    ranks behind all others and is never the best.
 
     Args:
         durable: Wait until a checkpoint is on the disk before it takes its name, which is then true after a power cut.
+
+    Attributes:
+        row: The row of `summary.csv` of the epoch that was saved last, here or before the run was resumed. Checkpoints
+            hold it with the history, which is what stock, too, resumes a folder from; stock reads no other names there.
     """
 
     def __init__(self, *args, durable: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.durable = durable
-        self.written = False
+        self.row: dict[str, Any] | None = None
+        self._metric: float | None = None  # of the epoch that is being saved
+        self._is_written = False
 
-    def take_up(self, path: str) -> None:
-        """Takes up the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
-        history = load_checkpoint_metadata(path)['saver']
+    def save_checkpoint(
+            self, epoch: int, metric: float | None = None, row: dict[str, Any] | None = None,
+    ) -> tuple[float | None, int | None]:
+        """Saves an epoch as `last.pth.tar` and, by its metric, among the best.
+
+        Args:
+            epoch: Its number.
+            metric: What ranks it.
+            row: Its row of `summary.csv`.
+
+        Returns:
+            The best metric and its epoch.
+        """
+        self.row, self._metric = row, metric
+        try:
+            return super().save_checkpoint(epoch, _finite(metric))
+        finally:
+            self._metric = None
+
+    def finish_saving(self, history: dict[str, Any]) -> None:
+        """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
         epoch, metric = history['pending']
         with muted(checkpoint_saver):  # which tells of the history before it is whole
             self.load_state_dict({**history, 'pending': (None, None)})
-            self.written = True
-            self.save_checkpoint(epoch, metric)
-            self.written = False
+            self._is_written = True
+            self.save_checkpoint(epoch, metric, history.get('row'))
+            self._is_written = False
         _logger.info(
             f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
             f'(epoch {self.best_epoch}).')
 
+    def state_dict(self, epoch: int | None = None, metric: float | None = None) -> dict[str, Any]:
+        state = super().state_dict(epoch, _finite(metric))
+        return state if self.row is None else {**state, 'row': self.row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a history; one that was ranked by numbers that are not finite is ranked anew."""
+        epoch, metric = state_dict.get('pending', (None, None))
+        files = [(name, _finite(metric)) for name, metric in state_dict.get('checkpoint_files', ())]
+        best = _finite(state_dict.get('best_metric'))
+        self.row = state_dict.get('row')
+        super().load_state_dict({
+            **state_dict, 'checkpoint_files': files, 'pending': (epoch, _finite(metric)), 'best_metric': best,
+            'best_epoch': None if best is None else state_dict['best_epoch']})
+
     def _replace(self, src: str, dst: str) -> None:
-        if not self.written:
+        if not self._is_written:
             os.replace(src, dst)
 
     def _duplicate(self, src: str, dst: str) -> None:
         if os.path.exists(dst) and os.path.samefile(src, dst):
             return
         draft = f'{dst}.tmp'
-        with self._told(draft):
+        with self._explained(draft):
             super()._duplicate(src, draft)
         os.replace(draft, dst)
 
     def _save(self, save_path: str, epoch: int, metric: Any = None) -> None:
-        if self.written:
+        if self._is_written:
             return
-        with self._told(save_path):
-            super()._save(save_path, epoch, metric)
+        with self._explained(save_path):
+            super()._save(save_path, epoch, self._metric)
             if self.durable:
                 with open(save_path, 'rb') as file:
                     os.fsync(file.fileno())
 
     @contextmanager
-    def _told(self, path: str) -> Iterator[None]:
+    def _explained(self, path: str) -> Iterator[None]:
         """Removes what was begun and says in a sentence that there is no room for it."""
         try:
             yield
@@ -83,6 +124,10 @@ class Saver(CheckpointSaver):
                 os.unlink(path)
             folder = os.path.dirname(path)
             raise unwritable(f'A checkpoint in {folder}', folder, reason) from error
+
+
+def _finite(metric: float | None) -> float | None:
+    return metric if metric is not None and math.isfinite(metric) else None
 
 
 def _why_unwritten(path: str, error: Exception) -> str:
@@ -101,8 +146,15 @@ def _why_unwritten(path: str, error: Exception) -> str:
 
 
 def build_saver(
-        args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler, output_dir: str, exact=None) -> Saver:
-    """The saver of a run; it takes up the history of the folder it is resumed in.
+        args,
+        task: TrainingTask,
+        optimizer: torch.optim.Optimizer,
+        scaler,
+        output_dir: str,
+        exact: StockResume,
+        ranking: Ranking,
+) -> Saver:
+    """The saver of a run; it takes over the history of the folder it is resumed in.
 
     Args:
         args: Options.
@@ -110,25 +162,32 @@ def build_saver(
         optimizer: Its optimizer.
         scaler: Loss scaler, or None.
         output_dir: Folder of the run.
-        exact: What `--exact-resume` adds to checkpoints, or None.
+        exact: What is added to checkpoints.
+        ranking: Ranks epochs.
     """
     saver = Saver(
         model=task.get_trainable_module(),
-        task=task if exact is None else exact.mark(task),
+        task=exact.with_state(task),
         optimizer=checkpoint_optimizer(task, optimizer),
         args=args,
         amp_scaler=scaler,
         checkpoint_dir=output_dir,
         recovery_dir=output_dir,
-        decreasing=is_decreasing(args),
+        decreasing=ranking.decreasing,
         max_history=args.checkpoint_hist,
-        durable=exact is not None,
+        durable=exact.durable,
     )
     if continues(args, output_dir):
-        if exact is None or os.path.basename(args.resume) != LAST:
-            saver.load_state_dict_from_checkpoint(args.resume)
-            return saver
-        saver.take_up(args.resume)
-        if exact.completed in args.save_epochs:
-            saver.save_milestone(exact.completed)
+        _continue_history(saver, args.resume, args.save_epochs)
     return saver
+
+
+def _continue_history(saver: Saver, path: str, milestones: Sequence[int]) -> None:
+    held = load_checkpoint_metadata(path)
+    epoch, _ = held.get('saver', {}).get('pending', (None, None))
+    if epoch is None or os.path.basename(path) != LAST:
+        saver.load_state_dict_from_checkpoint(path)
+        return
+    saver.finish_saving(held['saver'])
+    if epoch + 1 in milestones:
+        saver.save_milestone(epoch + 1)

@@ -1,26 +1,41 @@
 """Weights & Biases as a sink of the record."""
 import logging
 import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 _logger = logging.getLogger('train')
 
 
-def open_wandb(args, output_dir: str) -> None:
-    """Starts a Weights & Biases run if `--log-wandb` asks for it and the package is there; else says so.
+class WeightsAndBiases:
+    """Logs each epoch to the open run, at once, so that it is one step."""
 
-    Clears `args.log_wandb` where it is not.
+    def write(
+            self,
+            row: Mapping[str, Any],
+            scalars: Mapping[str, float],
+            pictures: Mapping[str, np.ndarray],
+    ) -> None:
+        import wandb
+        shown = {name: wandb.Image(picture) for name, picture in pictures.items()}
+        wandb.log({**row, **scalars, **shown})
+
+
+def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
+    """Starts the run that `--log-wandb` asks for; an empty list without the flag, and without the package, which is said.
 
     Raises:
         ValueError: `--wandb-resume-id` without `--resume`.
     """
     if not args.log_wandb:
-        return
+        return []
     try:
         import wandb
     except ImportError:
         _logger.warning('--log-wandb is set but wandb is not installed; pip install wandb to log there.')
-        args.log_wandb = False
-        return
+        return []
     if args.wandb_resume_id and not args.resume:
         raise ValueError('--wandb-resume-id continues a run, so --resume must name its checkpoint.')
     wandb.init(
@@ -31,3 +46,4 @@ def open_wandb(args, output_dir: str) -> None:
         resume='must' if args.wandb_resume_id else None,
         id=args.wandb_resume_id or None,
     )
+    return [WeightsAndBiases()]

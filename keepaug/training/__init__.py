@@ -9,8 +9,8 @@ from keepaug.training.device import (
 from keepaug.training.loop import LoopSettings, mean_lr, train_one_epoch
 from keepaug.training.model import build_model, place_model
 from keepaug.training.phases import Phases, is_evaluated, last_epoch
-from keepaug.training.ranking import check_eval_metric, is_decreasing, tracked_metric
-from keepaug.training.refinement import build_refinement
-from keepaug.training.schedule import build_optimizer, build_scheduler, resolve_learning_rate
-from keepaug.training.task import build_task, compile_task, distribute_task, stop_mixing, tell_progress
+from keepaug.training.ranking import Ranking, check_eval_metric
+from keepaug.training.refinement import NoRefinement, Refinement, build_refinement
+from keepaug.training.schedule import HeldRate, build_optimizer, build_scheduler, resolve_learning_rate
+from keepaug.training.task import build_task, compile_task, distribute_task, stop_mixing, set_progress
 from keepaug.training.validation_pass import evaluate

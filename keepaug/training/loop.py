@@ -17,6 +17,7 @@ from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce
 
 from keepaug.console.interrupts import raise_lost_interrupt
 from keepaug.console.progress import Progress
+from keepaug.files.drafts import whole_file
 from keepaug.training.device import Precision
 
 _logger = logging.getLogger('train')
@@ -220,9 +221,9 @@ def train_one_epoch(
                     if settings.image_dir:
                         # Of pairs the augmented rows, which are what a loader without pairs would give.
                         shown = input[-batch_size * settings.copies:]
-                        torchvision.utils.save_image(
-                            shown, os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg'),
-                            padding=0, normalize=True)
+                        picture = os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg')
+                        with whole_file(picture) as draft:
+                            torchvision.utils.save_image(shown, draft, padding=0, normalize=True)
             update_samples = 0
             if saver is not None and settings.recovery_interval and (update_idx + 1) % settings.recovery_interval == 0:
                 saver.save_recovery(epoch, batch_idx=update_idx)

@@ -19,6 +19,7 @@ from keepaug.data.fading import fade_steps
 from keepaug.data.loaders import drop_prefetched
 from keepaug.training.loop import mean_lr
 from keepaug.training.phases import Phases, span
+from keepaug.training.schedule import HeldRate
 from keepaug.training.task import stop_mixing, weaken
 
 _logger = logging.getLogger('train')
@@ -65,23 +66,27 @@ class Refinement:
         self.eraser = getattr(loader, 'random_erasing', None)
         self.erasing = self.eraser.probability if self.eraser is not None else 0.
 
-    def begin(self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> Scheduler | None:
-        """Sets augmentation and learning rate for an epoch; to be called before its first batch is asked for.
+    def hold_rate(
+            self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate,
+    ) -> Scheduler | HeldRate:
+        """Holds the learning rate in a refined epoch.
 
         Returns:
-            The scheduler to go on with; None once the learning rate is held.
+            The schedule to go on with.
         """
-        self._augment(self.phases.strength(epoch))
         if epoch < self.phases.scheduled:
             return scheduler
+        was_held = isinstance(scheduler, HeldRate)
         self._hold_learning_rate(optimizer, scheduler)
-        if self.task.verbose and (scheduler is not None or epoch == self.phases.scheduled):
+        if self.task.verbose and (not was_held or epoch == self.phases.scheduled):
             _logger.info(
                 f'Refinement: {span(epoch, self.phases.total - 1)} without intensive augmentation, '
                 f'learning rate held at {mean_lr(optimizer):.3g}.')
-        return None
+        return HeldRate()
 
-    def _augment(self, strength: float) -> None:
+    def set_strength(self, epoch: int) -> None:
+        """Sets how strongly an epoch's images are augmented; to be called before its first batch is asked for."""
+        strength = self.phases.strength(epoch)
         if strength != self.strength.item():
             self.strength.fill_(strength)
             drop_prefetched(self.loader)
@@ -92,8 +97,9 @@ class Refinement:
         if strength <= 0.:
             stop_mixing(self.loader, self.mixup_fn, self.task)
 
-    def _hold_learning_rate(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
-        if self.lr is None and scheduler is not None:
+    def _hold_learning_rate(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+        scheduled = not isinstance(scheduler, HeldRate)
+        if self.lr is None and scheduled:
             # One of the two counts; a schedule passes over calls in the other unit.
             scheduler.step(self.phases.scheduled - 1)
             scheduler.step_update(self.last_update)
@@ -101,15 +107,27 @@ class Refinement:
             scale = group.get('lr_scale', 1.)
             if self.lr is not None:
                 group['lr'] = self.lr * scale
-            elif scheduler is not None:
+            elif scheduled:
                 group['lr'] = max(group['lr'], group['initial_lr'] * scale * self.least_share)
 
 
+class NoRefinement:
+    """Every epoch is augmented in full and keeps to the schedule."""
+
+    def set_strength(self, epoch: int) -> None:
+        pass
+
+    def hold_rate(
+            self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate,
+    ) -> Scheduler | HeldRate:
+        return scheduler
+
+
 def build_refinement(
-        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask) -> Refinement | None:
-    """The refinement that `--refine-epochs` asks for; None where it does not."""
+        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask) -> Refinement | NoRefinement:
+    """The refinement that `--refine-epochs` asks for."""
     if not phases.refined:
-        return None
+        return NoRefinement()
     return Refinement(
         phases,
         loader,

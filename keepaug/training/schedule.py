@@ -14,6 +14,16 @@ from keepaug.training.early_exit_task import add_head, find_early_exit
 _logger = logging.getLogger('train')
 
 
+class HeldRate:
+    """Stands for a schedule where there is none: the learning rate stays what it is."""
+
+    def step(self, epoch: int, metric: float | None = None) -> None:
+        pass
+
+    def step_update(self, num_updates: int, metric: float | None = None) -> None:
+        pass
+
+
 def resolve_learning_rate(args, batch_size: float) -> None:
     """Fills `args.lr` where it is unset or 0 from `--lr-base` and the images per update.
 
@@ -65,7 +75,7 @@ def build_scheduler(
         batches_per_epoch: int,
         start_epoch: int,
         decreasing_metric: bool,
-) -> tuple[Scheduler | None, int]:
+) -> tuple[Scheduler | HeldRate, int]:
     """The learning rate schedule, already at `start_epoch`, and the number of epochs of the whole run."""
     updates_per_epoch = math.ceil(batches_per_epoch / args.grad_accum_steps)
     scheduler, epochs = create_scheduler_v2(
@@ -78,4 +88,4 @@ def build_scheduler(
     if args.rank == 0:
         unit = 'update' if args.sched_on_updates else 'epoch'
         _logger.info(f'Scheduled epochs: {epochs}. LR stepped per {unit}.')
-    return scheduler, epochs
+    return HeldRate() if scheduler is None else scheduler, epochs

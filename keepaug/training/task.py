@@ -84,7 +84,7 @@ def augment_batch(
     return task.augment(input, target) if isinstance(task, AugmentedTask) else (input, target)
 
 
-def tell_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
+def set_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
     """Tells what grows with the training that an epoch begins: 0 in the first of all epochs, 1 in the last."""
     if isinstance(task, AugmentedTask):
         task.set_progress(epoch / max(1, epochs - 1))

@@ -1,13 +1,15 @@
 """What a validation says beyond top-1: calibration, accuracy per class, which classes are taken for which."""
 import csv
 import importlib.util
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from keepaug.files.drafts import whole_file
+from keepaug.files.plain_json import write_json
 
 NEEDED = ('torchmetrics', 'matplotlib')
 # Bins of confidence of the calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks").
@@ -102,8 +104,7 @@ class Analysis:
         summary = {**results, 'ece': found['ece']}
         try:
             os.makedirs(folder, exist_ok=True)
-            with open(os.path.join(folder, 'analysis.json'), 'w') as file:
-                json.dump({**results, **found}, file, indent=4)
+            write_json(os.path.join(folder, 'analysis.json'), {**results, **found})
             _write_rows(os.path.join(folder, 'summary.csv'), [summary.keys(), summary.values()])
             _write_rows(os.path.join(folder, 'classes.csv'), [
                 ('class', 'name', 'images', 'accuracy'),
@@ -145,9 +146,10 @@ def draw_confusion(
         # A class may be called $5: no mathematics.
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as draft:
+        figure.savefig(draft, dpi=120)
 
 
 def _write_rows(path: str, rows) -> None:
-    with open(path, 'w', newline='') as file:
+    with whole_file(path) as draft, open(draft, 'w', newline='') as file:
         csv.writer(file).writerows(rows)

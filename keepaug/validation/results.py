@@ -1,6 +1,5 @@
 """The numbers of a validation, shown and written."""
 import csv
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -10,6 +9,8 @@ import torch
 from timm.utils import check_batch_size_retry, decay_batch_step
 
 from keepaug.console.errors import first_line
+from keepaug.files.drafts import whole_file
+from keepaug.files.plain_json import write_json
 
 _logger = logging.getLogger('validate')
 
@@ -79,12 +80,12 @@ def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv
         ValueError: The file cannot be written.
     """
     try:
-        with open(path, 'w', newline='') as file:
-            if file_format == 'json':
-                json.dump(results, file, indent=4)
-                return
-            rows = results if isinstance(results, list) else [results]
-            columns = list(dict.fromkeys(column for row in rows for column in row))
+        if file_format == 'json':
+            write_json(path, results)
+            return
+        rows = results if isinstance(results, list) else [results]
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        with whole_file(path) as draft, open(draft, 'w', newline='') as file:
             if columns:
                 writer = csv.DictWriter(file, fieldnames=columns)
                 writer.writeheader()

@@ -37,7 +37,7 @@ class Deaf:
 
 
 @pytest.mark.parametrize('at', [
-    'data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.print_results'])
+    'data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.recorder.print_results'])
 def test_outside_the_epochs_it_is_one_line(at, data, tmp_path, capsys):
     with mock.patch(f'keepaug.{at}', lambda *args: press()), pytest.raises(SystemExit) as leave:
         explain_errors(lambda: run_train(f'{data} {TINY} --epochs 1', tmp_path))
@@ -48,7 +48,7 @@ def test_outside_the_epochs_it_is_one_line(at, data, tmp_path, capsys):
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('at, trained, done', [
-    ('data.set_epoch', 0, 0), ('training.evaluate', 1, 0), ('record.name_metrics', 1, 1)])
+    ('data.set_epoch', 0, 0), ('training.evaluate', 1, 0), ('record.recorder.name_metrics', 1, 1)])
 def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
     """Nothing more is trained, and what is done is printed."""
     right = pkgutil.resolve_name(f'keepaug.{at}')

@@ -13,7 +13,7 @@ import keepaug
 from keepaug import options
 from keepaug.methods import label_mixing
 from keepaug.methods.label_mixing import build_teacher
-from keepaug.training.task import stop_mixing, tell_progress
+from keepaug.training.task import set_progress, stop_mixing
 from tests.scripts import TINY, refuse_train, run_train
 
 FLAGS = [
@@ -167,9 +167,9 @@ def test_schedule_grows_from_the_first_epoch_to_the_last(data, tmp_path, monkeyp
 
 
 def test_progress_of_a_plain_task_and_of_one_epoch():
-    tell_progress(ClassificationTask(timm.create_model('test_resnet'), verbose=False), 0, 1)
+    set_progress(ClassificationTask(timm.create_model('test_resnet'), verbose=False), 0, 1)
     task, _ = _task('--cutmix-variant scheduled')
-    tell_progress(task, 0, 1)
+    set_progress(task, 0, 1)
     assert task.augment.augments[0].progress == 0.
 
 

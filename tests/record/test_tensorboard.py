@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keepaug.data.sets
-from keepaug.record import tensorboard as watch
+from keepaug.measuring.regions import Shares
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
 
@@ -124,8 +124,8 @@ def test_no_clean_images_where_none_are_wanted(data, tmp_path):
 
 
 def test_share_kept():
-    def shares(deed: str) -> watch.Shares:
-        return watch.Shares('Any', deed, count=1, area=0.1, own=None, full=0.3)
+    def shares(deed: str) -> Shares:
+        return Shares('Any', deed, count=1, area=0.1, own=None, full=0.3)
 
     assert [shares(deed).kept for deed in ('removed', 'replaced', 'put back')] == [0.7, 0.7, 0.3]
 

@@ -19,6 +19,7 @@ from keepaug.data.pairs import pair_up
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases
 from keepaug.training.refinement import Refinement
+from keepaug.training.schedule import HeldRate
 from tests.functional.reference import SIGNIFICANT, rate_p
 from tests.scripts import TINY, run_train
 
@@ -148,7 +149,7 @@ def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
     refinement = Refinement(Phases(2, 2), batches, task())
     arrived = []
     for epoch in range(4):
-        refinement.begin(epoch, optimizer(), None)
+        refinement.set_strength(epoch)
         same, seen = [], []
         for x, target in batches:
             target = target.argmax(1) if target.ndim == 2 else target
@@ -170,10 +171,10 @@ def test_batches_of_the_device_are_let_through():
     augmented = task(*augments)
     refinement = Refinement(Phases(1, 1), loader(prefetcher=False), augmented, mixup)
     x, target = torch.randn(4, 3, 32, 32), torch.arange(4)
-    refinement.begin(0, optimizer(), None)
+    refinement.set_strength(0)
     out, soft = augmented.augment(x, target)
     assert len(out) == 8 and soft.shape == (8, COUNT) and not torch.equal(out[:4], x)
-    refinement.begin(1, optimizer(), None)
+    refinement.set_strength(1)
     out, label = augmented.augment(x, target)
     assert out is x and label is target
     mixed, soft = mixup(x.clone(), target)
@@ -185,12 +186,12 @@ def test_fading_reaches_every_probability():
     augmented = task(*augments)
     batches = loader(re_prob=0.9)
     refinement = Refinement(Phases(4, 1, fading=1), batches, augmented)
-    refinement.begin(2, optimizer(), None)
+    refinement.set_strength(2)
     assert batches.random_erasing.probability == 0.9 and [augment.strength for augment in augments] == [1., 1.]
-    refinement.begin(3, optimizer(), None)
+    refinement.set_strength(3)
     assert batches.random_erasing.probability == 0.45 and [augment.strength for augment in augments] == [0.5, 0.5]
     assert refinement.strength.item() == 0.5
-    refinement.begin(4, optimizer(), None)
+    refinement.set_strength(4)
     assert batches.random_erasing is None and refinement.strength.item() == 0.
 
 
@@ -216,8 +217,8 @@ def test_learning_rate_is_held(settings, lr, expected):
     refinement = Refinement(
         Phases(6, 3), loader(), task(), lr=lr, least_share=0.01 if falling else 0., last_update=6 * 5 - 1)
     for epoch in range(6, 9):
-        scheduler = refinement.begin(epoch, over, scheduler)
-        assert scheduler is None
+        scheduler = refinement.hold_rate(epoch, over, scheduler)
+        assert isinstance(scheduler, HeldRate)
         assert [group['lr'] for group in over.param_groups] == pytest.approx([expected, expected / 2])
 
 
@@ -225,7 +226,7 @@ def test_schedule_goes_on_before():
     over = optimizer()
     scheduler = schedule(over, sched='cosine')
     refinement = Refinement(Phases(6, 3), loader(), task())
-    assert refinement.begin(5, over, scheduler) is scheduler
+    assert refinement.hold_rate(5, over, scheduler) is scheduler
 
 
 def rows_of(run) -> list[dict[str, str]]:

@@ -1,0 +1,32 @@
+"""JSON that every reader takes: of numbers it knows the finite ones only."""
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from keepaug.files.drafts import whole_file
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON, indented; a number that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=4, allow_nan=False)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a file with `to_json`, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with whole_file(path) as draft, open(draft, 'w') as file:
+        file.write(to_json(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value
