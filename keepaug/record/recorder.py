@@ -117,7 +117,8 @@ class Recorder:
         if row is None or row['epoch'] >= self.start_epoch:
             return None
         held = next((held for held in self.summary.rows() if int(held['epoch']) == row['epoch']), {})
-        return None if all(held.get(name) for name in (*row, *self.risks.names)) else row['epoch']
+        names = (*row, *(self.risks.names if 'phase' in row else ()))  # without phases it was another kind of run
+        return None if all(held.get(name) for name in names) else row['epoch']
 
     def complete(self) -> None:
         """Tells what `incomplete_epoch` lacks; the task augments as it did in that epoch."""
