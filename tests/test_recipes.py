@@ -29,7 +29,7 @@ def plain_commands(path):
 
 def commands(path):
     """What a header tells to run: the plain commands, alone and with the flags of each "add"."""
-    added = re.findall(r'\badd ((?:--[\w-]+ [\w.,-]+ ?)+)', read_header(path))
+    added = re.findall(r'\badd ((?:--[\w-]+ \S+ ?)+)', read_header(path))
     return [[*command, *flags.split()] for command in plain_commands(path) for flags in ('', *added)]
 
 

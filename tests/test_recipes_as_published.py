@@ -153,11 +153,9 @@ def learning_rates(run) -> Iterator[float]:
     phases = training.Phases(epochs, run.args.refine_epochs, run.args.refine_fade)
     refinement = training.build_refinement(run.args, phases, run.loader, run.mixup_fn, run.task)
     for epoch in range(phases.total):
-        if refinement is not None:
-            scheduler = refinement.begin(epoch, run.optimizer, scheduler)
+        scheduler = refinement.hold_rate(epoch, run.optimizer, scheduler)
         yield training.mean_lr(run.optimizer)
-        if scheduler is not None:
-            scheduler.step(epoch + 1)
+        scheduler.step(epoch + 1)
 
 
 def flat_steps(transform) -> Iterator[Callable]:
