@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.errors import first_line
 from keepaug.data.wrapped import WrappedDataset
-from keepaug.datasets import EMBEDDED_PREFIX, create_embedded_dataset
+from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS, create_embedded_dataset
 
 _logger = logging.getLogger('train')
 
@@ -63,9 +63,11 @@ def build_dataset(
     name = args.dataset
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
     if name.startswith(EMBEDDED_PREFIX):
-        dataset = create_embedded_dataset(name, split=split, num_samples=num_samples, input_img_mode=img_mode)
+        check_data_folder(name, root)
+        dataset = create_embedded_dataset(
+            name, split=split, num_samples=num_samples, root=root, input_img_mode=img_mode)
         _check_classes(name, dataset, args)
-        return dataset
+        return NamedFailures(dataset) if name in UNPACKED_DATASETS else dataset
     check_data_folder(name, root)
     try:
         dataset = create_dataset(
@@ -109,8 +111,12 @@ def check_data_folder(name: str, root: str | None) -> None:
     Raises:
         ValueError: No folder is given, or it does not exist or is empty.
     """
-    if name.startswith(EMBEDDED_PREFIX) and root:
+    if name in EMBEDDED_DATASETS and root:
         raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
+    if name in UNPACKED_DATASETS and not root:
+        raise ValueError(
+            f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
+            '--data-dir.')
     if '/' in name:
         return  # names with a scheme (torch/, hfds/, wds/, keepaug/ ...) know where their data lies
     if not root:

@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import Dataset
 
+from keepaug.datasets.splits import to_split
+
 __all__ = ['ClutteredDigits']
 
-SPLITS = {
-    'train': ('train', 'training'),
-    'validation': ('validation', 'val', 'valid', 'test', 'eval', 'evaluation'),
-}
 DEFAULT_NUM_SAMPLES = {'train': 4000, 'validation': 1000}
 
 # One source digit in five, of every class, belongs to the validation split.
@@ -48,25 +46,6 @@ MOST_DRAWS = 2 + 8 * (FRAGMENT_COUNTS[1] + 1) + 3
 BRIGHTEST_GROUND = 85  # of 255, each channel
 MIN_CONTRAST = 100  # of 255, in luma
 LUMA_WEIGHTS = (299, 587, 114)  # ITU-R BT.601, in thousandths
-
-
-def to_split(split: str) -> str:
-    """Name a split by its first name.
-
-    Args:
-        split: Any name that timm has for it, such as `val` or `training`.
-
-    Returns:
-        `train` or `validation`.
-
-    Raises:
-        ValueError: If the name is none of them.
-    """
-    for name, synonyms in SPLITS.items():
-        if split in synonyms:
-            return name
-    known = ', '.join(synonym for synonyms in SPLITS.values() for synonym in synonyms)
-    raise ValueError(f'{split = } is no split of this data set: use one of {known}.')
 
 
 @cache

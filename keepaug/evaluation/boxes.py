@@ -34,11 +34,12 @@ class TrueBoxes:
             dataset: Map-style data set; one that has a method `box` knows its boxes, such as
                 `keepaug/cluttered-digits`, others name their files and open them, as timm's image folders do.
             transform: What it is evaluated with.
-            path: File or folder of boxes (see `read_boxes`); empty for those that the data set knows.
+            path: File or folder of boxes (see `read_boxes`); empty for those that the data set knows, or has a file of.
 
         Raises:
             ValueError: There are no boxes, they are not those of these images, or cannot follow the transform.
         """
+        path = path or getattr(getattr(dataset, 'reader', None), 'boxes_file', '')
         self.dataset = dataset
         self.steps = moving_steps(transform)
         self.path = path

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from keepaug.datasets import BOXED_DATASETS
 from keepaug.options.ood import add_ood, check_ood
 from keepaug.options.training_images import add_training_images, check_training_images
 
@@ -27,7 +28,8 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         help='further checkpoints to judge, and to draw in the same pictures; of the architecture that they name')
     add('--gt-boxes', default='', metavar='PATH',
         help='true boxes for localization: CSV (image,x0,y0,x1,y1), val_annotations.txt of Tiny-ImageNet, '
-             'bounding_boxes.txt of CUB, or a folder of XML as for ImageNet; --dataset keepaug/... knows its own')
+             'bounding_boxes.txt of CUB, or a folder of XML as for ImageNet; unset: those that the data set knows, as '
+             f'{", ".join(BOXED_DATASETS)} do')
     add('--cam-threshold', type=float, default=0.2, metavar='SHARE',
         help="share of a class activation map's maximum that its box is cut out at")
     add('--fgsm-eps', type=float, default=8., metavar='N', help="step of the FGSM attack in 1/255 of the pixels' range")
@@ -75,7 +77,7 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
 def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     if 'localization' not in args.evaluate:
         return
-    yield not args.gt_boxes and not args.dataset.startswith('keepaug/'), (
+    yield not args.gt_boxes and args.dataset not in BOXED_DATASETS, (
         '--evaluate localization needs true boxes: name a file or folder of them by --gt-boxes.')
     yield bool(args.gt_boxes) and not os.path.exists(args.gt_boxes), (
         f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.')

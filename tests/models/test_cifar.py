@@ -183,7 +183,8 @@ def test_pruning(name, models, image):
         features = whole.forward_intermediates(image, indices=[last_but_one], intermediates_only=True)[0]
         assert [x.shape for x in model(image)] == [features.shape]
         assert whole.prune_intermediate_layers([last_but_one]) == [last_but_one]
-        assert torch.equal(whole.forward_intermediates(image, indices=[last_but_one], intermediates_only=True)[0], features)
+        left = whole.forward_intermediates(image, indices=[last_but_one], intermediates_only=True)[0]
+        assert torch.equal(left, features)
         assert whole(image).shape == features.shape and whole.num_features == features.shape[1]
 
 
