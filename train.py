@@ -86,7 +86,8 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     # Where: device, processes, number formats, seed.
     training.import_device_modules(args)
     device = training.open_device(args)
-    precision = training.resolve_precision(args, device)
+    forward = training.build_forward(args, device)
+    scaler = training.build_scaler(forward)
     training.seed_everything(args)
     exact = record.open_exact_resume(args)
     primary = args.rank == 0
@@ -94,23 +95,23 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     # What: the model, its data, and the task that ties them.
     model, data_config = training.build_model(args, create_model)
     fit = fit_model(args, model, data_config)
-    model = training.place_model(model, args, device, precision)
+    model = training.place_model(model, args, forward)
     dataset_train = keepaug.wrap_dataset(data.build_train_dataset(args, data_config), args)
     dataset_eval = data.build_eval_dataset(args, data_config)
     mixup_fn, collate_fn = data.build_mixing(args)
-    loader_train = data.build_train_loader(args, dataset_train, data_config, device, precision.dtype, collate_fn)
+    loader_train = data.build_train_loader(args, dataset_train, data_config, device, forward.dtype, collate_fn)
     batch_size = data.average_batch_size(loader_train, args.batch_size)
     exact.check_samples(args, dataset_train)
     training.resolve_learning_rate(args, batch_size)
     loader_eval = None
     if dataset_eval is not None:
-        loader_eval = data.build_eval_loader(args, dataset_eval, data_config, device, precision.dtype)
-    task = training.build_task(args, model, device, precision.dtype)
+        loader_eval = data.build_eval_loader(args, dataset_eval, data_config, device, forward.dtype)
+    task = training.build_task(args, model, device, forward.dtype)
     task = keepaug.wrap_task(task, args)
     optimizer = training.build_optimizer(args, task)
 
     # From where: a checkpoint; then the wrappers, in the order that keeps state dicts plain.
-    start_epoch = record.resume(args, task, optimizer, precision.scaler)
+    start_epoch = record.resume(args, task, optimizer, scaler)
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,
@@ -133,7 +134,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     phases = training.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = training.last_epoch(args, phases.total)
     refinement = training.build_refinement(args, phases, loader_train, mixup_fn, task)
-    settings = training.LoopSettings.from_args(args, device, precision, batch_size)
+    settings = training.LoopSettings.from_args(args, forward, scaler, batch_size)
     settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
 
     # What it leaves behind: the first process writes.
@@ -142,7 +143,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
         record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
         settings.image_dir = output_dir if args.save_images else None
-        saver = record.build_saver(args, task, optimizer, precision.scaler, output_dir, exact, ranking)
+        saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)
         recorder = record.open_recorder(
             args, saver, ranking, phases, task, mixup_fn, loader_train, dataset_train, data_config, settings,
             start_epoch)

@@ -47,7 +47,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     args.pretrained = args.pretrained or not args.checkpoint
     training.use_fast_cuda_math()
     device = torch.device(args.device)
-    precision = training.resolve_precision(args, device)
+    forward = training.build_forward(args, device)
     random_seed(args.seed)
     evaluation.check_evaluations(args)
 
@@ -55,13 +55,11 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     early_exit = getattr(bare, 'place', None)
     param_count = sum(parameter.numel() for parameter in bare.parameters())
     _logger.info(f'Model {args.model} created, param count: {param_count}')
-    bare.to(device=device, dtype=precision.dtype)
-    if args.channels_last:
-        bare.to(memory_format=torch.channels_last)
+    forward.place_model(bare)
     dataset, real_labels = validation.build_validation_set(args, data_config)
 
     def make_loader(images):
-        return validation.build_loader(args, images, bare, data_config, device, precision.dtype, pooled)
+        return validation.build_loader(args, images, bare, data_config, device, forward.dtype, pooled)
 
     loader = make_loader(dataset)
     valid_labels = validation.read_valid_labels(args.valid_labels, args.num_classes)
@@ -69,7 +67,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     if args.num_gpu > 1:
         model = torch.nn.DataParallel(model, device_ids=list(range(args.num_gpu)))
     if not args.naflex_loader:
-        validation.warm_up(model, args, data_config, device, precision)
+        validation.warm_up(model, args, data_config, forward)
 
     num_classes = len(valid_labels or range(args.num_classes))
     progress = open_progress(rank=validation.rank())
@@ -79,21 +77,21 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     evaluations = {}
     if getattr(args, 'evaluate', None):
         subject = evaluation.build_subject(
-            args, model, bare, data_config, device, precision, valid_labels, class_names(loader, num_classes))
-        data = evaluation.build_data(args, dataset, make_loader, data_config, device, precision.dtype, progress)
+            args, model, bare, data_config, forward, valid_labels, class_names(loader, num_classes))
+        data = evaluation.build_data(args, dataset, make_loader, data_config, forward, progress)
         evaluations = evaluation.open_evaluations(args, subject, data)
-    metrics = validation.measure(
-        model, loader, device, precision.dtype, precision.autocast,
-        prefetched=not args.no_prefetcher,
-        channels_last=args.channels_last,
-        valid_labels=valid_labels,
-        real_labels=real_labels,
-        average=args.metrics_avg,
-        log_interval=args.log_freq,
-        observe=analysis and analysis.update,
-        evaluator=validation.build_evaluator(args, device),
+    scores = validation.build_scores(args, real_labels, num_classes, device)
+    observers = [*scores, analysis] if analysis is not None else scores
+    metrics = training.validate(
+        model, loader, validation.build_evaluator(args, device), forward,
+        classes=valid_labels,
+        observers=[observer.update for observer in observers],
+        lines=validation.ValidationLines(args.log_freq),
         progress=progress,
+        world_size=validation.world_size(),
     )
+    for score in scores:
+        metrics.update(score.compute())
     metrics.pop('loss')
     _logger.info(' * ' + validation.headline(metrics))
     results = OrderedDict(

@@ -98,33 +98,31 @@ def record_batch(args: argparse.Namespace) -> Record:
     args.workers = 0  # one batch comes sooner without
     training.import_device_modules(args)
     device = training.open_device(args)
-    precision = training.resolve_precision(args, device)
+    forward = training.build_forward(args, device)
     training.seed_everything(args)
 
     model, data_config = training.build_model(args, create_model)
-    model = training.place_model(model, args, device, precision)
+    model = training.place_model(model, args, forward)
     dataset = keepaug.wrap_dataset(data.build_train_dataset(args, data_config), args)
     args.batch_size = even_batch_size(args.preview_images, dataset)
     mixup_fn, collate_fn = data.build_mixing(args)
-    loader = data.build_train_loader(args, dataset, data_config, device, precision.dtype, collate_fn)
+    loader = data.build_train_loader(args, dataset, data_config, device, forward.dtype, collate_fn)
     # Without the teacher or the criterion of the run: augmentations look at the model alone.
-    task = ClassificationTask(model, device=device, dtype=precision.dtype, verbose=False)
+    task = ClassificationTask(model, device=device, dtype=forward.dtype, verbose=False)
     task = keepaug.wrap_task(task, args)
     training.set_progress(task, epoch=1, epochs=2)  # what grows with the training is shown as it is at the end
     source = load_weights(args, task)
     _logger.info(f'Saliency is that of {source}.')
     task.train()
-    settings = training.LoopSettings.from_args(args, device, precision, args.batch_size)
 
     # Again, so that models and flags which draw more or fewer numbers on the way get the same images.
     training.seed_everything(args)
-    x, target = settings.to_device(*next(iter(loader)))
+    x, target = forward.place_batch(*next(iter(loader)))
     if mixup_fn is not None:
         x, target = mixup_fn(x, target)
-    x = settings.in_layout(x)
     augment = getattr(task, 'augment', None)
     rows = min(args.preview_images, len(x) // getattr(augment, 'rows_per_sample', 1))
-    with precision.autocast():
+    with forward.autocast():
         steps, labels = run_steps(augment.augments if augment else (), x, target, rows, bare_model(task))
     if not steps:
         _logger.info('No augmentation of keepaug is on: the sheet shows what the loader gives.')

@@ -49,13 +49,13 @@ def test_averaged_weights_on_request(data, run, capsys):
         timm.models.load_state_dict(run / 'last.pth.tar', use_ema=use_ema)['fc.weight'] for use_ema in (False, True))
     assert not torch.equal(plain, averaged)
     seen = []
-    measure = validate.validation.measure
+    measure = validate.training.validate
 
     def watched(model, *args, **kwargs):
         seen.append(model.fc.weight.clone())
         return measure(model, *args, **kwargs)
 
-    with mock.patch.object(validate.validation, 'measure', watched):
+    with mock.patch.object(validate.training, 'validate', watched):
         for flag in ('', '--use-ema'):
             run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar {flag}', capsys)
     assert torch.equal(seen[0], plain) and torch.equal(seen[1], averaged)
@@ -89,7 +89,7 @@ def test_averaged_scores_and_valid_labels(data, run, tmp_path, capsys):
 
 
 def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
-    measure, sizes = validate.validation.measure, []
+    measure, sizes = validate.training.validate, []
 
     def too_large(model, loader, *args, **kwargs):
         sizes.append(loader.loader.batch_size)
@@ -97,7 +97,7 @@ def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
             raise RuntimeError('CUDA out of memory.')
         return measure(model, loader, *args, **kwargs)
 
-    with mock.patch.object(validate.validation, 'measure', too_large):
+    with mock.patch.object(validate.training, 'validate', too_large):
         result = run_validate(f'{data} {COMMON} --checkpoint {run}/last.pth.tar --retry', capsys)
     assert 'top1' in result and sizes == sorted(sizes, reverse=True) and sizes[-1] <= 4
 

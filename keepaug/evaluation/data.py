@@ -14,6 +14,7 @@ from keepaug.console.progress import Progress
 from keepaug.data.wrapped import Selection
 from keepaug.evaluation.subject import Subject
 from keepaug.measuring.replay import AugmentedBatches
+from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('validate')
 
@@ -58,7 +59,7 @@ class Batches:
         dataset: The set they come from.
         loader: Its batches, in the order of `numbers`, of which each process has every `world_size`-th image.
         numbers: The images' numbers in the data set.
-        place: Brings a batch to the device.
+        forward: How batches reach the model.
         what: Who goes through them, for the log; empty where another pass is followed meanwhile.
         settings: How they are shared and followed.
     """
@@ -68,14 +69,14 @@ class Batches:
             dataset: Dataset,
             loader,
             numbers: Sequence[int],
-            place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+            forward: Forward,
             what: str,
             settings: PassSettings = PassSettings(),
     ):
         self.dataset = dataset
         self.loader = loader
         self.numbers = numbers
-        self.place = place
+        self.forward = forward
         self.what = what
         self.settings = settings
 
@@ -92,7 +93,7 @@ class Batches:
             numbers = list(mine[done:done + len(target)])
             if not numbers:
                 return
-            x, target = self.place(x, target)
+            x, target = self.forward.place_batch(x, target)
             yield x[:len(numbers)], target[:len(numbers)], numbers
             done += len(numbers)
 
@@ -107,7 +108,7 @@ class Data:
         open_folder: Opens a folder of images without labels.
         open_augmented: Opens a classifier's training images as its run augmented them, of which the second argument
             chooses by the data set.
-        place: See `Batches`.
+        forward: See `Batches`.
         samples: Images to choose of each set; None for all.
         seed: The choice follows from it.
         settings: See `Batches`.
@@ -120,7 +121,7 @@ class Data:
             open_training: Callable[[], Dataset],
             open_folder: Callable[[str], Dataset],
             open_augmented: Callable[[Subject, Callable[[Dataset], Sequence[int]]], AugmentedBatches],
-            place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+            forward: Forward,
             samples: int | None = None,
             seed: int = 0,
             settings: PassSettings = PassSettings(),
@@ -132,7 +133,7 @@ class Data:
         self.open_augmented = open_augmented
         self.samples = samples
         self.seed = seed
-        self.place = place
+        self.forward = forward
         self.settings = settings
 
     def validation(self, what: str, among: Sequence[int] | None = None) -> Batches:
@@ -180,7 +181,7 @@ class Data:
             numbers = choose(len(dataset), self.samples, self.seed)
         # A copy, for the loader gives the set a transform.
         loader = self.make_loader(Selection(copy.copy(dataset), numbers))
-        return Batches(dataset, loader, numbers, self.place, what, self.settings)
+        return Batches(dataset, loader, numbers, self.forward, what, self.settings)
 
 
 def choose(total: int, samples: int | None, seed: int) -> Sequence[int]:

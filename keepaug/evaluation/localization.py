@@ -75,8 +75,7 @@ def localization(
         with torch.no_grad():
             predicted = (subject.logits(x).argmax(1) == target).tolist()
         label = target if subject.classes is None else torch.as_tensor(subject.classes, device=target.device)[target]
-        with subject.autocast():
-            maps = activation(x.to(subject.dtype), label)
+        maps = subject.forward(activation, x, label)
         maps = to_unit(F.interpolate(maps, x.shape[-2:], mode='bilinear', align_corners=False))
         for image, of_image, row, is_predicted in zip(x, maps[:, 0].cpu(), rows, predicted):
             found = largest_box(of_image.numpy(), cam_threshold)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from timm.data import ImageDataset
 from timm.data.loader import adapt_to_chs
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.progress import Progress
@@ -30,8 +30,7 @@ from keepaug.evaluation.subject import Subject
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.measuring.replay import AugmentedBatches, build_augmented, check_replay
 from keepaug.options.recorded import read_recorded
-from keepaug.training.device import Precision
-from keepaug.training.loop import move
+from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('validate')
 
@@ -119,16 +118,15 @@ def run_evaluations(
 
 
 def build_subject(
-        args, model: nn.Module, bare: nn.Module, data_config: dict[str, Any], device: torch.device,
-        precision: Precision, classes: list[int] | None, names: list[str] | None) -> Subject:
+        args, model: nn.Module, bare: nn.Module, data_config: dict[str, Any], forward: Forward,
+        classes: list[int] | None, names: list[str] | None) -> Subject:
     """The classifier that validate.py has loaded."""
     mean, std = (
-        torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=device).view(1, -1, 1, 1)
+        torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(1, -1, 1, 1)
         for key in ('mean', 'std'))
     return Subject(
         getattr(args, 'label', args.model), model.eval(), bare.eval(), mean, std,
-        dtype=precision.dtype,
-        autocast=precision.autocast,
+        forward=forward,
         classes=classes,
         names=names,
         seed=args.seed,
@@ -138,8 +136,8 @@ def build_subject(
 
 
 def build_data(
-        args, dataset: Dataset, make_loader: Callable[[Dataset], Any], data_config: dict[str, Any],
-        device: torch.device, dtype: torch.dtype, progress: Progress) -> Data:
+        args, dataset: Dataset, make_loader: Callable[[Dataset], Any], data_config: dict[str, Any], forward: Forward,
+        progress: Progress) -> Data:
     """The images that the flags name.
 
     Raises:
@@ -168,12 +166,7 @@ def build_data(
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:
         recorded, checkpoint = _read_run(args)
-        return build_augmented(
-            args, recorded, subject.bare, checkpoint, data_config, device, Precision(dtype, subject.autocast), choose)
-
-    def place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        x, target = move(x, device, dtype), target.to(device)
-        return x.contiguous(memory_format=torch.channels_last) if args.channels_last else x, target
+        return build_augmented(args, recorded, subject.bare, checkpoint, data_config, forward, choose)
 
     return Data(
         dataset,
@@ -181,7 +174,7 @@ def build_data(
         open_training=open_training,
         open_folder=open_folder,
         open_augmented=open_augmented,
-        place=place,
+        forward=forward,
         samples=args.eval_samples,
         seed=args.seed,
         settings=PassSettings(args.log_freq, validation.rank(), validation.world_size(), progress),

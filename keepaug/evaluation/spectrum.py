@@ -189,8 +189,7 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
         ValueError: It is a map, not a vector.
     """
     model = subject.bare
-    with subject.autocast():
-        features = model.forward_head(model.forward_features(x), pre_logits=True)
+    features = subject.forward(lambda x: model.forward_head(model.forward_features(x), pre_logits=True), x)
     if features.flatten(1).shape[1] != features.shape[1]:
         raise ValueError(
             f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives a map of '

@@ -1,10 +1,11 @@
 """The classifier under evaluation."""
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from keepaug.training.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,7 @@ class Subject:
         bare: The timm model under it, for features and the gradients of layers.
         mean: Mean (1, C, 1, 1) of pixels in [0, 1], on the device.
         std: Standard deviation (1, C, 1, 1) likewise.
-        dtype: Format of the model's weights.
-        autocast: Makes the context of a forward pass.
+        forward: How images reach the model.
         classes: Columns of the model's logits that are compared, in the order of the targets; None for all.
         names: Names of the compared classes, or None.
         seed: All draws of an evaluation follow from it.
@@ -30,8 +30,7 @@ class Subject:
     bare: nn.Module
     mean: Tensor
     std: Tensor
-    dtype: torch.dtype = torch.float32
-    autocast: Callable[[], AbstractContextManager] = nullcontext
+    forward: Forward = Forward()
     classes: Sequence[int] | None = None
     names: Sequence[str] | None = None
     seed: int = 0
@@ -56,9 +55,7 @@ class Subject:
         Returns:
             float32 (B, K); a gradient flows back to `x` unless the caller forbids it.
         """
-        with self.autocast():
-            output = self.model(x.to(self.dtype))
-        output = output[0] if isinstance(output, (tuple, list)) else output
+        output = self.forward(self.model, x)
         return (output if self.classes is None else output[:, self.classes]).float()
 
     def to_pixels(self, x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 import logging
 from collections import OrderedDict
 
-import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch.utils.data import IterableDataset
@@ -10,7 +9,8 @@ from torch.utils.data import IterableDataset
 from keepaug.data.seeding import preserved_streams
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.measuring.risks import choose_samples, clean_batches
-from keepaug.training.loop import LoopSettings
+from keepaug.training.forward import Forward
+from keepaug.training.validation_pass import validate
 
 _logger = logging.getLogger('train')
 
@@ -20,36 +20,32 @@ class CleanAccuracy:
 
     Args:
         batches: The images, as `clean_batches` gives them.
-        settings: How the run brings batches to the device.
+        forward: How batches reach the model.
         seed: For what workers draw.
     """
 
-    def __init__(self, batches, settings: LoopSettings, seed: int = 0):
+    def __init__(self, batches, forward: Forward, seed: int = 0):
         self.batches = batches
-        self.settings = settings
+        self.forward = forward
         self.seed = seed
 
     def measure(self, task: TrainingTask) -> OrderedDict[str, float]:
         """What the task's evaluator reports, behind `clean_train_`: `loss`, `top1` and `top5` in percent, or `map`."""
-        model, evaluator = unwrap_model(task.get_eval_model()), task.create_evaluator()
-        with preserved_streams(self.settings.device, self.seed), in_eval_mode(model), torch.no_grad():
-            for input, target in self.batches:
-                input, target = self.settings.to_device(input, target)
-                with self.settings.precision.autocast():
-                    output = model(self.settings.in_layout(input))
-                evaluator.update(output[0] if isinstance(output, (tuple, list)) else output, target)
-        # The first process measures alone: no collective.
-        return OrderedDict((f'clean_train_{name}', value) for name, value in evaluator.compute().items())
+        model = unwrap_model(task.get_eval_model())
+        with preserved_streams(self.forward.device, self.seed), in_eval_mode(model):
+            # The first process measures alone, and the bare model: no collective.
+            metrics = validate(model, self.batches, task.create_evaluator(), self.forward)
+        return OrderedDict((f'clean_train_{name}', value) for name, value in metrics.items())
 
 
-def build_clean_accuracy(args, dataset, data_config, settings: LoopSettings) -> CleanAccuracy | None:
+def build_clean_accuracy(args, dataset, data_config, forward: Forward) -> CleanAccuracy | None:
     """The measurement on `--watch-samples` training images; None without them, and where the data set is a stream.
 
     Args:
         args: Options.
         dataset: The run's training set.
         data_config: How images enter the model.
-        settings: How the run brings batches to the device.
+        forward: How batches reach the model.
     """
     if not args.watch_samples:
         return None
@@ -57,4 +53,4 @@ def build_clean_accuracy(args, dataset, data_config, settings: LoopSettings) -> 
         _logger.info('The clean training accuracy is left out: single images cannot be asked of this data set.')
         return None
     samples = choose_samples(dataset, args.watch_samples, args.seed)
-    return CleanAccuracy(clean_batches(args, dataset, samples, data_config, settings), settings, args.seed)
+    return CleanAccuracy(clean_batches(args, dataset, samples, data_config, forward), forward, args.seed)

@@ -19,9 +19,8 @@ from keepaug.data.sets import build_train_dataset
 from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import select_batches, without_smoothing
 from keepaug.methods.build import wrap_dataset, build_augment
-from keepaug.training.device import Precision
 from keepaug.training.early_exit_task import load_early_exit
-from keepaug.training.loop import move
+from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('validate')
 
@@ -62,10 +61,8 @@ class AugmentedBatches:
         samples: Numbers of the images, even in number so that they can be mixed in pairs.
         augment: What the run's batches pass through on the device, or None.
         mixup_fn: Stock's mixing, or None.
-        device: Device of the batches.
-        precision: Number formats.
+        forward: How batches reach the model.
         smoothing: Label smoothing of mixed labels, which is taken out: it is no augmentation.
-        channels_last: Memory layout of images.
         seed: Seed of all draws.
         rank: This process.
         world_size: Processes that share the batches.
@@ -77,10 +74,8 @@ class AugmentedBatches:
             samples: Sequence[int],
             augment: Compose | None,
             mixup_fn: Mixup | None,
-            device: torch.device,
-            precision: Precision,
+            forward: Forward,
             smoothing: float = 0.,
-            channels_last: bool = False,
             seed: int = 0,
             rank: int = 0,
             world_size: int = 1,
@@ -88,10 +83,8 @@ class AugmentedBatches:
         self.batches = select_batches(
             loader, samples, partial(SeededSelection, seed=seed), slice(rank, None, world_size))
         self.steps: list[Callable] = [step for step in (mixup_fn, augment) if step is not None]
-        self.device = device
-        self.precision = precision
+        self.forward = forward
         self.smoothing = smoothing
-        self.channels_last = channels_last
         self.seed = seed
         self.numbers = range(rank, rank + world_size * len(self.batches), world_size)
 
@@ -100,13 +93,11 @@ class AugmentedBatches:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and their targets: class indices (B,) or, where labels are mixed, (B, K)."""
-        with preserved_streams(self.device, mix_seed(self.seed, 0)):
+        with preserved_streams(self.forward.device, mix_seed(self.seed, 0)):
             for number, (x, target) in zip(self.numbers, self.batches):
                 seed_streams(mix_seed(self.seed, -1 - number))  # samples have the numbers from 0
-                x, target = move(x, self.device, self.precision.dtype), target.to(self.device)
-                if self.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                with self.precision.autocast():
+                x, target = self.forward.place_batch(x, target)
+                with self.forward.autocast():
                     for step in self.steps:
                         x, target = step(x, target)
                 yield x, without_smoothing(target, self.smoothing)
@@ -147,8 +138,7 @@ def build_augmented(
         model: nn.Module,
         checkpoint: Mapping[str, Any],
         data_config: dict[str, Any],
-        device: torch.device,
-        precision: Precision,
+        forward: Forward,
         choose: Callable[[Dataset], Sequence[int]],
 ) -> AugmentedBatches:
     """The augmentation of a run, from its recorded arguments, on the data that the validation is given.
@@ -159,8 +149,7 @@ def build_augmented(
         model: The run's model, bare, on the device.
         checkpoint: What `check_checkpoint` read of the run; its early head guides what an early head guided.
         data_config: How images enter the model.
-        device: Device.
-        precision: Number formats.
+        forward: How batches reach the model.
         choose: Takes the training set, gives the numbers of the images to look at.
 
     Raises:
@@ -181,15 +170,15 @@ def build_augmented(
             raise ValueError('single samples cannot be asked of this data set')
         _fit_batches(run, len(dataset))
         mixup_fn, _ = build_mixing(run)
-        loader = build_train_loader(run, dataset, data_config, device, precision.dtype, None)
+        loader = build_train_loader(run, dataset, data_config, forward.device, forward.dtype, None)
         augment = build_augment(run, _with_early_head(model, checkpoint, getattr(args, 'use_ema', False)))
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {error}') from error
     if augment is not None:
         augment.set_progress(1.)
     return AugmentedBatches(
-        loader, _shuffled(choose(dataset), args.seed), augment, mixup_fn, device, precision, run.smoothing,
-        run.channels_last, args.seed, run.rank, run.world_size)
+        loader, _shuffled(choose(dataset), args.seed), augment, mixup_fn, forward, run.smoothing, args.seed,
+        run.rank, run.world_size)
 
 
 def _fit_batches(run: argparse.Namespace, images: int) -> None:

@@ -21,7 +21,7 @@ from keepaug.data.patches import create_patch_loader, eval_patches
 from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loader, preserved_streams
 from keepaug.data.wrapped import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
-from keepaug.training.loop import LoopSettings
+from keepaug.training.forward import Forward
 from keepaug.training.task import augment_batch
 
 _logger = logging.getLogger('train')
@@ -37,7 +37,7 @@ class TrainingRisks:
         loader: The run's training batches: the augmented form is theirs, whatever is switched at the time.
         clean: Batches of the same samples, resized and cropped as in validation.
         samples: Numbers of the samples, even in number so that stock can mix them in pairs.
-        settings: How the run brings batches to the device.
+        forward: How batches reach the model.
         smoothing: Label smoothing of mixed labels.
         seed: The same draws are made at each measurement.
         exact: Draw for each sample apart, so that the number of loader workers does not matter (`--exact-resume`).
@@ -50,7 +50,7 @@ class TrainingRisks:
             loader,
             clean,
             samples: Sequence[int],
-            settings: LoopSettings,
+            forward: Forward,
             smoothing: float = 0.,
             seed: int = 0,
             exact: bool = False,
@@ -58,7 +58,7 @@ class TrainingRisks:
         self.loader = loader
         self.clean = clean
         self.samples = samples
-        self.settings = settings
+        self.forward = forward
         self.smoothing = smoothing
         self.seed = seed
         self.exact = exact
@@ -70,7 +70,7 @@ class TrainingRisks:
                 input, target = mixup_fn(input, target)
             return augment_batch(task, input, target)
 
-        with preserved_streams(self.settings.device, self.seed):
+        with preserved_streams(self.forward.device, self.seed):
             return OrderedDict(
                 risk_augmented=self._mean_loss(task, self._augmented(), augment),
                 risk_clean=self._mean_loss(task, self.clean, lambda input, target: (input, target)))
@@ -90,15 +90,13 @@ class TrainingRisks:
 
     def _mean_loss(self, task: TrainingTask, batches, augment) -> float:
         model = unwrap_model(task.get_eval_model())
-        total, count = torch.zeros((), dtype=torch.float64, device=self.settings.device), 0
+        total, count = torch.zeros((), dtype=torch.float64, device=self.forward.device), 0
         with in_eval_mode(model):
             for input, target in batches:
-                input, target = self.settings.to_device(input, target)
-                with self.settings.precision.autocast():
-                    input, target = augment(self.settings.in_layout(input), target)
-                    with torch.no_grad():
-                        output = model(input)
-                logits = output[0] if isinstance(output, (tuple, list)) else output
+                with self.forward.autocast():
+                    input, target = augment(*self.forward.place_batch(input, target))
+                with torch.no_grad():
+                    logits = self.forward(model, input)
                 total += losses(logits, without_smoothing(target, self.smoothing)).sum()
                 count += len(logits)
         return total.item() / count
@@ -155,7 +153,7 @@ class NoRisks:
         return OrderedDict()
 
 
-def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSettings) -> TrainingRisks | NoRisks:
+def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> TrainingRisks | NoRisks:
     """The risks that `--refine-epochs` or `--risk-samples` ask for, to be measured by the first process.
 
     It measures alone, on the bare model, so that no collective is needed.
@@ -172,8 +170,8 @@ def build_risks(args, loader, data_config: dict[str, Any], settings: LoopSetting
         return NoRisks()
     samples = choose_samples(dataset, wanted, args.seed)
     samples = samples[:len(samples) // 2 * 2 or None]
-    clean = clean_batches(args, dataset, samples, data_config, settings)
-    return TrainingRisks(loader, clean, samples, settings, args.smoothing, args.seed, args.exact_resume)
+    clean = clean_batches(args, dataset, samples, data_config, forward)
+    return TrainingRisks(loader, clean, samples, forward, args.smoothing, args.seed, args.exact_resume)
 
 
 def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:
@@ -181,7 +179,7 @@ def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:
     return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
 
 
-def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: dict[str, Any], settings: LoopSettings):
+def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: dict[str, Any], forward: Forward):
     """Samples of a training set, read as validation images are, by this process alone and workers that end.
 
     Args:
@@ -189,7 +187,7 @@ def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: d
         dataset: The run's training set, whatever wraps it; it keeps its transform.
         samples: Numbers of the samples.
         data_config: How images enter the model.
-        settings: Device and precision.
+        forward: Device and number format of the batches.
     """
     while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset, AugMixDataset)):
         dataset = dataset.dataset
@@ -207,8 +205,8 @@ def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: d
         crop_pct=data_config['crop_pct'],
         num_workers=args.workers,
         persistent_workers=False,
-        img_dtype=settings.precision.dtype,
-        device=settings.device,
+        img_dtype=forward.dtype,
+        device=forward.device,
         use_prefetcher=args.prefetcher,
         **shape,
     )

@@ -191,6 +191,6 @@ def open_recorder(
         sinks = [TensorBoard(folder, start_epoch), *sinks]
     return Recorder(
         saver, open_summary(folder), sinks, ranking, phases, args.save_epochs,
-        risks=build_risks(args, loader_train, data_config, settings),
+        risks=build_risks(args, loader_train, data_config, settings.forward),
         watch=build_watch(args, task, dataset_train, data_config, settings),
         task=task, mixup_fn=mixup_fn, start_epoch=start_epoch)

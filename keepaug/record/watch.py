@@ -88,7 +88,7 @@ class Watch:
         x, target = self.task.received
         rows = min(MEASURED, len(x) // self.task.rows_per_sample)
         # Other draws in each epoch: one for the whole batch, as between mixup and CutMix, would fall alike for ever.
-        with preserved_streams(self.settings.device, self.seed + epoch), self.settings.precision.autocast():
+        with preserved_streams(self.settings.forward.device, self.seed + epoch), self.settings.forward.autocast():
             steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task))
         if labels.ndim == 2:
             labels = (labels - self.smoothing / labels.shape[1]) / (1. - self.smoothing)
@@ -118,5 +118,5 @@ def build_watch(
         _logger.info(
             'TensorBoard gets no sheet and no saliency: no augmentation of keepaug is on; --save-images shows what the '
             'loader gives.')
-    clean = build_clean_accuracy(args, dataset, data_config, settings)
+    clean = build_clean_accuracy(args, dataset, data_config, settings.forward)
     return Watch(task, dataset, data_config, settings, clean, smoothing=args.smoothing or 0., seed=args.seed)

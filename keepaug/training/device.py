@@ -1,28 +1,13 @@
 """Where a run computes: the device, the process group, the number formats."""
 import importlib
 import logging
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from timm.utils import NativeScaler, init_distributed_device, is_distributed_env, random_seed
 
+from keepaug.training.forward import Forward
+
 _logger = logging.getLogger('train')
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Number formats of a run.
-
-    Attributes:
-        dtype: Format of images, and of weights when `--model-dtype` asks for it.
-        autocast: Makes the context in which forward and loss run.
-        scaler: Loss scaler of float16 training on CUDA, else None.
-    """
-    dtype: torch.dtype = torch.float32
-    autocast: Callable[[], AbstractContextManager] = nullcontext
-    scaler: NativeScaler | None = None
 
 
 def import_device_modules(args) -> None:
@@ -70,8 +55,8 @@ def open_device(args) -> torch.device:
     return device
 
 
-def resolve_precision(args, device: torch.device) -> Precision:
-    """Number formats from `--amp`, `--amp-dtype` and `--model-dtype`.
+def build_forward(args, device: torch.device) -> Forward:
+    """Forward passes in the number formats of `--amp`, `--amp-dtype` and `--model-dtype`.
 
     Raises:
         ValueError: Both `--amp` and a half precision `--model-dtype` are asked for.
@@ -80,15 +65,18 @@ def resolve_precision(args, device: torch.device) -> Precision:
     if dtype == torch.float16:
         _logger.warning('float16 is not recommended for training, for half precision bfloat16 is recommended.')
     if not args.amp:
-        return Precision(dtype=dtype)
+        return Forward(device, dtype, channels_last=args.channels_last)
     if dtype != torch.float32:
         raise ValueError(f'--amp keeps weights in float32, so --model-dtype {args.model_dtype} must go, or --amp.')
-    amp_dtype = torch.bfloat16 if args.amp_dtype == 'bfloat16' else torch.float16
-    return Precision(
-        autocast=lambda: torch.autocast(device_type=device.type, dtype=amp_dtype),
-        # Only float16 on CUDA underflows and has a scaler; bfloat16 has float32's range.
-        scaler=NativeScaler(device=device.type) if device.type == 'cuda' and amp_dtype == torch.float16 else None,
-    )
+    return Forward(device, amp_dtype=getattr(torch, args.amp_dtype), channels_last=args.channels_last)
+
+
+def build_scaler(forward: Forward) -> NativeScaler | None:
+    """The loss scaler of training under float16 autocast on CUDA; else None."""
+    # Only float16 underflows; bfloat16 has float32's range.
+    if forward.device.type != 'cuda' or forward.amp_dtype != torch.float16:
+        return None
+    return NativeScaler(device=forward.device.type)
 
 
 def seed_everything(args) -> None:

@@ -6,35 +6,23 @@ import time
 from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torchvision
 from timm.data import Mixup
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
-from timm.utils import AverageMeter, CheckpointSaver, dispatch_clip_grad, reduce_tensor
+from timm.utils import AverageMeter, CheckpointSaver, NativeScaler, dispatch_clip_grad, reduce_tensor
 
 from keepaug.console.interrupts import raise_lost_interrupt
 from keepaug.console.progress import Progress
 from keepaug.files.drafts import whole_file
-from keepaug.training.device import Precision
+from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('train')
 
-# Images (B, C, H, W), or NaFlex's patches with their coordinates.
-Input = torch.Tensor | dict[str, Any]
 # How a batch's loss is weighted by its size, relative to the average batch (`--variable-batch-loss-scale`).
 BATCH_LOSS_POWER = {'none': 0., 'sqrt': 0.5, 'linear': 1.}
-
-
-def move(input: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Images or patches on a device in a format; what comes with patches keeps its own, and lengths stay numbers."""
-    if isinstance(input, dict):
-        return {name: move(value, device, dtype) for name, value in input.items()}
-    if not isinstance(input, torch.Tensor):
-        return input
-    return input.to(device=device, dtype=dtype if input.is_floating_point() else input.dtype, non_blocking=True)
 
 
 @dataclass
@@ -42,8 +30,8 @@ class LoopSettings:
     """What the loop needs to know of a run beside the objects it drives.
 
     Attributes:
-        device: Device of model and batches.
-        precision: Number formats.
+        forward: How batches reach the model.
+        scaler: Loss scaler, or None.
         world_size: Processes of the run.
         rank: This process.
         grad_accum_steps: Batches per update.
@@ -54,16 +42,14 @@ class LoopSettings:
         batch_loss_scale: 'none', 'sqrt' or 'linear'.
         log_interval: Updates between log lines.
         recovery_interval: Updates between recovery checkpoints; 0 for none.
-        prefetched: Whether the loader puts batches on the device itself.
-        channels_last: Memory layout of images.
         uneven_ranks: Whether processes may see different numbers of images in a step; losses are weighted by them.
         synchronize_step: Wait for the device after each update.
         image_dir: Where `--save-images` writes, or None.
         tta: Consecutive outputs averaged in validation; 0 or 1 for none.
         progress: What follows the passes.
     """
-    device: torch.device
-    precision: Precision
+    forward: Forward = Forward()
+    scaler: NativeScaler | None = None
     world_size: int = 1
     rank: int = 0
     grad_accum_steps: int = 1
@@ -74,8 +60,6 @@ class LoopSettings:
     batch_loss_scale: str = 'none'
     log_interval: int = 50
     recovery_interval: int = 0
-    prefetched: bool = True
-    channels_last: bool = False
     uneven_ranks: bool = False
     synchronize_step: bool = False
     image_dir: str | None = None
@@ -84,10 +68,10 @@ class LoopSettings:
 
     @classmethod
     def from_args(
-            cls, args, device: torch.device, precision: Precision, average_batch_size: float) -> 'LoopSettings':
+            cls, args, forward: Forward, scaler: NativeScaler | None, average_batch_size: float) -> 'LoopSettings':
         return cls(
-            device=device,
-            precision=precision,
+            forward=forward,
+            scaler=scaler,
             world_size=args.world_size,
             rank=args.rank,
             grad_accum_steps=max(1, args.grad_accum_steps),
@@ -98,30 +82,17 @@ class LoopSettings:
             batch_loss_scale=args.naflex_loss_scale if args.naflex_loader else args.variable_batch_loss_scale,
             log_interval=args.log_interval,
             recovery_interval=args.recovery_interval,
-            prefetched=args.prefetcher,
-            channels_last=args.channels_last,
             uneven_ranks=args.naflex_loader and args.world_size > 1,
             synchronize_step=args.synchronize_step,
             tta=args.tta,
         )
-
-    def to_device(self, input: Input, target: torch.Tensor) -> tuple[Input, torch.Tensor]:
-        """Brings a batch of the plain loader to the device; the prefetcher's are there already."""
-        if self.prefetched:
-            return input, target
-        return move(input, self.device, self.precision.dtype), target.to(device=self.device, non_blocking=True)
-
-    def in_layout(self, input: Input) -> Input:
-        if not self.channels_last or isinstance(input, dict):  # patches have no height and width
-            return input
-        return input.contiguous(memory_format=torch.channels_last)
 
     def loss_weight(self, batch_size: int) -> float | torch.Tensor:
         """Weight of a batch's loss, by its size against the average batch and against those of the other processes."""
         weight = (batch_size / self.average_batch_size) ** BATCH_LOSS_POWER[self.batch_loss_scale]
         if self.uneven_ranks:
             # DDP averages over processes; this makes it an average over images.
-            total = torch.tensor(float(batch_size), device=self.device)
+            total = torch.tensor(float(batch_size), device=self.forward.device)
             torch.distributed.all_reduce(total)
             weight = weight * self.world_size * batch_size / total
         return weight
@@ -155,7 +126,7 @@ def train_one_epoch(
     weighted = BATCH_LOSS_POWER[settings.batch_loss_scale] or settings.uneven_ranks
     create_graph = getattr(optimizer, 'is_second_order', False)
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
-    loss_sum = torch.zeros((), dtype=torch.float64, device=settings.device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=settings.forward.device)
     loss_count = 0
     update_time, data_time = AverageMeter(), AverageMeter()
     update_samples = 0
@@ -169,15 +140,14 @@ def train_one_epoch(
             group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
             need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
             update_idx = batch_idx // settings.grad_accum_steps
-            input, target = settings.to_device(input, target)
+            input, target = settings.forward.place_batch(input, target)
             if mixup_fn is not None:
                 input, target = mixup_fn(input, target)
-            input = settings.in_layout(input)
             batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
             data_wait += time.time() - data_start
 
             with nullcontext() if need_update else task.no_sync():
-                with settings.precision.autocast():
+                with settings.forward.autocast():
                     loss = task(input, target)['loss']
                     if weighted:
                         loss = loss * settings.loss_weight(batch_size)
@@ -195,7 +165,7 @@ def train_one_epoch(
             num_updates = epoch * updates + update_idx + 1
             optimizer.zero_grad()
             task.update_ema(step=num_updates)
-            if settings.synchronize_step and settings.device.type == 'cuda':
+            if settings.synchronize_step and settings.forward.device.type == 'cuda':
                 torch.cuda.synchronize()
             now = time.time()
             update_time.update(now - update_start)
@@ -253,8 +223,8 @@ def _backward(
         clip_mode=settings.clip_mode,
         parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
     ) if need_update and settings.clip_grad is not None else {}
-    if settings.precision.scaler is not None:
-        settings.precision.scaler(loss, optimizer, create_graph=create_graph, need_update=need_update, **clip)
+    if settings.scaler is not None:
+        settings.scaler(loss, optimizer, create_graph=create_graph, need_update=need_update, **clip)
         return
     loss.backward(create_graph=create_graph)
     if need_update:

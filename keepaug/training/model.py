@@ -11,7 +11,7 @@ from timm.utils import set_jit_fuser
 from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import check_checkpoint
-from keepaug.training.device import Precision
+from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('train')
 
@@ -105,8 +105,7 @@ def set_kernels(args) -> None:
         set_fast_norm()
 
 
-def place_model(
-        model: torch.nn.Module, args, device: torch.device, precision: Precision) -> torch.nn.Module:
+def place_model(model: torch.nn.Module, args, forward: Forward) -> torch.nn.Module:
     """Moves the model to its device, format and memory layout, and converts its batch norm where asked.
 
     Clears `args.dist_bn` under `--sync-bn`: synchronised statistics need no distribution after the epoch.
@@ -116,11 +115,9 @@ def place_model(
     """
     if args.split_bn:
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
-    model.to(device=device, dtype=precision.dtype)
-    if args.channels_last:
-        model.to(memory_format=torch.channels_last)
+    forward.place_model(model)
     if args.distributed and args.sync_bn:
-        if device.type == 'cpu':
+        if forward.device.type == 'cpu':
             raise ValueError('--sync-bn needs GPUs: torch synchronises batch norm on them only; drop it on the CPU.')
         args.dist_bn = ''
         model = convert_sync_batchnorm(model)

@@ -1,6 +1,6 @@
-"""The parts of validate.py: which models, which images, one pass, the file of results."""
-from keepaug.validation.full_pass import build_evaluator, check_averaging, measure
+"""The parts of validate.py: which models, which images, which scores, the file of results."""
 from keepaug.validation.images import build_loader, build_split, build_validation_set, read_valid_labels
 from keepaug.validation.model import compile_model, load_model, warm_up
 from keepaug.validation.processes import join_processes, rank, world_size
 from keepaug.validation.results import check_results_file, headline, retry_smaller, rounded, write_results
+from keepaug.validation.scores import ValidationLines, build_evaluator, build_scores, check_averaging

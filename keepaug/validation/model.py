@@ -14,8 +14,8 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
-from keepaug.training.device import Precision
 from keepaug.training.early_exit_task import load_early_exit
+from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
 
 _logger = logging.getLogger('validate')
@@ -109,15 +109,12 @@ def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def warm_up(model: torch.nn.Module, args, data_config: dict, device: torch.device, precision: Precision) -> None:
+@torch.no_grad()  # not in inference mode, as in `validate`
+def warm_up(model: torch.nn.Module, args, data_config: dict, forward: Forward) -> None:
     """One forward pass of a full random batch, so that compiling and algorithm choice do not count as a batch's time.
 
-    A batch that does not fit into memory fails here, before any image is read. Not in inference mode: what a model
-    keeps of a pass, such as LeViT its attention's bias, could not stand in a gradient that is asked of it later.
+    A batch that does not fit into memory fails here, before any image is read.
     """
     model.eval()
-    x = torch.randn(args.batch_size, *data_config['input_size'], device=device, dtype=precision.dtype)
-    if args.channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), precision.autocast():
-        model(x)
+    forward(model, torch.randn(
+        args.batch_size, *data_config['input_size'], device=forward.device, dtype=forward.dtype))

@@ -29,7 +29,6 @@ def join_processes(args) -> None:
         return
     whole = [flag for flag, asked in (
         ('--real-labels', args.real_labels),
-        ('--metrics-avg', args.metrics_avg),
         ('--naflex-loader', args.naflex_loader),
     ) if asked]
     if whole:

@@ -7,11 +7,13 @@ from unittest import mock
 
 import pytest
 import torch
+from timm.task.evaluator import ClassificationEvaluator
 
 from keepaug.console.errors import explain_errors
 from keepaug.console.interrupts import remembered_interrupts
 from keepaug.evaluation.data import PassSettings
-from keepaug.validation.full_pass import measure
+from keepaug.training.forward import Forward
+from keepaug.training.validation_pass import validate
 from tests.scripts import TINY, run_train
 
 pytestmark = pytest.mark.xdist_group('signals')
@@ -68,7 +70,7 @@ def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('follow', [
-    lambda batches: measure(torch.nn.Flatten(), batches, torch.device('cpu'), torch.float32),
+    lambda batches: validate(torch.nn.Flatten(), batches, ClassificationEvaluator(), Forward()),
     lambda batches: list(PassSettings().follow(batches, len(batches), 'fgsm')),
 ])
 def test_nor_is_it_in_a_validation(follow):

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from timm.task import ClassificationTask
 
-from keepaug.training.device import Precision
+from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings
 from tests.scripts import TINY, refuse_train, run_train, write_images
 
@@ -80,24 +80,22 @@ def test_resumes(data, tmp_path):
 
 
 def test_loss_is_weighted_by_the_batch():
-    settings = LoopSettings(device=torch.device('cpu'), precision=Precision(), average_batch_size=8.)
+    settings = LoopSettings(average_batch_size=8.)
     for scale, weight in (('none', 1.), ('sqrt', 2. ** 0.5), ('linear', 2.)):
         settings.batch_loss_scale = scale
         assert settings.loss_weight(16) == pytest.approx(weight)
 
 
 def test_loss_is_weighted_by_the_share_of_the_process(monkeypatch):
-    settings = LoopSettings(
-        device=torch.device('cpu'), precision=Precision(), average_batch_size=8., world_size=2, uneven_ranks=True)
+    settings = LoopSettings(average_batch_size=8., world_size=2, uneven_ranks=True)
     monkeypatch.setattr(torch.distributed, 'all_reduce', lambda total: total.add_(24.))  # the other process's batch
     assert float(settings.loss_weight(8)) == pytest.approx(2 * 8 / 32)
 
 
 def test_only_patches_change_their_format():
-    settings = LoopSettings(device=torch.device('cpu'), precision=Precision(dtype=torch.bfloat16), prefetched=False)
     batch = dict(patches=torch.ones(2, 4, 6), patch_coord=torch.ones(2, 4, 2, dtype=torch.long),
                  patch_valid=torch.ones(2, 4, dtype=torch.bool), seq_len=4)
-    moved, target = settings.to_device(batch, torch.zeros(2, dtype=torch.long))
+    moved, target = Forward(dtype=torch.bfloat16, channels_last=True).place_batch(batch, torch.zeros(2, dtype=torch.long))
     assert {name: getattr(value, 'dtype', value) for name, value in moved.items()} == dict(
         patches=torch.bfloat16, patch_coord=torch.int64, patch_valid=torch.bool, seq_len=4)
     assert target.dtype == torch.int64

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from keepaug.evaluation import Subject
 from keepaug.evaluation.data import Batches
+from keepaug.training.forward import Forward
 
 
 class Difference(nn.Module):
@@ -41,4 +42,4 @@ def photographs() -> tuple[Tensor, Tensor]:
 def make_batches(x: Tensor, target: Tensor, batch_size: int = 4, dataset=None) -> Batches:
     """Images and labels in batches, numbered in order."""
     loader = list(zip(x.split(batch_size), target.split(batch_size)))
-    return Batches(dataset, loader, range(len(x)), lambda x, target: (x, target), 'toy')
+    return Batches(dataset, loader, range(len(x)), Forward(), 'toy')

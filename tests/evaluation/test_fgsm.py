@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from keepaug.evaluation.fgsm import SHARES, count_hits, fgsm, loss_direction, step
+from keepaug.training.forward import Forward
 from tests.evaluation.subjects import Difference, make_batches, make_subject, network, photographs
 
 
@@ -59,14 +60,14 @@ def test_the_curve_runs_from_clean_to_attacked():
 
 
 def test_a_small_gradient_does_not_vanish_in_half_precision():
-    subject = make_subject(Difference(1e-4).half(), dtype=torch.float16)
+    subject = make_subject(Difference(1e-4).half(), forward=Forward(dtype=torch.float16))
     x = torch.zeros(1, 3, 64, 64)
     assert loss_direction(subject, x, torch.tensor([1])).abs().min() == 1
 
 
 def test_a_gradient_that_is_no_number_is_refused():
     """In float16 it overflows; its sign would be 0, the pixel would not move, and the model look robust."""
-    subject = make_subject(Difference(1e3).half(), dtype=torch.float16)
+    subject = make_subject(Difference(1e3).half(), forward=Forward(dtype=torch.float16))
     with pytest.raises(ValueError, match='gradients of 2 images .*--amp'):
         loss_direction(subject, torch.full((2, 3, 2, 2), -0.1), torch.tensor([1, 1]))
 

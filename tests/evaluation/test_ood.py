@@ -18,6 +18,7 @@ from keepaug.evaluation.ood import (
     ood,
     score_images,
 )
+from keepaug.training.forward import Forward
 from keepaug.validation.analysis import BINS
 from tests.evaluation.subjects import Difference, make_batches, make_subject, network, photographs
 from tests.scripts import run_validate, write_images
@@ -103,14 +104,14 @@ def test_odin_as_one_image_at_a_time_in_pixels():
 
 
 def test_the_step_does_not_vanish_in_half_precision():
-    subject = make_subject(Difference(1e-4).half(), dtype=torch.float16)
+    subject = make_subject(Difference(1e-4).half(), forward=Forward(dtype=torch.float16))
     x = torch.full((1, 3, 64, 64), 0.5, dtype=torch.float16)
     still, moved = (score_images(subject, x, 1000., eps)[1][0, 1] for eps in (0., 0.25))
     assert (moved / still).item() == pytest.approx(3., rel=0.01)  # 0.5 becomes 1.5
 
 
 def test_a_gradient_that_is_no_number_is_refused():
-    subject = make_subject(Difference(1e3).half(), dtype=torch.float16)
+    subject = make_subject(Difference(1e3).half(), forward=Forward(dtype=torch.float16))
     with pytest.raises(ValueError, match='gradients of 2 images .*--amp'):
         score_images(subject, torch.full((2, 3, 2, 2), 0.1), 1000., 0.0014)
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from keepaug.evaluation import Gallery, Panel, Report
 from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
+from keepaug.training.forward import Forward
 from keepaug.validation.runs import label_runs
 
 PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.])})
@@ -133,7 +134,7 @@ def test_each_image_once_over_all_processes(world_size):
         parts = [torch.tensor(mine[start:start + 2]) for start in range(0, len(mine), 2)]
         batches = [(part, part) for part in parts]
         settings = PassSettings(rank=rank, world_size=world_size)
-        for x, target, found in Batches(Numbers(), batches, numbers, lambda *batch: batch, 'test', settings):
+        for x, target, found in Batches(Numbers(), batches, numbers, Forward(), 'test', settings):
             assert x.tolist() == target.tolist() == found
             seen += found
     assert sorted(seen) == numbers

@@ -211,7 +211,7 @@ def test_refusals(flags, words, data, capsys):
     ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
 ])
 def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(validate.validation, 'measure', mock.Mock(side_effect=AssertionError('the plain pass began')))
+    monkeypatch.setattr(validate.training, 'validate', mock.Mock(side_effect=AssertionError('the plain pass began')))
     empty, broken = tmp_path / 'empty', tmp_path / 'boxes.csv'
     empty.mkdir()
     broken.write_text('class0/00.png,1,2,3\n')

@@ -6,13 +6,11 @@ from timm.task import ClassificationTask
 from keepaug import options
 from keepaug.measuring.clean_accuracy import build_clean_accuracy
 from keepaug.measuring.risks import choose_samples
-from keepaug.training.device import Precision
-from keepaug.training.loop import LoopSettings
+from keepaug.training.forward import Forward
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn
 from tests.scripts import write_images
 
-SETTINGS = LoopSettings(device=torch.device('cpu'), precision=Precision())
 DATA = dict(input_size=(3, 32, 32), interpolation='bilinear', mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.9)
 
 
@@ -24,7 +22,7 @@ def build(folder, samples: int):
     dataset = create_dataset('', root=folder, split='train')
     create_loader(dataset, (3, 32, 32), 4, is_training=True, num_workers=0, device=torch.device('cpu'))
     transform = dataset.transform
-    clean = build_clean_accuracy(args, dataset, DATA, SETTINGS)
+    clean = build_clean_accuracy(args, dataset, DATA, Forward())
     assert dataset.transform is transform
     return clean, dataset
 

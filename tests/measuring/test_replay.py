@@ -9,7 +9,7 @@ from timm.data import Mixup, create_dataset, create_loader
 
 from keepaug.augment import Compose, create_augment
 from keepaug.measuring.replay import AugmentedBatches, check_replay, mix_seed
-from keepaug.training.device import Precision
+from keepaug.training.forward import Forward
 
 SAMPLES = [5, 1, 22, 13, 7, 8, 20, 3, 16, 11]
 CPU = torch.device('cpu')
@@ -20,7 +20,7 @@ def batches_of(data, workers: int = 0, augment=None, mixup_fn=None, no_aug=False
         create_dataset('', root=data, split='train'), (3, 32, 32), 4, is_training=True, no_aug=no_aug, device=CPU,
         use_prefetcher=False, num_workers=workers, auto_augment=None if no_aug else 'original',
         re_prob=0. if no_aug else 0.5, interpolation='bilinear')
-    return AugmentedBatches(loader, SAMPLES, augment, mixup_fn, CPU, Precision(), **changes)
+    return AugmentedBatches(loader, SAMPLES, augment, mixup_fn, Forward(), **changes)
 
 
 def drawn(batches) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,13 +15,12 @@ from keepaug.data.seeding import preserved_streams
 from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import TrainingRisks
 from keepaug.training.augmented_task import AugmentedTask
-from keepaug.training.device import Precision
-from keepaug.training.loop import LoopSettings
+from keepaug.training.forward import Forward
 from tests.functional.backbones import assert_untouched, everything
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train
 
-SETTINGS = LoopSettings(device=torch.device('cpu'), precision=Precision())
+FORWARD = Forward()
 SAMPLES = [5, 1, 22, 13, 7, 8]
 
 
@@ -48,7 +47,7 @@ def task(*augments) -> ClassificationTask:
 def test_loss_image_by_image(data):
     train, clean = loaders(data)
     subject = task()
-    risks = TrainingRisks(train, clean, SAMPLES, SETTINGS).measure(subject.train())
+    risks = TrainingRisks(train, clean, SAMPLES, FORWARD).measure(subject.train())
     x, target = images_of(data)
     model = small_cnn(classes=3).eval()
     losses = [F.cross_entropy(model(image[None]), label[None]).item() for image, label in zip(x, target)]
@@ -62,8 +61,8 @@ def test_mixed_labels_count_without_smoothing(data):
     collate = SharedSwitchCollate(mixup_alpha=1., num_classes=3, label_smoothing=0.2)
     train, clean = loaders(data, collate_fn=collate)
     collate.mixup_enabled = False
-    risks = TrainingRisks(train, clean, SAMPLES[:4], SETTINGS, smoothing=0.2)
-    plain = TrainingRisks(loaders(data)[0], clean, SAMPLES[:4], SETTINGS)
+    risks = TrainingRisks(train, clean, SAMPLES[:4], FORWARD, smoothing=0.2)
+    plain = TrainingRisks(loaders(data)[0], clean, SAMPLES[:4], FORWARD)
     assert risks.measure(task())['risk_augmented'] == pytest.approx(plain.measure(task())['risk_augmented'], rel=1e-6)
     collate.mixup_enabled = True
     mixed = risks.measure(task())['risk_augmented']
@@ -73,7 +72,7 @@ def test_mixed_labels_count_without_smoothing(data):
 def test_augmented_as_in_training(data):
     train, clean = loaders(data)
     occlusion = create_augment('joint-occlusion', keep_patch=0.)
-    risk = TrainingRisks(train, clean, SAMPLES[:4], SETTINGS).measure(task(occlusion))['risk_augmented']
+    risk = TrainingRisks(train, clean, SAMPLES[:4], FORWARD).measure(task(occlusion))['risk_augmented']
     x, target = images_of(data)
     model = small_cnn(classes=3).eval()
     x, target = torch.cat([x[:4], torch.zeros(4, 3, 32, 32)]), target[:4].repeat(2)
@@ -87,7 +86,7 @@ def test_nothing_is_touched(training, data):
     model = subject.get_trainable_module()
     subject.train(training)
     before = everything(model)
-    risks = TrainingRisks(train, clean, SAMPLES, SETTINGS)
+    risks = TrainingRisks(train, clean, SAMPLES, FORWARD)
     first = risks.measure(subject)
     assert_untouched(before, model)
     assert risks.measure(subject) == first, 'the same draws each time'

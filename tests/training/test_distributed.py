@@ -10,14 +10,19 @@ import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from timm.data.distributed_sampler import OrderedDistributedSampler
 from timm.optim import create_optimizer_v2
 from timm.task import ClassificationTask
+from timm.task.evaluator import ClassificationEvaluator
+from torch.utils.data import DataLoader, TensorDataset
 
 from keepaug.augment import Compose, create_augment
 from keepaug.functional import input_saliency
 from keepaug.training.augmented_task import AugmentedTask
-from keepaug.training.device import Precision
+from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings, train_one_epoch
+from keepaug.training.validation_pass import validate
+from keepaug.validation.scores import AveragedScore
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train, write_images
 from tests.test_exact_resume import assert_same_run
@@ -37,8 +42,7 @@ def _train_with_keep_cut(rank: int) -> dict:
     task.prepare_distributed()
     start = [parameter.clone() for parameter in model.parameters()]
     batches = [(torch.randn(4, 3, 32, 32), torch.randint(3, (4,))) for _ in range(3)]
-    settings = LoopSettings(
-        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    settings = LoopSettings(world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
     loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
     moved = any(not torch.equal(before, after) for before, after in zip(start, model.parameters()))
     return dict(weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved)
@@ -56,8 +60,7 @@ def _train_with_features_mixed(rank: int) -> dict:
     names = list(model.state_dict())
     torch.manual_seed(rank)
     batches = [(torch.randn(4, 3, 16, 16), torch.randint(3, (4,))) for _ in range(3)]
-    settings = LoopSettings(
-        device=torch.device('cpu'), precision=Precision(), world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
+    settings = LoopSettings(world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
     loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
     same_state = names == list(model.state_dict())
     return dict(weights=list(model.parameters()), lam=mixer.last['lam'], loss=loss, same_state=same_state)
@@ -76,6 +79,18 @@ def _saliency_on_one_rank(rank: int) -> dict:
     return dict(gradients=[parameter.grad for parameter in model.parameters()])
 
 
+def _validate_together(rank: int, world_size: int = WORLD_SIZE) -> dict:
+    """Seven images, of which two processes get four each."""
+    torch.manual_seed(0)
+    model, x, target = small_cnn(classes=3), torch.randn(7, 3, 16, 16), torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    images = TensorDataset(x, target)
+    loader = DataLoader(images, 3, sampler=OrderedDistributedSampler(images, world_size, rank))
+    score = AveragedScore('macro', 3)
+    metrics = validate(
+        model, loader, ClassificationEvaluator(), Forward(), observers=[score.update], world_size=world_size)
+    return {**metrics, **score.compute()}
+
+
 EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
@@ -90,7 +105,12 @@ SCRIPTS = [
 ]
 
 
-CASES = {'train': _train_with_keep_cut, 'features': _train_with_features_mixed, 'saliency': _saliency_on_one_rank}
+CASES = {
+    'train': _train_with_keep_cut,
+    'features': _train_with_features_mixed,
+    'saliency': _saliency_on_one_rank,
+    'validation': _validate_together,
+}
 
 
 def _process(rank: int, folder: Path, ports: list[int], both_done) -> None:
@@ -150,6 +170,12 @@ def test_processes_mix_features_by_themselves_and_agree_on_weights(ranks):
 def test_saliency_calls_no_collective(ranks):
     one, other = (rank['saliency']['gradients'] for rank in ranks)
     assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_shared_validation_is_that_of_one_process(ranks):
+    alone = _validate_together(rank=0, world_size=1)
+    for rank in ranks:
+        assert rank['validation'] == pytest.approx(alone)
 
 
 def test_whole_script(processes):

@@ -10,7 +10,6 @@ from timm.task import ClassificationTask
 from torch import nn
 
 from keepaug.training import loop
-from keepaug.training.device import Precision
 from keepaug.training.loop import LoopSettings, train_one_epoch
 
 
@@ -27,7 +26,7 @@ class Counted(torch.optim.SGD):
 
 
 def _settings(**changes) -> LoopSettings:
-    return LoopSettings(device=torch.device('cpu'), precision=Precision(), **changes)
+    return LoopSettings(**changes)
 
 
 def _task(weight: nn.Parameter) -> ClassificationTask:

@@ -5,14 +5,13 @@ from unittest import mock
 
 import pytest
 import torch
+from timm.task.evaluator import ClassificationEvaluator
 from torch import nn
 
 import validate
-from keepaug import validation
-from keepaug.training.device import Precision
+from keepaug import training, validation
+from keepaug.training import Forward
 from keepaug.validation import runs as validated
-
-CPU = torch.device('cpu')
 
 
 class Remembering(nn.Module):
@@ -32,10 +31,11 @@ class Remembering(nn.Module):
 def test_a_gradient_can_be_asked_of_a_model_after_its_passes():
     """As FGSM, ODIN and saliency do."""
     x = torch.rand(2, 4, 8, 8, requires_grad=True)
-    args = argparse.Namespace(batch_size=2, channels_last=False)
+    args = argparse.Namespace(batch_size=2)
     passes = [
-        lambda model: validation.warm_up(model, args, dict(input_size=(4, 8, 8)), CPU, Precision()),
-        lambda model: validation.measure(model, [(x.detach(), torch.tensor([0, 1]))], CPU, torch.float32),
+        lambda model: validation.warm_up(model, args, dict(input_size=(4, 8, 8)), Forward()),
+        lambda model: training.validate(
+            model, [(x.detach(), torch.tensor([0, 1]))], ClassificationEvaluator(), Forward()),
     ]
     for run_pass in passes:
         model = Remembering()
@@ -74,7 +74,7 @@ def test_an_error_of_one_of_several_processes_ends_all(error, monkeypatch):
 
 def test_starting_over_is_refused_in_several_processes(monkeypatch):
     monkeypatch.setattr('keepaug.validation.processes.is_distributed_env', lambda: True)
-    args = argparse.Namespace(real_labels='', metrics_avg=None, naflex_loader=False, retry=True)
+    args = argparse.Namespace(real_labels='', naflex_loader=False, retry=True)
     with pytest.raises(ValueError, match='--retry'):
         validation.join_processes(args)
 
