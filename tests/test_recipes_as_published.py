@@ -1,5 +1,6 @@
 """Every recipe trains and judges as its paper says: learning rate of each epoch, optimizer, crops, augmentation."""
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -124,7 +125,7 @@ class Images(Dataset):
 
 
 def build(command: list[str], weights: bool = False) -> SimpleNamespace:
-    """What `train.main` builds for a command before the first epoch; the model without weights unless they matter."""
+    """What `train.py` builds for a command before the first epoch; the model without weights unless they matter."""
     attentive = any(path.stem == 'attentive-cutmix' for path in files_of(command))
     teacher = ['--attentive-teacher', 'self'] if attentive else []  # no download
     args, _ = train._parse_args([*command, *teacher, '--device', 'cpu', '-j', '0'])
@@ -139,7 +140,9 @@ def build(command: list[str], weights: bool = False) -> SimpleNamespace:
     loader_eval = data.build_eval_loader(args, Images(), data_config, cpu, torch.float32)
     task = keepaug.wrap_task(training.build_task(args, model, cpu, torch.float32), args)
     optimizer = training.build_optimizer(args, task)
-    return SimpleNamespace(**{key: value for key, value in locals().items() if key != 'weights'})
+    return SimpleNamespace(
+        args=args, model=model, data_config=data_config, mixup_fn=mixup_fn, loader=loader, loader_eval=loader_eval,
+        task=task, optimizer=optimizer)
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +151,7 @@ def at_the_root(monkeypatch):
 
 
 def learning_rates(run) -> Iterator[float]:
-    """As `train.main` steps through the epochs."""
+    """As `train.py` steps through the epochs."""
     scheduler, epochs = training.build_scheduler(run.args, run.optimizer, 10, 0, decreasing_metric=False)
     phases = training.Phases(epochs, run.args.refine_epochs, run.args.refine_fade)
     refinement = training.build_refinement(run.args, phases, run.loader, run.mixup_fn, run.task)
@@ -197,7 +200,8 @@ def check_added(run, wanted: list[str]) -> None:
     for description, words in zip(found, wanted):
         kind, *settings = words.split('; ')
         assert description.startswith(f'{kind}(')
-        assert [setting for setting in settings if setting not in description] == []
+        for setting in settings:
+            assert re.search(rf'(?<!\w){re.escape(setting)}(?![\w.])', description), (setting, description)
 
 
 def check_optimizer(run, paper: Training) -> None:
