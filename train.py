@@ -8,6 +8,7 @@ Every flag of timm's script keeps its meaning; `python train.py --help` lists th
 """
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +21,29 @@ from timm.utils import distribute_bn, setup_default_logging
 
 import keepaug
 from keepaug import console, data, options, record, training
+from keepaug.files.locks import join_sweep_attempt, releasing_folders
 from keepaug.next_step import NextStep, fit_model
 
 _logger = logging.getLogger('train')
 parser = options.create_parser()
+# timm's sweep.py knows this script by these names too.
+config_parser = options.create_config_parser(parser)
+_sweep_lock_fds: list[int] = []
 
 
 def _parse_args(argv: list[str] | None = None):
     """Options and the text of args.yaml; a YAML file given with --config lies below the command line."""
+    given, _ = config_parser.parse_known_args(argv)
+    _join_sweep_attempt(given.sweep_locks, *given.sweep_attempt)
     return options.parse_args(parser, argv)
 
 
+def _join_sweep_attempt(locks: Sequence[str], file: str, id: str) -> None:
+    """Holds a sweep's locks until the process exits, and ends it here if the sweep no longer wants this attempt."""
+    join_sweep_attempt(locks, file, id, _sweep_lock_fds)
+
+
+@releasing_folders()
 def main() -> None:
     setup_default_logging()
     args, args_text = _parse_args()
@@ -52,8 +65,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _logger.info('Interrupted. What was saved stays.')
     except Exception as error:
-        if run.next_step is not None:
-            error.next_step = run.next_step.lines(diverged=isinstance(error, console.RunFailed))
+        error.next_step = run.next_step.lines() if run.next_step else None
         raise
     finish(run, finished)
 
@@ -82,11 +94,12 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     """Everything that a run is made of, from its options."""
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
-    args.resume = record.find_resume(args)
 
     # Where: device, processes, number formats, seed.
     training.import_device_modules(args)
     device = training.open_device(args)
+    record.hold_folder(args)
+    args.resume = record.find_resume(args)
     forward = training.build_forward(args, device)
     scaler = training.build_scaler(forward)
     training.seed_everything(args)
@@ -139,10 +152,10 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
 
     # What it leaves behind: the first process writes.
+    output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
     recorder, next_step = record.NoRecorder(), None
     if primary:
         record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
-        output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
         settings.image_dir = output_dir if args.save_images else None
         saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)
         recorder = record.open_recorder(

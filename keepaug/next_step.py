@@ -83,12 +83,11 @@ class NextStep:
         self.data_config = data_config
         self.epochs = epochs
 
-    def lines(self, finished: bool = False, diverged: bool = False) -> list[str]:
+    def lines(self, finished: bool = False) -> list[str]:
         """The best checkpoint and the commands, as far as there is what they need.
 
         Args:
             finished: Whether all epochs are done.
-            diverged: Whether the run ended for want of numbers, and would do so again if it went on as it was.
         """
         lines, best = [], self._checkpoint('model_best')
         if best:
@@ -96,11 +95,6 @@ class NextStep:
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
             if self.fit is not None:
                 lines += self._use(best)
-        if diverged:
-            good = self.saver.last_good() or self.args.resume
-            return lines + ([
-                f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt --resume {good}'
-            ] if good else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.'])
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps
             lines += ['This run has written no checkpoint.']
@@ -170,7 +164,7 @@ class NextStep:
         folder, flags = self.saver.checkpoint_dir, {**changed, '--resume': checkpoint}
         if not self.args.experiment and os.path.dirname(checkpoint) == folder:
             flags['--experiment'] = os.path.basename(folder)  # history and summary go on, rather than begin elsewhere
-        words = stock_first(self.parser).without(sys.argv[1:], *OF_ONE_START, *changed)
+        words = stock_first(self.parser).without(options.without_sweep(sys.argv[1:]), *OF_ONE_START, *changed)
         end = words.index('--') if '--' in words else len(words)
         words[end:end] = chain.from_iterable(flags.items())
         return ' '.join([*_launcher(), shlex.join(words)])

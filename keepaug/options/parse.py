@@ -22,6 +22,35 @@ def create_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def create_config_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What is read from the command line first: the files of defaults, and what no argument of a run holds."""
+    config = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage, add_help=False)
+    config.add_argument('-c', '--config', action=_AddFile, default='')
+    config.set_defaults(configs=[])
+    _add_sweep(config)
+    return config
+
+
+class _AddFile(argparse.Action):
+    """Collects the files of `-c` in `configs`; `config` is the last one, which in stock's parser is the only one."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        namespace.config = values
+        namespace.configs = [*namespace.configs, values]
+
+
+def without_sweep(argv: Sequence[str]) -> list[str]:
+    """A command line less what timm's sweep.py adds to it, which is of one attempt alone."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_sweep(parser)
+    return parser.parse_known_args(argv)[1]
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--sweep-locks', nargs='+', default=(), metavar='PATH')
+    parser.add_argument('--sweep-attempt', nargs=2, default=('', ''), metavar=('FILE', 'ID'))
+
+
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, str]:
     """Parses `argv` (default: that of the process) with defaults from the YAML files of `-c/--config`, one file each.
 
@@ -32,11 +61,9 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     Raises:
         SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
     """
-    config = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage, add_help=False)
-    config.add_argument('-c', '--config', action='append', default=[])
-    given, rest = config.parse_known_args(argv)
+    given, rest = create_config_parser(parser).parse_known_args(argv)
     try:
-        known, unknown = read_defaults(parser, [path for path in given.config if path])
+        known, unknown = read_defaults(parser, [path for path in given.configs if path])
     except ValueError as error:
         parser.error(str(error))
     newer = {action.dest: action.default for action in stock_first(parser).newer}

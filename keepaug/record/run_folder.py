@@ -1,14 +1,20 @@
 """The folder of a run: made before the first epoch, never mixed with another run."""
 import logging
 import os
+from collections.abc import Callable
 from datetime import datetime
+from itertools import count
+from typing import TypeVar
 
+import torch
 from timm.models import safe_model_name
-from timm.utils import get_outdir
 
+from keepaug.files import locks
 from keepaug.files.checkpoints import LAST, newest_epoch
 from keepaug.files.drafts import whole_file
 from keepaug.record.summary import Summary
+
+Outcome = TypeVar('Outcome')
 
 _logger = logging.getLogger('train')
 
@@ -18,26 +24,96 @@ def run_folder(args, name: str = '') -> str:
     return os.path.join(args.output or './output/train', args.experiment or name)
 
 
-def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
-    """Makes the run's folder, with `args.yaml` in it and a `summary.csv` that ends before `start_epoch`.
+def hold_folder(args) -> None:
+    """Holds the run's folder from before it is read, where it has a name and exists; all processes call this.
 
     Raises:
-        ValueError: The folder cannot be written.
+        ValueError: Another run holds the folder, or it cannot be written.
     """
-    folder = run_folder(args, '-'.join([
-        datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model), str(data_config['input_size'][-1])]))
+    if args.experiment:
+        _by_the_first(args, lambda: _hold_existing(run_folder(args)))
+
+
+def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
+    """Makes and holds the run's folder, with `args.yaml` in it and a `summary.csv` that ends before `start_epoch`.
+
+    All processes call this, the first one writes.
+
+    Raises:
+        ValueError: Another run holds the folder, or it cannot be written.
+    """
+    folder = _by_the_first(args, lambda: _open_output_dir(args, args_text, data_config, start_epoch))
+    if args.rank:
+        locks.join_folder(folder)
+    return folder
+
+
+def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
+    if args.experiment:
+        folder = run_folder(args)
+    else:
+        folder = _make_new(run_folder(args, '-'.join([
+            datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model),
+            str(data_config['input_size'][-1])])))
+    _hold(folder)
     if not continues(args, folder):
         _warn_of_another_run(folder)
     try:
-        output_dir = get_outdir(folder)
-        with whole_file(os.path.join(output_dir, 'args.yaml')) as draft, open(draft, 'w') as file:
+        with whole_file(os.path.join(folder, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
-        _trim_summary(output_dir, start_epoch)
+        _trim_summary(folder, start_epoch)
     except OSError as error:
-        raise ValueError(
-            f'The output folder {folder} cannot be written ({error.strerror}); '
-            f'choose another with --output.') from error
-    return output_dir
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def _make_new(folder: str) -> str:
+    """Makes a folder that was not there, with a number behind its name where another run took the name first."""
+    try:
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        for number in count():
+            name = f'{folder}-{number}' if number else folder
+            try:
+                os.mkdir(name)
+                return name
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _hold_existing(folder: str) -> None:
+    if os.path.isdir(folder):
+        _hold(folder)
+
+
+def _hold(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        locks.hold_folder(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: str, error: OSError) -> ValueError:
+    return ValueError(
+        f'The output folder {folder} cannot be written ({error.strerror}); choose another with --output.')
+
+
+def _by_the_first(args, act: Callable[[], Outcome]) -> Outcome:
+    """Lets the first process act, and all of them know what it got, or why it was refused."""
+    if not args.distributed:
+        return act()
+    outcome = [None, None]
+    if args.rank == 0:
+        try:
+            outcome[0] = act()
+        except ValueError as error:
+            outcome[1] = str(error)
+    torch.distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]
 
 
 def continues(args, folder: str) -> bool:

@@ -1,7 +1,8 @@
 """Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
-import math
 import os
 import socket
+import tempfile
+from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
@@ -18,8 +19,9 @@ from timm.task.evaluator import ClassificationEvaluator
 from torch.utils.data import DataLoader, TensorDataset
 
 from keepaug.augment import Compose, create_augment
-from keepaug.console import RunFailed
+from keepaug.files import locks
 from keepaug.functional import input_saliency
+from keepaug.record.run_folder import open_output_dir
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings, train_one_epoch
@@ -93,20 +95,28 @@ def _validate_together(rank: int, world_size: int = WORLD_SIZE) -> dict:
     return {**metrics, **score.compute()}
 
 
-def _train_without_numbers(rank: int) -> dict:
-    """The loss of all processes counts: each has numbers where one has."""
-    def train(value: float) -> str:
-        model = torch.nn.Linear(1, 1)
-        task = ClassificationTask(model, criterion=lambda output, target: output.mean() * value, verbose=False)
-        settings = LoopSettings(world_size=WORLD_SIZE, rank=rank)
-        batches = [(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))] * 2
-        try:
-            loss = train_one_epoch(0, task, batches, torch.optim.SGD(model.parameters(), lr=0.), settings)['loss']
-        except RunFailed:
-            return 'ends'
-        return 'not finite' if math.isnan(loss) else 'finite'
-
-    return dict(one=train(math.nan if rank else 1.), both=train(math.nan), none=train(1.))
+def _hold_a_folder(rank: int) -> dict:
+    """Both processes hold it, the first one to end leaves the lock file, and what the first is refused, both are."""
+    shared = [tempfile.mkdtemp() if rank == 0 else None]
+    dist.broadcast_object_list(shared)
+    args = Namespace(distributed=True, rank=rank, output=shared[0], experiment='run', resume='')
+    place = open_output_dir(args, 'lr: 1', {}, 0)
+    dist.barrier()
+    path = os.path.join(place, locks.LOCK)
+    holders = [int(line.split()[1]) for line in open(path)]
+    dist.barrier()
+    if rank:
+        locks.release_folders()
+    dist.barrier()
+    left = os.path.exists(path)
+    dist.barrier()
+    locks.release_folders()
+    args.output = os.path.join(place, 'args.yaml')  # no folder
+    with pytest.raises(ValueError, match='cannot be written') as refused:
+        open_output_dir(args, '', {}, 0)
+    return dict(
+        place=place, process=os.getpid(), holders=holders, left=left, refused=str(refused.value),
+        files=sorted(os.listdir(place)))
 
 
 EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
@@ -128,7 +138,7 @@ CASES = {
     'features': _train_with_features_mixed,
     'saliency': _saliency_on_one_rank,
     'validation': _validate_together,
-    'numbers': _train_without_numbers,
+    'folder': _hold_a_folder,
 }
 
 
@@ -197,13 +207,18 @@ def test_a_shared_validation_is_that_of_one_process(ranks):
         assert rank['validation'] == pytest.approx(alone)
 
 
-def test_a_run_ends_where_no_process_has_a_finite_loss(ranks):
-    assert [rank['numbers'] for rank in ranks] == [dict(one='not finite', both='ends', none='finite')] * WORLD_SIZE
+def test_every_process_holds_the_folder(ranks):
+    one, other = (rank['folder'] for rank in ranks)
+    assert one['holders'] == other['holders'] == [one['process'], other['process']]
+    assert one['left'] and other['left']
+    assert one['files'] == ['args.yaml'] and one['place'] == other['place']
+    assert one['refused'] == other['refused']
 
 
 def test_whole_script(processes):
     run = processes[0] / 'run'
-    assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= {path.name for path in run.iterdir()}
+    names = {path.name for path in run.iterdir()}
+    assert {'last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml'} <= names and locks.LOCK not in names
     rows = (run / 'summary.csv').read_text().splitlines()
     assert len(rows) == 3 and 'augmented' in rows[1] and 'refined' in rows[2]
     # 15 validation images: padding for the second process must not count.
