@@ -17,7 +17,12 @@ from torchvision.transforms import InterpolationMode
 import keepaug
 import train
 from keepaug import data, training
-from tests.test_recipes import BASES, DELTAS, ROOT, files_of, plain_commands
+from tests import test_recipes
+from tests.test_recipes import ROOT, files_of, plain_commands
+
+# Those of fine-tuning are of no paper.
+BASES, DELTAS = (
+    [path for path in paths if path.parent.name != 'finetune'] for paths in (test_recipes.BASES, test_recipes.DELTAS))
 
 
 def name(recipe) -> str:
