@@ -65,7 +65,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _logger.info('Interrupted. What was saved stays.')
     except Exception as error:
-        error.next_step = run.next_step.lines() if run.next_step else None
+        if run.next_step is not None:
+            error.next_step = run.next_step.lines(diverged=isinstance(error, console.RunFailed))
         raise
     finish(run, finished)
 

@@ -7,8 +7,8 @@ Every flag of timm's script keeps its meaning; `python validate.py --help` lists
 """
 import argparse
 import copy
-import json
 import logging
+import math
 import os
 from collections import OrderedDict
 
@@ -20,6 +20,7 @@ import keepaug  # noqa: F401  registers our networks with timm
 from keepaug import console, data, evaluation, options, training, validation
 from keepaug.console.progress import open_progress
 from keepaug.evaluation import Gallery
+from keepaug.files.plain_json import to_json
 from keepaug.validation import runs as validated
 from keepaug.validation.analysis import Analysis, check_analysis, class_names
 
@@ -143,7 +144,11 @@ def validate_several(
         if not results:
             raise
     score = 'map' if args.task == 'multilabel' else 'top1'
-    return sorted(results, key=lambda result: result[score], reverse=True), failed
+
+    def rank(result: OrderedDict) -> float:
+        return result[score] if math.isfinite(result[score]) else -math.inf
+
+    return sorted(results, key=rank, reverse=True), failed
 
 
 def check_runs(args, runs: list[dict[str, str]]) -> None:
@@ -188,7 +193,7 @@ def main() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if primary:
-        print(f'--result\n{json.dumps(results, indent=4)}')
+        print(f'--result\n{to_json(results)}')
         if args.results_file and results:
             validation.write_results(args.results_file, results, args.results_format)
     if not results:

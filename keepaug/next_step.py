@@ -83,11 +83,12 @@ class NextStep:
         self.data_config = data_config
         self.epochs = epochs
 
-    def lines(self, finished: bool = False) -> list[str]:
+    def lines(self, finished: bool = False, diverged: bool = False) -> list[str]:
         """The best checkpoint and the commands, as far as there is what they need.
 
         Args:
             finished: Whether all epochs are done.
+            diverged: Whether the run ended for want of numbers, and would do so again if it went on as it was.
         """
         lines, best = [], self._checkpoint('model_best')
         if best:
@@ -95,6 +96,11 @@ class NextStep:
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
             if self.fit is not None:
                 lines += self._use(best)
+        if diverged:
+            good = self.saver.last_good() or self.args.resume
+            return lines + ([
+                f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt --resume {good}'
+            ] if good else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.'])
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps
             lines += ['This run has written no checkpoint.']

@@ -1,3 +1,3 @@
 """Errors as sentences, interrupts, progress."""
-from keepaug.console.errors import explain_errors, first_line
+from keepaug.console.errors import RunFailed, explain_errors, first_line
 from keepaug.console.progress import open_progress

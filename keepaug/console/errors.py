@@ -15,6 +15,10 @@ _logger = logging.getLogger('train')
 MOST_CHARACTERS = 300
 
 
+class RunFailed(Exception):
+    """A run that cannot go on, told in one sentence by the first process; all processes of the run end with it."""
+
+
 def first_line(error: Exception) -> str:
     """What an error of another library says first, fit to stand inside a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -27,9 +31,9 @@ def first_line(error: Exception) -> str:
 def explain_errors(main: Callable[[], object]) -> None:
     """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
 
-    Builders raise `ValueError` and `OSError` for such things; anything else is a defect and keeps its traceback. Lines
-    that an error has as `next_step` end the log. Ctrl-C where the script does not expect it is one line and the status
-    that shells know it by.
+    Builders raise `ValueError` and `OSError` for such things. A `RunFailed` is one sentence too, and exit status 1;
+    anything else is a defect and keeps its traceback. Lines that an error has as `next_step` end the log. Ctrl-C where
+    the script does not expect it is one line and the status that shells know it by.
     """
     try:
         with remembered_interrupts():
@@ -40,10 +44,8 @@ def explain_errors(main: Callable[[], object]) -> None:
     except Exception as error:
         next_step = getattr(error, 'next_step', None)
         mendable = isinstance(error, (ValueError, OSError))
-        if mendable:
-            rank = os.environ.get('RANK')
-            where = f' [process {rank}]' if rank else ''
-            print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
+        if mendable or isinstance(error, RunFailed):
+            _tell(error)
         elif next_step is None:
             raise
         else:
@@ -51,6 +53,14 @@ def explain_errors(main: Callable[[], object]) -> None:
         for line in next_step or ():
             _logger.info(line)
         _leave(2 if mendable else 1)
+
+
+def _tell(error: Exception) -> None:
+    rank = os.environ.get('RANK', '')
+    if isinstance(error, RunFailed) and rank not in ('', '0'):
+        return  # the first process tells it for all
+    where = f' [process {rank}]' if rank else ''
+    print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:

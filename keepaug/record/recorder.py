@@ -1,5 +1,6 @@
 """One place for all that a run writes of its epochs."""
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -106,6 +107,9 @@ class Recorder:
         if self.phases.refined or self.risks.names:
             row['phase'] = self.phases.name(epoch)
         self.saver.save_checkpoint(epoch, metric, row)
+        if not math.isfinite(metric):
+            _logger.warning(
+                f'The loss or the metric of epoch {epoch} is not finite: its checkpoint ranks behind all others.')
         if epoch + 1 in self.milestones:
             self.saver.save_milestone(epoch + 1)
         self.results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})

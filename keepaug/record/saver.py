@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.task import TrainingTask
-from timm.utils import CheckpointSaver, checkpoint_saver
+from timm.utils import CheckpointSaver, checkpoint_saver, natural_key
 from timm.utils.checkpoint_saver import load_checkpoint_metadata
 
 from keepaug.console.errors import first_line
@@ -46,6 +46,7 @@ class Saver(CheckpointSaver):
         self.row: dict[str, Any] | None = None
         self._metric: float | None = None  # of the epoch that is being saved
         self._is_written = False
+        self._last_is_good = False
 
     def save_checkpoint(
             self, epoch: int, metric: float | None = None, row: dict[str, Any] | None = None,
@@ -61,6 +62,7 @@ class Saver(CheckpointSaver):
             The best metric and its epoch.
         """
         self.row, self._metric = row, metric
+        self._last_is_good = _finite(metric) is not None
         try:
             return super().save_checkpoint(epoch, _finite(metric))
         finally:
@@ -78,12 +80,20 @@ class Saver(CheckpointSaver):
             f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
             f'(epoch {self.best_epoch}).')
 
+    def last_good(self) -> str:
+        """The last checkpoint whose metric is finite, as far as they were kept; empty if there is none."""
+        last = os.path.join(self.checkpoint_dir, LAST)
+        if self._last_is_good and os.path.exists(last):
+            return last
+        ranked = [path for path, metric in self.checkpoint_files if metric is not None and os.path.exists(path)]
+        return max(ranked, key=natural_key, default='')
+
     def state_dict(self, epoch: int | None = None, metric: float | None = None) -> dict[str, Any]:
         state = super().state_dict(epoch, _finite(metric))
         return state if self.row is None else {**state, 'row': self.row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a history; one that was ranked by numbers that are not finite is ranked anew."""
+        """Takes over a history; what is not finite in it, as timm writes it, ranks last and is no longer the best."""
         epoch, metric = state_dict.get('pending', (None, None))
         files = [(name, _finite(metric)) for name, metric in state_dict.get('checkpoint_files', ())]
         best = _finite(state_dict.get('best_metric'))

@@ -14,6 +14,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 from timm.utils import AverageMeter, CheckpointSaver, NativeScaler, dispatch_clip_grad, reduce_tensor
 
+from keepaug.console.errors import RunFailed
 from keepaug.console.interrupts import raise_lost_interrupt
 from keepaug.console.progress import Progress
 from keepaug.files.drafts import whole_file
@@ -115,6 +116,9 @@ def train_one_epoch(
 
     Returns:
         `loss`: the mean training loss, weighted by batch size and averaged over processes.
+
+    Raises:
+        RunFailed: In no process had any batch a finite loss.
     """
     task.train()
     optimizer.zero_grad()
@@ -128,6 +132,7 @@ def train_one_epoch(
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
     loss_sum = torch.zeros((), dtype=torch.float64, device=settings.forward.device)
     loss_count = 0
+    finite_batches = torch.zeros_like(loss_sum)
     update_time, data_time = AverageMeter(), AverageMeter()
     update_samples = 0
     update_start = data_start = time.time()
@@ -156,6 +161,7 @@ def train_one_epoch(
             loss = loss.detach().double() * group_size
             loss_sum += loss * batch_size
             loss_count += batch_size
+            finite_batches += loss.isfinite()
             update_samples += batch_size * settings.world_size
             settings.progress.advance(batch_size * settings.world_size)
             if not need_update:
@@ -203,10 +209,15 @@ def train_one_epoch(
 
         if hasattr(optimizer, 'sync_lookahead'):
             optimizer.sync_lookahead()
-        loss_avg = loss_sum / max(loss_count, 1)
+        outcome = torch.stack([loss_sum / max(loss_count, 1), finite_batches])
         if settings.world_size > 1:
-            loss_avg = reduce_tensor(loss_avg, settings.world_size)
-        return OrderedDict(loss=loss_avg.item())
+            outcome = reduce_tensor(outcome, settings.world_size)
+        loss_avg, finite = outcome.tolist()
+        if batches and not finite:
+            raise RunFailed(
+                f'The training loss of epoch {epoch} was not finite in any batch, so the run ends: try a lower --lr, a '
+                'longer --warmup-epochs, --clip-grad 1, or with --amp also --amp-dtype bfloat16.')
+        return OrderedDict(loss=loss_avg)
 
 
 def _backward(

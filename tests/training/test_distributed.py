@@ -1,4 +1,5 @@
 """Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
+import math
 import os
 import socket
 import tempfile
@@ -19,6 +20,7 @@ from timm.task.evaluator import ClassificationEvaluator
 from torch.utils.data import DataLoader, TensorDataset
 
 from keepaug.augment import Compose, create_augment
+from keepaug.console import RunFailed
 from keepaug.files import locks
 from keepaug.functional import input_saliency
 from keepaug.record.run_folder import open_output_dir
@@ -95,6 +97,22 @@ def _validate_together(rank: int, world_size: int = WORLD_SIZE) -> dict:
     return {**metrics, **score.compute()}
 
 
+def _train_without_numbers(rank: int) -> dict:
+    """The loss of all processes counts: each has numbers where one has."""
+    def train(value: float) -> str:
+        model = torch.nn.Linear(1, 1)
+        task = ClassificationTask(model, criterion=lambda output, target: output.mean() * value, verbose=False)
+        settings = LoopSettings(world_size=WORLD_SIZE, rank=rank)
+        batches = [(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))] * 2
+        try:
+            loss = train_one_epoch(0, task, batches, torch.optim.SGD(model.parameters(), lr=0.), settings)['loss']
+        except RunFailed:
+            return 'ends'
+        return 'not finite' if math.isnan(loss) else 'finite'
+
+    return dict(one=train(math.nan if rank else 1.), both=train(math.nan), none=train(1.))
+
+
 def _hold_a_folder(rank: int) -> dict:
     """Both processes hold it, the first one to end leaves the lock file, and what the first is refused, both are."""
     shared = [tempfile.mkdtemp() if rank == 0 else None]
@@ -138,6 +156,7 @@ CASES = {
     'features': _train_with_features_mixed,
     'saliency': _saliency_on_one_rank,
     'validation': _validate_together,
+    'numbers': _train_without_numbers,
     'folder': _hold_a_folder,
 }
 
@@ -205,6 +224,10 @@ def test_a_shared_validation_is_that_of_one_process(ranks):
     alone = _validate_together(rank=0, world_size=1)
     for rank in ranks:
         assert rank['validation'] == pytest.approx(alone)
+
+
+def test_a_run_ends_where_no_process_has_a_finite_loss(ranks):
+    assert [rank['numbers'] for rank in ranks] == [dict(one='not finite', both='ends', none='finite')] * WORLD_SIZE
 
 
 def test_every_process_holds_the_folder(ranks):

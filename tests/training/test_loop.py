@@ -1,5 +1,6 @@
 """The training loop on models of a few numbers, against what can be worked out by hand."""
 import itertools
+import math
 import re
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from PIL import Image
 from timm.task import ClassificationTask
 from torch import nn
 
+from keepaug.console import RunFailed
 from keepaug.training import loop
 from keepaug.training.loop import LoopSettings, train_one_epoch
 
@@ -62,6 +64,17 @@ def test_loss_is_weighted_by_batch_size():
     batches = _batches([1.], size=3) + _batches([5.], size=1)
     loss = train_one_epoch(0, _task(weight), batches, Counted([weight]), _settings())['loss']
     assert loss == pytest.approx((3 * 1 + 1 * 5) / 4)
+
+
+def test_an_epoch_without_any_finite_loss_ends_the_run():
+    def train(*values: float) -> float:
+        weight = nn.Parameter(torch.ones(()))
+        return train_one_epoch(3, _task(weight), _batches(values), Counted([weight]), _settings())['loss']
+
+    assert math.isnan(train(1., math.nan, math.nan))
+    with pytest.raises(RunFailed, match='epoch 3 was not finite in any batch'):
+        train(math.nan, math.inf)
+    assert train() == 0., 'as of a loader without batches'
 
 
 class Halves(nn.Module):
