@@ -15,9 +15,8 @@ from keepaug.data.wrapped import ExchangedStreamTransform, ExchangedTransform
 from keepaug.methods.early_exit import add_early_exit
 from keepaug.methods.label_mixing import build_label_mixer, stock_mixing
 from keepaug.models.early_exit import EarlyExit
-from keepaug.training.augmented_task import AugmentedTask, soft_target_form
+from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.images import image_shapes
-from keepaug.training.wrapped_task import innermost_task
 
 _logger = logging.getLogger('train')
 
@@ -65,8 +64,6 @@ def wrap_task(task: TrainingTask, args) -> TrainingTask:
         return task
     if getattr(args, 'rank', 0) == 0:
         _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augment.augments)))
-    if any(each.mixes_labels for each in augment.augments):
-        soft_target_form(innermost_task(task).criterion)  # says now what the first batch would
     return AugmentedTask(task, augment)
 
 
