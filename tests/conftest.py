@@ -1,4 +1,5 @@
 """What tests share."""
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,16 @@ sys.path.insert(0, str(ROOT))  # train.py and validate.py lie beside the package
 # Small tensors are faster, and the golden numbers were measured, on one thread; so are the processes that tests start.
 os.environ['OMP_NUM_THREADS'] = '1'
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported by now out of garbage collections, which would go through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else extension modules take what is left at exit for leaks
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@
 """
 import shlex
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,40 @@ import torch
 import keepaug
 import keepaug.data.sets
 from keepaug import options
+from tests.covering import covering_pairs
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
-from tests.test_every_method import EVERY, MODES
+from tests.test_every_method import EVERY, KINDS
 
 TABLE = Path(__file__).parents[1] / 'docs' / 'combinations.md'
 HEADER = """# What combines
 
-Every mode of timm's training script with every method here, written by `python -m tests.test_combinations`. Each row
-is trained by the tests, or refused with the sentence that is quoted, before any data is read. Several processes are not a
-row: every method trains under `distributed_train.sh` too (`tests/training/test_distributed.py`).
+Every mode of timm's training script with every method here, written by `python -m tests.test_combinations`. The tests
+train what works, or have it refused with the sentence that is quoted, before any data is read: `make test` a sample in
+which every kind of method meets every mode, `make test-slow` all. Several processes are not a row: every method trains
+under `distributed_train.sh` too (`tests/training/test_distributed.py`).
 
 The methods, as the tests run them:
 
 """
 
-# More modes than `test_every_method.py` has, which trains each of its own with each method. `{teacher}` is a checkpoint.
-MORE_MODES = {
+# Modes of the script. `{teacher}` is a checkpoint.
+MODES = {
+    'no-prefetcher': '--no-prefetcher',
+    'workers': '-j 2',
+    'ema-accumulation': '--model-ema --grad-accum-steps 2 --clip-grad 1.0',
+    'amp': '--amp --amp-dtype bfloat16',
+    'half-model': '--model-dtype bfloat16',
+    'channels-last': '--channels-last',
+    'compile': '--torchcompile aot_eager',
+    'inductor': '--torchcompile',
+    'bce': '--bce-loss --smoothing 0',
+    'odd-batch': '-b 5',
+    'non-square': '--input-size 3 32 40',
+    'grey': '--in-chans 1',
+    'checkpointing': '--grad-checkpointing',
+    'mixing': '--mixup 0.2 --cutmix 1.0',
+    'autoaugment': '--aa rand-m9-mstd0.5',
     'erasing': '--reprob 0.5',
     'no-aug': '--no-aug',
     'mixup-elem': '--mixup 0.2 --cutmix 1 --mixup-mode elem --mixup-off-epoch 1',
@@ -58,16 +76,17 @@ MORE_MODES = {
 # Readers that stand for those of packages we do not have.
 READERS = {'stream': create_stream, 'multilabel': create_several_labels}
 PARSER = options.create_parser()
-# In the default suite these stand for all methods.
-FAST = ('keep-cut', 'keep-paste')
+# A compiler takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
+COMPILED = ('compile', 'inductor')
 
 
 def command(method: str, mode: str, data: str = 'data', teacher: str = '') -> str:
-    flags = {**MODES, **MORE_MODES}[mode].format(teacher=teacher)
+    flags = MODES[mode].format(teacher=teacher)
     shape = TINY.replace('--img-size 32', '') if '--input-size' in flags else TINY
     return f'{"" if "--dataset" in flags else data} {shape} --epochs 1 {EVERY[method]} {flags}'
 
 
+@cache
 def refusal(method: str, mode: str, teacher: str = __file__) -> str:
     """The sentence that refuses the two together; empty where there is none."""
     args = PARSER.parse_args(shlex.split(command(method, mode, teacher=teacher)))
@@ -81,7 +100,7 @@ def refusal(method: str, mode: str, teacher: str = __file__) -> str:
 def table() -> str:
     rows = ['| method | flags |', '|---|---|', *(f'| {name} | `{flags}` |' for name, flags in EVERY.items())]
     rows += ['', '| stock mode | flags | works with | refused |', '|---|---|---|---|']
-    for mode, flags in {**MODES, **MORE_MODES}.items():
+    for mode, flags in MODES.items():
         said = defaultdict(list)
         for method in EVERY:
             said[refusal(method, mode)].append(method)
@@ -92,6 +111,18 @@ def table() -> str:
     return HEADER + '\n'.join(rows) + '\n'
 
 
+def sample() -> list[tuple[str, str]]:
+    """Pairs that stand for all: every kind of method meets every mode that it works with; each mode refuses once."""
+    modes = [mode for mode in MODES if mode not in COMPILED]
+    refused = [(method, mode) for mode in modes for method in EVERY if refusal(method, mode)]
+    first_refused = {mode: (method, mode) for method, mode in reversed(refused)}
+    trained = covering_pairs(EVERY, modes, KINDS, without=set(refused))
+    return [*trained, *first_refused.values(), ('keep-cut', 'compile')]
+
+
+SAMPLE = sample()
+
+
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
@@ -99,13 +130,32 @@ def teacher(tmp_path_factory):
     return path
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    yield
+    torch._dynamo.reset()
+
+
 def test_table_is_current():
     assert TABLE.read_text() == table(), 'run: python -m tests.test_combinations'
 
 
+def test_sample_covers_methods_modes_and_kinds():
+    trained = [(method, mode) for method, mode in SAMPLE if not refusal(method, mode)]
+    for method in EVERY:
+        assert sum(method == one for one, _ in trained) >= 2
+    for mode in set(MODES) - set(COMPILED):
+        works = [method for method in EVERY if not refusal(method, mode)]
+        assert sum(mode == other for _, other in trained) >= min(2, len(works))
+        for kind in KINDS.values():
+            assert any((method, mode) in trained for method in kind) or not set(kind) & set(works)
+        assert len(works) == len(EVERY) or any(mode == other and refusal(one, other) for one, other in SAMPLE)
+
+
 @pytest.mark.parametrize('method, mode', [
-    pytest.param(method, mode, marks=() if method in FAST else pytest.mark.slow)
-    for method in EVERY for mode in MORE_MODES])
+    *SAMPLE,
+    *(pytest.param(method, mode, marks=pytest.mark.slow)
+      for method in EVERY for mode in MODES if (method, mode) not in SAMPLE)])
 def test_trains_or_is_refused(method, mode, data, teacher, tmp_path, capsys, monkeypatch):
     if mode in READERS:
         monkeypatch.setattr(keepaug.data.sets, 'create_dataset', READERS[mode])
