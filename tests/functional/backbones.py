@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.vgg import VGG
 from torch import Tensor, nn
@@ -14,19 +15,20 @@ from torch import Tensor, nn
 SIZE = 64
 CLASSES = 7
 SWIN = dict(img_size=SIZE, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 2))
+REPVGG = ByoModelCfg(tuple(ByoBlockCfg('rep', d=2, c=chs, s=2) for chs in (16, 32, 64)), stem_type='rep', stem_chs=16)
 # Builders of models for 64 px images, by the name of their kind.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    'resnet': partial(timm.create_model, 'resnet10t'),
+    'resnet': partial(timm.create_model, 'resnet10t', channels=(16, 32, 64, 128)),
     'convnext': partial(timm.create_model, 'test_convnext'),
     'efficientnet': partial(timm.create_model, 'test_efficientnet'),
     'densenet': partial(timm.create_model, 'densenet121', growth_rate=8, block_config=(2, 2)),
-    'vgg_bn': partial(VGG, [8, 'M', 16, 'M', 16], norm_layer=nn.BatchNorm2d),
-    'repvgg': partial(timm.create_model, 'repvgg_a0'),
+    'vgg_bn': partial(VGG, [8, 'M', 16, 'M', 16], norm_layer=nn.BatchNorm2d, mlp_ratio=0.01),
+    'repvgg': partial(ByobNet, REPVGG),
     'vit': partial(timm.create_model, 'test_vit', img_size=SIZE, drop_path_rate=0.2),
     'swin': partial(timm.create_model, 'swin_tiny_patch4_window7_224', **SWIN),
     'swinv2': partial(timm.create_model, 'swinv2_tiny_window8_256', **SWIN),
     'mixer': partial(MlpMixer, img_size=SIZE, num_blocks=2, embed_dim=32),
-    'levit': partial(timm.create_model, 'levit_128s', img_size=SIZE),
+    'levit': partial(timm.create_model, 'levit_128s', img_size=SIZE, embed_dim=(32, 48, 64), depth=(1, 1, 1)),
 }
 # Built without timm's registry: its weights fit one image size, and there is no telling what they are for another.
 FIXED = ('mixer',)

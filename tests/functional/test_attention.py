@@ -23,7 +23,7 @@ CHANNEL_NORM = {'convnext', 'vit', 'swin', 'swinv2', 'mixer'}
 
 
 def create_teacher(name: str) -> nn.Module:
-    return VGG([8, 'M', 16, 'M', 16]) if name == 'vgg' else create_backbone(name)
+    return VGG([8, 'M', 16, 'M', 16], mlp_ratio=0.01) if name == 'vgg' else create_backbone(name)
 
 
 FAMILIES = [*BACKBONES, 'vgg']
