@@ -9,7 +9,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.errors import first_line
-from keepaug.data.wrapped import WrappedDataset
+from keepaug.data.wrapped import Repeated, WrappedDataset
 from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS, create_embedded_dataset
 
 _logger = logging.getLogger('train')
@@ -182,6 +182,8 @@ def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
         is_training=True,
         repeats=args.epoch_repeats,
     )
+    if args.epoch_repeats > 1 and not isinstance(dataset, IterableDataset):  # streams repeat themselves
+        dataset = Repeated(dataset, args.epoch_repeats)
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     return dataset

@@ -55,6 +55,25 @@ class Selection(WrappedDataset):
         return self.dataset[self.requests[index]]
 
 
+class Repeated(WrappedDataset):
+    """A data set that an epoch goes through several times.
+
+    Args:
+        dataset: Map-style data set.
+        times: How often; part of it once more where this is not a whole number.
+    """
+
+    def __init__(self, dataset: Dataset, times: float):
+        super().__init__(dataset)
+        self.times = times
+
+    def __len__(self) -> int:
+        return round(self.times * len(self.dataset))
+
+    def __getitem__(self, index: int):
+        return self.dataset[index % len(self.dataset)]
+
+
 class ExchangedTransform(WrappedDataset):
     """A data set with another transform than the one it is given.
 

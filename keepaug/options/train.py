@@ -122,7 +122,7 @@ def _schedule(parser: argparse.ArgumentParser) -> None:
     add('--warmup-lr', type=float, default=1e-5, metavar='LR', help='learning rate at which warmup starts')
     add('--min-lr', type=float, default=0, metavar='LR', help='learning rate at which the schedule ends')
     add('--epochs', type=int, default=300, metavar='N', help='epochs to train, warmup included unless --warmup-prefix')
-    add('--epoch-repeats', type=float, default=0., metavar='N', help='passes over an iterable data set in one epoch')
+    add('--epoch-repeats', type=float, default=0., metavar='N', help='passes over the training set in one epoch; in stock over iterable sets alone')
     add('--start-epoch', type=int, metavar='N', help='epoch to start at, counted from 0, whatever --resume says')
     add('--decay-milestones', type=int, nargs='+', default=[90, 180, 270], metavar='N',
         help='epochs at which multistep decays the rate')
