@@ -2,18 +2,17 @@
 from collections.abc import Callable
 
 import torch
-from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 
 from keepaug.data.copies import Copies
 from keepaug.data.pairs import PairTransform
+from keepaug.data.policies import POLICIES
 
 # Steps of a training transform beyond crop and flip. RandomApply is what timm gives colour jitter and blur a
 # probability with.
 INTENSIVE = (
-    AugMixAugment, AutoAugment, RandAugment, RandomErasing,
-    transforms.ColorJitter, transforms.RandomApply, transforms.RandomGrayscale,
+    *POLICIES, RandomErasing, transforms.ColorJitter, transforms.RandomApply, transforms.RandomGrayscale,
 )
 
 

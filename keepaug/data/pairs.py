@@ -7,14 +7,14 @@ samples. A batch of pairs is B clean rows, then the same B samples augmented; th
 from collections.abc import Callable, Sequence
 
 from PIL import Image
-from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.transforms import MaybePILToTensor, MaybeToTensor
 from torch import Tensor
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import transforms
 
-POLICIES = (AutoAugment, RandAugment, AugMixAugment)
+from keepaug.data.policies import POLICIES
+
 CONVERSIONS = (MaybePILToTensor, MaybeToTensor)
 
 

@@ -1,6 +1,6 @@
 """Pure functions on tensors: no state, no randomness that is not handed in."""
 from keepaug.functional.attention import attention_grid, top_patches_mask
-from keepaug.functional.masks import cutout_mask, hide_and_seek_mask
+from keepaug.functional.masks import cutout_mask, grid_mask, hide_and_seek_mask
 from keepaug.functional.mixing import mix_targets
 from keepaug.functional.regions import boxes_to_mask, region_scores, sample_regions
 from keepaug.functional.saliency import input_saliency, norm_grad_saliency
@@ -9,6 +9,7 @@ __all__ = [
     'attention_grid',
     'boxes_to_mask',
     'cutout_mask',
+    'grid_mask',
     'hide_and_seek_mask',
     'input_saliency',
     'mix_targets',

@@ -8,10 +8,15 @@ from torch import Tensor
 Device = torch.device | str | None
 
 
-def uniform(*shape: int, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
-    """Numbers in [0, 1), float64 where the device has it: u x n, rounded down, is uniform on 0 ... n - 1."""
+def uniform(
+        *shape: int, dtype: torch.dtype | None = None, device: Device = None, generator: torch.Generator | None = None,
+) -> Tensor:
+    """Numbers in [0, 1).
+
+    Where no type is named it is float64, if the device has it: u x n, rounded down, is uniform on 0 ... n - 1.
+    """
     where = _source(device, generator)
-    return torch.rand(shape, dtype=_widest(where), device=where, generator=generator).to(device)
+    return torch.rand(shape, dtype=dtype or _widest(where), device=where, generator=generator).to(device)
 
 
 def normal(

@@ -73,6 +73,42 @@ def hide_and_seek_mask(
     return cells_to_mask(removed, size)
 
 
+def grid_mask(
+        batch: int,
+        size: tuple[int, int],
+        unit: tuple[int, int],
+        keep: float,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+) -> Tensor:
+    """Squares in rows and columns, of one size and at one distance in each image (Chen et al., GridMask, 2020).
+
+    Args:
+        batch: Number of masks B.
+        size: Image (H, W).
+        unit: Smallest and largest distance from one square to the next, in pixels, drawn uniformly.
+        keep: Share of that distance that lies between two squares, r in the paper; `2 r - r^2` of an image is kept.
+        generator: Source of randomness; torch's default one if None.
+        device: Device of the masks.
+
+    Returns:
+        bool (B, 1, H, W), True where the image is removed.
+
+    Raises:
+        ValueError: The distances are not 1 px <= smallest <= largest.
+    """
+    low, high = unit
+    if not 1 <= low <= high:
+        raise ValueError(f'A grid of squares needs distances from 1 px on, the smaller first, got {unit = }.')
+    distance = draw.integers(low, high, batch, 1, device=device, generator=generator)
+    gap = (keep * distance).round().long()
+    height, width = (
+        (torch.arange(edge, device=device) + (distance * draw.uniform(
+            batch, 1, device=device, generator=generator)).long()) % distance >= gap
+        for edge in size)
+    return (height[:, :, None] & width[:, None])[:, None]
+
+
 def cells_to_mask(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells of a grid as pixels.
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from keepaug.functional import boxes_to_mask, cutout_mask, hide_and_seek_mask
+from keepaug.functional import boxes_to_mask, cutout_mask, grid_mask, hide_and_seek_mask
 from tests.functional.reference import SIGNIFICANT, independent_p, rate_p, uniform_p
 
 DRAWS = 20_000
@@ -174,3 +174,53 @@ def test_hide_and_seek_rates(keep_patch, keep_image):
 def test_hide_and_seek_refuses_no_grid():
     with pytest.raises(ValueError, match='grid = 0'):
         hide_and_seek_mask(2, (8, 8), 0, 0.5)
+
+
+def squares_of(mask: Tensor) -> set[tuple[int, int]]:
+    """Rows and columns of a mask (1, H, W) that are removed somewhere; it must be all their crossings."""
+    rows, cols = mask[0].any(1), mask[0].any(0)
+    assert torch.equal(mask[0], rows[:, None] & cols[None])
+    return {tuple(line.nonzero().flatten().tolist()) for line in (rows, cols)}
+
+
+def test_grid_of_one_distance():
+    """Squares of 4 of every 10 pixels, wherever the first begins."""
+    begins = set()
+    for mask in grid_mask(400, (30, 30), (10, 10), 0.6, generator=torch.Generator().manual_seed(0)):
+        for line in squares_of(mask):
+            removed = {place % 10 for place in line}
+            begin = next(place for place in range(10) if all((place + i) % 10 in removed for i in range(4)))
+            assert line == tuple(place for place in range(30) if (place - begin) % 10 < 4)
+            begins.add(begin)
+    assert begins == set(range(10))
+
+
+def test_grid_begins_anywhere_alike():
+    masks = grid_mask(DRAWS, (20, 10), (5, 5), 0.4, generator=torch.Generator().manual_seed(0))
+    removed = masks.double().mean((0, 1))
+    assert (removed - 0.6 ** 2).abs().max() < 4.5 * (0.36 * 0.64 / DRAWS) ** 0.5
+    lines = masks[:, 0, :5].any(2), masks[:, 0, :, :5].any(1)
+    rows, cols = ((line & ~line.roll(1, 1)).long().argmax(1) for line in lines)  # where the first square begins
+    assert uniform_p(rows * 5 + cols, 25) > SIGNIFICANT
+    assert independent_p(rows, 5) > SIGNIFICANT
+
+
+def test_every_distance_is_drawn_alike():
+    masks = grid_mask(4000, (64, 16), (8, 11), 0.5, generator=torch.Generator().manual_seed(0))
+    lines = masks[:, 0].any(2)
+    begins = lines & ~lines.roll(1, 1)
+    begins[:, 0] = False
+    first = begins.long().argmax(1)
+    begins[torch.arange(len(masks)), first] = False
+    assert uniform_p(begins.long().argmax(1) - first - 8, 4) > SIGNIFICANT
+
+
+def test_grid_with_nothing_kept_or_removed():
+    assert grid_mask(3, (8, 9), (4, 6), 0.).all()
+    assert not grid_mask(3, (8, 9), (4, 6), 1.).any()
+
+
+@pytest.mark.parametrize('unit', [(0, 4), (5, 4)])
+def test_grid_without_distance(unit):
+    with pytest.raises(ValueError, match='the smaller first'):
+        grid_mask(1, (8, 8), unit, 0.5)
