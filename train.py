@@ -20,7 +20,7 @@ from timm.task import TrainingTask
 from timm.utils import distribute_bn, setup_default_logging
 
 import keepaug
-from keepaug import console, data, options, record, training
+from keepaug import console, data, methods, options, record, training
 from keepaug.files.locks import join_sweep_attempt, releasing_folders
 from keepaug.next_step import NextStep, fit_model
 
@@ -115,6 +115,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     dataset_eval = data.build_eval_dataset(args, data_config)
     mixup_fn, collate_fn = data.build_mixing(args)
     loader_train = data.build_train_loader(args, dataset_train, data_config, device, forward.dtype, collate_fn)
+    loader_train = methods.wrap_loader(loader_train, dataset_train, args)
     batch_size = data.average_batch_size(loader_train, args.batch_size)
     exact.check_samples(args, dataset_train)
     training.resolve_learning_rate(args, batch_size)

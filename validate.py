@@ -6,7 +6,6 @@
 Every flag of timm's script keeps its meaning; `python validate.py --help` lists them and ours.
 """
 import argparse
-import copy
 import logging
 import math
 import os
@@ -44,7 +43,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     Raises:
         ValueError: Model, checkpoint or data cannot be used.
     """
-    args = copy.copy(args)  # what is resolved for one model must not stick to the next
+    args = options.complete_validation(args)  # a copy: what is resolved for one model must not stick to the next
     args.pretrained = args.pretrained or not args.checkpoint
     training.use_fast_cuda_math()
     device = torch.device(args.device)
@@ -72,11 +71,11 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
 
     num_classes = len(valid_labels or range(args.num_classes))
     progress = open_progress(rank=validation.rank())
-    analysis, analysis_dir = None, getattr(args, 'analysis_dir', '')  # stock's parser does not have it
+    analysis, analysis_dir = None, args.analysis_dir
     if analysis_dir:
         analysis = Analysis(num_classes, class_names(loader, num_classes), device)
     evaluations = {}
-    if getattr(args, 'evaluate', None):
+    if args.evaluate:
         subject = evaluation.build_subject(
             args, model, bare, data_config, forward, valid_labels, class_names(loader, num_classes))
         data = evaluation.build_data(args, dataset, make_loader, data_config, forward, progress)
@@ -175,6 +174,7 @@ def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> Or
 def main() -> None:
     setup_default_logging()
     args = parser.parse_args()
+    args = options.complete_validation(args)
     options.check_validate(args)
     validation.check_averaging(args)
     data.check_data_folder(args.dataset, args.data or args.data_dir)
@@ -186,7 +186,7 @@ def main() -> None:
     runs, failed = validated.choose_runs(args), []
     check_runs(args, runs)
     if len(runs) == 1 and 'model' not in runs[0]:
-        results = validate_with_retry(argparse.Namespace(**vars(args), **runs[0]), args.retry, gallery)
+        results = validate_with_retry(argparse.Namespace(**{**vars(args), **runs[0]}), args.retry, gallery)
     else:
         results, failed = validate_several(args, runs, gallery)
     primary = validation.rank() == 0

@@ -1,7 +1,7 @@
 """timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
 from keepaug import models
 from keepaug.augment import create_augment, list_augments, register_augment
-from keepaug.methods.build import wrap_dataset, wrap_task
+from keepaug.methods import register_method, wrap_dataset, wrap_task
 from keepaug.models import EarlyExit
 from keepaug.options import add_arguments, prepare
 
@@ -14,6 +14,7 @@ __all__ = [
     'models',
     'prepare',
     'register_augment',
+    'register_method',
     'wrap_dataset',
     'wrap_task',
 ]

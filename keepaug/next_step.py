@@ -127,7 +127,7 @@ class NextStep:
         parser = options.create_validate_parser()
         options.add_ours(parser)
         for action in parser._actions:
-            value = getattr(args, action.dest, None)
+            value = vars(args).get(action.dest)
             if action.dest == 'model_kwargs' and args.bn_eps is not None:
                 value = {**value, 'bn_eps': args.bn_eps}  # a flag of training only
             if action.dest not in NOT_PASSED_ON and value not in (None, action.default):

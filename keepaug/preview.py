@@ -26,6 +26,7 @@ from keepaug.console.errors import explain_errors, first_line
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.files.drafts import whole_file
 from keepaug.measuring.regions import bare_model, measure, run_steps
+from keepaug.methods import wrap_loader
 from keepaug.pictures.record import Record, class_names, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
 
@@ -107,6 +108,7 @@ def record_batch(args: argparse.Namespace) -> Record:
     args.batch_size = even_batch_size(args.preview_images, dataset)
     mixup_fn, collate_fn = data.build_mixing(args)
     loader = data.build_train_loader(args, dataset, data_config, device, forward.dtype, collate_fn)
+    loader = wrap_loader(loader, dataset, args)
     # Without the teacher or the criterion of the run: augmentations look at the model alone.
     task = ClassificationTask(model, device=device, dtype=forward.dtype, verbose=False)
     task = keepaug.wrap_task(task, args)

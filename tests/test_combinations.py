@@ -2,6 +2,7 @@
 
     python -m tests.test_combinations    # writes docs/combinations.md
 """
+import argparse
 import shlex
 from collections import defaultdict
 from functools import cache
@@ -14,6 +15,7 @@ import torch
 import keepaug
 import keepaug.data.sets
 from keepaug import options
+from keepaug.methods import all_methods
 from tests.covering import covering_pairs
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
@@ -75,21 +77,31 @@ MODES = {
 }
 # Readers that stand for those of packages we do not have.
 READERS = {'stream': create_stream, 'multilabel': create_several_labels}
-PARSER = options.create_parser()
 # A compiler takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
 COMPILED = ('compile', 'inductor')
+
+
+def forms() -> dict[str, str]:
+    """Flags by name: an example of every method, in the order of the registry, and further forms of some."""
+    return {**{method.name: method.example for method in all_methods()}, **EVERY}
 
 
 def command(method: str, mode: str, data: str = 'data', teacher: str = '') -> str:
     flags = MODES[mode].format(teacher=teacher)
     shape = TINY.replace('--img-size 32', '') if '--input-size' in flags else TINY
-    return f'{"" if "--dataset" in flags else data} {shape} --epochs 1 {EVERY[method]} {flags}'
+    return f'{"" if "--dataset" in flags else data} {shape} --epochs 1 {forms()[method]} {flags}'
+
+
+@cache
+def _parser(registered: tuple) -> argparse.ArgumentParser:
+    """The parser while these methods are registered."""
+    return options.create_parser()
 
 
 @cache
 def refusal(method: str, mode: str, teacher: str = __file__) -> str:
     """The sentence that refuses the two together; empty where there is none."""
-    args = PARSER.parse_args(shlex.split(command(method, mode, teacher=teacher)))
+    args = _parser(all_methods()).parse_args(shlex.split(command(method, mode, teacher=teacher)))
     try:
         options.check_stock(keepaug.prepare(args))
     except ValueError as error:
@@ -98,11 +110,11 @@ def refusal(method: str, mode: str, teacher: str = __file__) -> str:
 
 
 def table() -> str:
-    rows = ['| method | flags |', '|---|---|', *(f'| {name} | `{flags}` |' for name, flags in EVERY.items())]
+    rows = ['| method | flags |', '|---|---|', *(f'| {name} | `{flags}` |' for name, flags in forms().items())]
     rows += ['', '| stock mode | flags | works with | refused |', '|---|---|---|---|']
     for mode, flags in MODES.items():
         said = defaultdict(list)
-        for method in EVERY:
+        for method in forms():
             said[refusal(method, mode)].append(method)
         works = said.pop('', [])
         refused = '<br>'.join(f'{", ".join(methods)}: {sentence}' for sentence, methods in said.items())
@@ -155,7 +167,7 @@ def test_sample_covers_methods_modes_and_kinds():
 @pytest.mark.parametrize('method, mode', [
     *SAMPLE,
     *(pytest.param(method, mode, marks=pytest.mark.slow)
-      for method in EVERY for mode in MODES if (method, mode) not in SAMPLE)])
+      for method in forms() for mode in MODES if (method, mode) not in SAMPLE)])
 def test_trains_or_is_refused(method, mode, data, teacher, tmp_path, capsys, monkeypatch):
     if mode in READERS:
         monkeypatch.setattr(keepaug.data.sets, 'create_dataset', READERS[mode])

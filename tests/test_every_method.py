@@ -29,14 +29,14 @@ METHODS = {
     'keep-paste': '--keep-paste --keep-size 8 --aa rand-m9-mstd0.5 --reprob 0.3',
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
                           '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
-    'pad4': '--train-crop-mode pad4',
+    'pad-crop': '--train-crop-mode pad4',
     'joint-occlusion': '--joint-occlusion saliency --keep-cut --keep-size 8',
     'occlusion-only': '--joint-occlusion cutout --occlusion-only --occlusion-keep-image 0.5 --occlusion-holes 2',
 }
 # What needs our own script.
 OWN = {
     'copies': '--augment-copies 2 --joint-occlusion',
-    'refine': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
+    'refinement': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
 }
 EVERY = {**METHODS, **OWN}
 # What a method does to a batch or beside it that a mode of the script may get in the way of.

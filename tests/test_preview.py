@@ -10,6 +10,7 @@ from keepaug import preview
 from keepaug.augment import BatchAugment, create_augment
 from keepaug.console.errors import explain_errors
 from keepaug.measuring.regions import Step, measure, run_steps
+from keepaug.methods import method_of
 from keepaug.pictures import record
 from keepaug.pictures.contact_sheet import GAP, LINE_HEIGHT
 from keepaug.pictures.record import label_captions, step_columns
@@ -224,8 +225,8 @@ def test_saliency_is_shown_where_a_region_was_drawn_or_could_have_been(name, set
     assert (step.mask is None) == (columns == ['result'])
 
 
-def made_step(mask, judge, **drawn):
-    return Step('Made', {'mask': mask, **drawn}, judge, torch.zeros(len(mask), 3, *mask.shape[-2:]))
+def made_step(mask, judge, name='keep-cut', **drawn):
+    return Step('Made', method_of(name), {'mask': mask, **drawn}, judge, torch.zeros(len(mask), 3, *mask.shape[-2:]))
 
 
 def test_shares_of_a_hand_drawn_case():
@@ -237,18 +238,20 @@ def test_shares_of_a_hand_drawn_case():
     own = torch.zeros(3, 1, 4, 4)
     own[0, 0, 0, 0] = own[1, 0, 3, 3] = 5.
     shares = measure(made_step(mask, judge, saliency=own))
-    assert (shares.deed, shares.count) == ('removed', 2)
+    assert (shares.region, shares.count) == ('removed', 2)
     assert shares.area == pytest.approx((0.25 + 0.5) / 2)
     assert shares.own == pytest.approx((1. + 0.) / 2)
     assert shares.full == pytest.approx((12 / 24 + 0.5) / 2)
 
 
-@pytest.mark.parametrize('drawn, deed', [
-    ({}, 'removed'), ({'partner': torch.arange(2)}, 'replaced'), ({'augmented': torch.zeros(2, 3, 4, 4)}, 'put back')])
-def test_what_was_done_is_told_by_what_was_drawn(drawn, deed):
-    shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), **drawn))
-    assert (shares.deed, shares.own, shares.full) == (deed, None, 1.)
-    assert deed in record.describe_shares(shares)
+@pytest.mark.parametrize('name, drawn, region', [
+    ('keep-cut', {}, 'removed'), ('keep-cut', {'partner': torch.arange(2)}, 'replaced'),
+    ('attentive-cutmix', {}, 'replaced'), ('keep-paste', {'augmented': torch.zeros(2, 3, 4, 4)}, 'put back')])
+def test_what_was_done_is_told_by_the_method(name, drawn, region):
+    shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), name, **drawn))
+    assert (shares.region, shares.own, shares.full) == (region, None, 1.)
+    assert shares.kept == (1. if name == 'keep-paste' else 0.)
+    assert region in record.describe_shares(shares)
 
 
 def test_no_region_and_no_saliency():
@@ -303,7 +306,7 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
     ('--resume {other}', ['--resume', '3 classes']),
     ('--preview-checkpoint {other} --resume {other}', ['--preview-checkpoint', '--resume', 'drop one']),
     ('--preview-checkpoint {tmp}/x.safetensors', ['--initial-checkpoint']),
-    ('--keep-cut --keep-size 33', ['--keep-size 33', 'images of 32']),
+    ('--keep-cut --keep-size 33', ['--keep-size', '33', 'at most 32']),
     ('--keep-cut --cutout', ['--keep-cut and --cutout']),
     ('--model resnet5O', ['resnet50']),
 ])

@@ -1,6 +1,6 @@
 """Batch augmentations: small objects with hyper-parameters, and their registry."""
 from keepaug.augment.attentive_cutmix import AttentiveCutMix
-from keepaug.augment.base import BatchAugment, Compose
+from keepaug.augment.base import BatchAugment, Compose, check_edge
 from keepaug.augment.cutmix_variants import CutMixVariant
 from keepaug.augment.cutout import Cutout
 from keepaug.augment.feature_mixing import FeatureCutMix, ManifoldMixup
@@ -24,6 +24,7 @@ __all__ = [
     'LabelMixer',
     'ManifoldMixup',
     'Mixup',
+    'check_edge',
     'create_augment',
     'list_augments',
     'register_augment',

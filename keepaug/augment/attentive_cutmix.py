@@ -8,6 +8,10 @@ from keepaug.augment.registry import register_augment
 from keepaug.functional import attention_grid, top_patches_mask
 from keepaug.functional.attention import attention_map
 from keepaug.models.resolution import MISFIT
+from keepaug.ranges import HyperParameterError, Range
+
+# Along each edge: finer grids than the pixels of any image mean a slip of the pen, and memory by the terabyte.
+MOST_CELLS = 1024
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -38,6 +42,8 @@ class AttentiveCutMix(PartnerMixer):
         ValueError: A value is out of range, or there is neither teacher nor model.
     """
 
+    ranges = PartnerMixer.ranges | {'grid': Range(least=1, most=MOST_CELLS, whole=True)}
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -53,13 +59,11 @@ class AttentiveCutMix(PartnerMixer):
         super().__init__(model, num_classes, **mixing)
         if teacher is None and model is None:
             raise ValueError('Attention needs a network: give teacher=, or model= to let the model teach itself.')
-        if grid < 1 or not 1 <= patches <= grid ** 2:
-            raise ValueError(f'patches is between 1 and grid x grid, got {patches} of a grid of {grid} x {grid}.')
+        self.grid = self.check('grid', grid)
+        self.patches = Range(least=1, most=grid ** 2, whole=True, unit='cell').check('patches', patches)
         if (normalisation is None) != (teacher_normalisation is None):
             raise ValueError('normalisation and teacher_normalisation are given together, or both left out.')
-        self.patches = patches
         self.teacher = model if teacher is None else teacher
-        self.grid = grid
         self.teacher_size = None if teacher_size is None else tuple(teacher_size)
         self.rescaling = None
         if normalisation is not None and normalisation != teacher_normalisation:
@@ -78,19 +82,19 @@ class AttentiveCutMix(PartnerMixer):
         try:
             shape = tuple(attention_map(self.teacher, self._as_teacher_sees(x)).shape[1:])
         except MISFIT as error:
-            raise ValueError(
-                f'The teacher {name} cannot look at images of {size} px; choose its own size by teacher_size '
-                f'(--attentive-teacher-size), or another teacher.') from error
+            raise HyperParameterError(
+                'teacher_size', f'must be one that the teacher {name} can look at, such as its own', size) from error
         if max(shape) < 2:
-            raise ValueError(
-                f'The teacher {name} sees images of {size} px as one cell, and so no patch before others; choose a '
-                f'larger teacher_size (--attentive-teacher-size), or another teacher.')
+            raise HyperParameterError(
+                'teacher_size',
+                f'must be larger, or the teacher another: {name} sees such images as one cell, no patch before others',
+                size)
 
     def mix(
             self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         size = x.shape[-2:]
-        applied = self.toss(self.applied_share(), group, generator)
+        applied = self.flip_coin(self.applied_share(), group, generator)
         if not may_be_any(applied):
             self.last = {'mask': torch.zeros(len(x), 1, *size, dtype=torch.bool, device=x.device), 'grid': None}
             return x, torch.ones(len(x), dtype=torch.float64, device=x.device)

@@ -1,11 +1,13 @@
 """What every batch augmentation is."""
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from keepaug.functional import draw
+from keepaug.ranges import HyperParameterError, Range
 
 
 class BatchAugment:
@@ -15,6 +17,7 @@ class BatchAugment:
 
     Attributes:
         name: Name in the registry; empty for what is not there.
+        ranges: Values that a hyper-parameter may take, by its name.
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
         enabled: False lets batches through, see `bypass`.
@@ -25,6 +28,7 @@ class BatchAugment:
     """
 
     name = ''
+    ranges: Mapping[str, Range] = {}
     rows_per_sample = 1
 
     def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
@@ -79,6 +83,14 @@ class BatchAugment:
         """Whether targets come out soft."""
         return False
 
+    def check(self, parameter: str, value: Any) -> Any:
+        """The value of a hyper-parameter, if it lies in its range.
+
+        Raises:
+            HyperParameterError: It does not.
+        """
+        return self.ranges[parameter].check(parameter, value)
+
     def set_progress(self, progress: float) -> None:
         """Hears, before each epoch, which share of the training, 0 to 1, is done."""
 
@@ -127,15 +139,17 @@ class Compose:
             augment.set_progress(progress)
 
 
-def check_probability(name: str, value: float) -> float:
-    """The value, if it is a probability.
+def check_edge(parameter: str, edge: int, x: Tensor) -> int:
+    """The edge of a square in pixels, if it fits into images like these.
 
     Raises:
-        ValueError: It is not.
+        HyperParameterError: It does not.
     """
-    if not 0. <= value <= 1.:
-        raise ValueError(f'{name} is a probability in [0, 1], got {value}.')
-    return value
+    height, width = x.shape[-2:]
+    if edge > min(height, width):
+        raise HyperParameterError(
+            parameter, f'must be at most {min(height, width)} for images of {height} x {width} pixels', edge)
+    return edge
 
 
 def draw_applied(batch: int, prob: float, device: torch.device, generator: torch.Generator | None) -> Tensor | None:

@@ -4,7 +4,9 @@ from torch import Tensor, nn
 
 from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
+from keepaug.augment.base import check_edge
 from keepaug.functional.mixing import central_boxes, inside_boxes, overlapping_boxes
+from keepaug.ranges import PIXELS, check_choice
 
 # Where a variant places its region, and what it makes of the share of pixels left; CutMix's own way where not named.
 PLACES = {'center-gaussian': central_boxes, 'fixed': inside_boxes}
@@ -35,6 +37,7 @@ class CutMixVariant(LabelMixer):
         ValueError: A value is out of range, or 'scheduled' was not told the progress.
     """
 
+    ranges = LabelMixer.ranges | {'fixed_size': PIXELS}
     variants = ('center-gaussian', 'fixed', 'one-hot', 'scheduled', 'complete-label')
 
     def __init__(
@@ -47,12 +50,8 @@ class CutMixVariant(LabelMixer):
             **mixing,
     ):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **mixing)
-        if variant not in self.variants:
-            raise ValueError(f'variant is one of {", ".join(self.variants)}, got {variant!r}.')
-        if fixed_size < 1:
-            raise ValueError(f'fixed_size is an edge of at least 1 px, got {fixed_size}.')
-        self.variant = variant
-        self.fixed_size = fixed_size
+        self.variant = check_choice('variant', variant, self.variants)
+        self.fixed_size = self.check('fixed_size', fixed_size)
         self.progress: float | None = None
 
     def set_progress(self, progress: float) -> None:
@@ -67,11 +66,8 @@ class CutMixVariant(LabelMixer):
         return f'growing from 0 to {probability} over the epochs' if self.variant == 'scheduled' else probability
 
     def check_images(self, x: Tensor) -> None:
-        height, width = x.shape[-2:]
-        if self.variant == 'fixed' and self.fixed_size > min(height, width):
-            raise ValueError(
-                f'fixed_size {self.fixed_size} does not fit into images of {height} x {width} px; choose at most '
-                f'{min(height, width)}.')
+        if self.variant == 'fixed':
+            check_edge('fixed_size', self.fixed_size, x)
 
     def applied_share(self) -> float:
         if self.variant != 'scheduled':

@@ -2,10 +2,11 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment, check_probability, default_window, draw_applied
+from keepaug.augment.base import BatchAugment, check_edge, default_window, draw_applied
 from keepaug.augment.fill import fill_region
 from keepaug.augment.registry import register_augment
 from keepaug.functional import cutout_mask
+from keepaug.ranges import COUNT, PIXELS, PROBABILITY
 
 
 @register_augment('cutout')
@@ -24,6 +25,8 @@ class Cutout(BatchAugment):
     `last`: `mask` bool (B, 1, H, W), True where removed.
     """
 
+    ranges = {'size': PIXELS, 'holes': COUNT, 'prob': PROBABILITY}
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -33,22 +36,17 @@ class Cutout(BatchAugment):
             prob: float = 1.,
     ):
         super().__init__(model, num_classes)
-        if size is not None and size < 1:
-            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
-        if holes < 1:
-            raise ValueError(f'holes is at least 1, got {holes}.')
-        self.size = size
-        self.holes = holes
-        self.prob = check_probability('prob', prob)
+        self.size = self.check('size', size)
+        self.holes = self.check('holes', holes)
+        self.prob = self.check('prob', prob)
 
     def describe(self, size: tuple[int, int]) -> str:
         edge = self.size or default_window(*size)
         return f'{edge} x {edge} px, squares {self.holes}, probability {self.prob:g}, anywhere, over the border too'
 
     def check_images(self, x: Tensor) -> None:
-        edge = min(x.shape[-2:])
-        if self.size is not None and self.size > edge:
-            raise ValueError(f'size {self.size} is larger than images of {edge} px: choose at most {edge}.')
+        if self.size is not None:
+            check_edge('size', self.size, x)
 
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:

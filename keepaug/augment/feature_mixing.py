@@ -7,6 +7,7 @@ from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw
 from keepaug.functional.mixing import cutmix_sizes, draw_lam, overlapping_boxes, share_left
 from keepaug.models.feature_mixing import Plan, Stage, StageMixing, mix_features
+from keepaug.ranges import HyperParameterError, Range
 
 
 class FeatureMixer(PartnerMixer):
@@ -30,6 +31,8 @@ class FeatureMixer(PartnerMixer):
         ValueError: A value is out of range, or there is no model.
     """
 
+    ranges = PartnerMixer.ranges | {'alpha': Range(above=0)}
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -41,12 +44,10 @@ class FeatureMixer(PartnerMixer):
         super().__init__(model, num_classes, **mixing)
         if model is None:
             raise ValueError('Features are mixed inside a model: give model=.')
-        if alpha <= 0:
-            raise ValueError(f'alpha is above 0, got {alpha}.')
         if stages is not None and (not stages or min(stages) < 0 or len(set(stages)) != len(stages)):
-            raise ValueError(f'stages are different numbers from 0 (the image), got {stages}.')
+            raise HyperParameterError('stages', 'must be different numbers from 0 (the image) on', stages)
         self.stages = stages
-        self.alpha = alpha
+        self.alpha = self.check('alpha', alpha)
         self.inside = StageMixing(model)
 
     def __call__(
@@ -74,9 +75,8 @@ class FeatureMixer(PartnerMixer):
             return [number for number in usable if number < len(known)]
         for number in self.stages:
             if number not in usable:
-                raise ValueError(
-                    f'{type(self.model).__name__} cannot be mixed at stage {number}: choose among '
-                    f'{", ".join(map(str, usable))}.')
+                raise HyperParameterError(
+                    'stages', f'must be among {", ".join(map(str, usable))} for {type(self.model).__name__}', number)
         return list(self.stages)
 
     def mix(
@@ -87,7 +87,7 @@ class FeatureMixer(PartnerMixer):
         drawn = draw.integers(0, len(choices) - 1, 1, device='cpu', generator=generator).item()
         known, number = self.inside.stages(x), choices[drawn]
         stage = known[number - 1] if number else Stage('', 'NCHW', tuple(x.shape[-2:]))
-        applied = self.toss(self.applied_share(), group, generator).to(x.device, non_blocking=True)
+        applied = self.flip_coin(self.applied_share(), group, generator).to(x.device, non_blocking=True)
         lam, outside, boxes = self.draw(len(x), stage.size, applied, group, generator)
         self.last = {'stage': number, 'boxes': boxes[:, None], 'mask': boxes_to_mask(boxes, stage.size)}
         if not number:

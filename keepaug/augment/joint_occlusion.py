@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from keepaug.augment.base import BatchAugment, check_probability, draw_applied
+from keepaug.augment.base import BatchAugment, check_edge, draw_applied
 from keepaug.augment.fill import fill_region
 from keepaug.augment.registry import register_augment
 from keepaug.functional import (
@@ -18,7 +18,10 @@ from keepaug.functional import (
     region_scores,
     sample_regions,
 )
+from keepaug.ranges import COUNT, PIXELS, PROBABILITY, HyperParameterError, Range, check_choice
 
+# Along each edge, and more squares than pixels: no image has more.
+MOST_CELLS = 1024
 # The paper occludes squares of 56 px, a quarter of its 224 px images, and jitters them by 16 px, a fourteenth.
 SIZE_FRACTION, JITTER_FRACTION = 4, 14
 # What timm calls the module before the first block, in the order to look for it: the pooling that ends a ResNet's stem
@@ -54,6 +57,14 @@ class JointOcclusion(BatchAugment):
         ValueError: A value is out of range, or a model is needed and missing.
     """
 
+    ranges = {
+        'grid': Range(least=1, most=MOST_CELLS, whole=True),
+        'keep_patch': PROBABILITY,
+        'keep_image': PROBABILITY,
+        'holes': COUNT,
+        'size': PIXELS,
+        'jitter': Range(least=0, whole=True, unit='pixel'),
+    }
     modes = ('hide-and-seek', 'cutout', 'saliency', 'none')
 
     def __init__(
@@ -71,21 +82,16 @@ class JointOcclusion(BatchAugment):
             only: bool = False,
     ):
         super().__init__(model, num_classes)
-        if mode not in self.modes:
-            raise ValueError(f'mode is one of {", ".join(self.modes)}, got {mode!r}.')
-        for name, value, least in (('grid', grid, 1), ('holes', holes, 1), ('size', size, 1), ('jitter', jitter, 0)):
-            if value is not None and value < least:
-                raise ValueError(f'{name} is at least {least}, got {value}.')
         if mode == 'saliency' and model is None:
             raise ValueError("mode 'saliency' needs a model: give model=, or choose another mode.")
-        self.mode = mode
-        self.grid = grid
-        self.keep_patch = check_probability('keep_patch', keep_patch)
-        self.keep_image = check_probability('keep_image', keep_image)
-        self.holes = holes
-        self.size = size
+        self.mode = check_choice('mode', mode, self.modes)
+        self.grid = self.check('grid', grid)
+        self.keep_patch = self.check('keep_patch', keep_patch)
+        self.keep_image = self.check('keep_image', keep_image)
+        self.holes = self.check('holes', holes)
+        self.size = self.check('size', size)
         self.layer = stem_end(model) if mode == 'saliency' and layer is None else layer
-        self.jitter = jitter
+        self.jitter = self.check('jitter', jitter)
         self.only = only
 
     def describe(self, size: tuple[int, int]) -> str:
@@ -101,11 +107,7 @@ class JointOcclusion(BatchAugment):
 
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'saliency':
-            edge = self._edge(x.shape[-2:])
-            if edge > min(x.shape[-2:]):
-                raise ValueError(
-                    f'size {edge} does not fit into images of {x.shape[-2]} x {x.shape[-1]} px; choose at most '
-                    f'{min(x.shape[-2:])}.')
+            check_edge('size', self._edge(x.shape[-2:]), x)
             norm_grad_saliency(self.model, self.layer, x, None)
 
     def augment(
@@ -179,11 +181,11 @@ def stem_end(model: nn.Module) -> str:
     """Name of the last module before the first block of a timm model.
 
     Raises:
-        ValueError: The model does not tell.
+        HyperParameterError: The model does not tell.
     """
     names = {name for name, _ in model.named_modules()}
     features = [entry['module'] for entry in getattr(model, 'feature_info', ())]
     for name in (*STEM_ENDS, *features[:1]):
         if name in names:
             return name
-    raise ValueError(f'layer has no default for {type(model).__name__}; name one of its modules.')
+    raise HyperParameterError('layer', f'must name a module of {type(model).__name__}, which has no usual one', None)

@@ -11,6 +11,7 @@ from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
 from keepaug.functional.regions import Size
+from keepaug.ranges import COUNT, check_choice
 
 # Random erasing's region: 2% to a third of the image, aspect 0.3 to 1/0.3, both as timm draws them. Ten tries are
 # made to draw one that is smaller than the image.
@@ -45,6 +46,7 @@ class KeepCut(KeepRegion):
         ValueError: A value is out of range, or a model is needed and missing.
     """
 
+    ranges = KeepRegion.ranges | {'max_count': COUNT}
     modes = ('cutout', 'erase', 'cutmix')
 
     def __init__(
@@ -62,15 +64,9 @@ class KeepCut(KeepRegion):
             **mixing,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
-        if mode not in self.modes:
-            raise ValueError(f'mode is one of {", ".join(self.modes)}, got {mode!r}.')
-        if fill not in FILLS:
-            raise ValueError(f'fill is one of {", ".join(FILLS)}, got {fill!r}.')
-        if max_count < 1:
-            raise ValueError(f'max_count is at least 1, got {max_count}.')
-        self.mode = mode
-        self.fill = fill
-        self.max_count = max_count
+        self.mode = check_choice('mode', mode, self.modes)
+        self.fill = check_choice('fill', fill, FILLS)
+        self.max_count = self.check('max_count', max_count)
         self.mixer = None
         if mode == 'cutmix':
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})

@@ -2,11 +2,12 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import check_probability, draw_applied
+from keepaug.augment.base import draw_applied
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, region_scores, sample_regions
+from keepaug.ranges import COUNT, PROBABILITY
 
 
 @register_augment('keep-paste')
@@ -43,6 +44,7 @@ class KeepPaste(KeepRegion):
         ValueError: A value is out of range, or a model is needed and missing; from a call, the rows are not pairs.
     """
 
+    ranges = KeepRegion.ranges | {'reprob': PROBABILITY, 'recount': COUNT}
     rows_per_sample = 2
 
     def __init__(
@@ -59,9 +61,9 @@ class KeepPaste(KeepRegion):
             recount: int = 1,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
-        self.reprob = check_probability('reprob', reprob)
+        self.reprob = self.check('reprob', reprob)
         self.remode = remode
-        self.recount = recount
+        self.recount = self.check('recount', recount)
         # Keep-cut without saliency is random erasing, vectorised.
         self.eraser = KeepCut(mode='erase', tau=None, fill=remode, prob=reprob, max_count=recount) if reprob else None
 

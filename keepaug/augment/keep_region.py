@@ -2,8 +2,9 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment, check_probability, default_window
-from keepaug.augment.saliency import SaliencySource
+from keepaug.augment.base import BatchAugment, check_edge, default_window
+from keepaug.augment.saliency import LOW_SCALE, SaliencySource
+from keepaug.ranges import PIXELS, PROBABILITY, Range
 
 
 class KeepRegion(BatchAugment):
@@ -23,6 +24,13 @@ class KeepRegion(BatchAugment):
         ValueError: A value is out of range, or a model is needed and missing.
     """
 
+    ranges = {
+        'size': PIXELS,
+        'tau': Range(least=0, most=1, instead='none to draw blindly'),
+        'prob': PROBABILITY,
+        'low_scale': LOW_SCALE,
+    }
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -34,13 +42,9 @@ class KeepRegion(BatchAugment):
             low_scale: float = 0.5,
     ):
         super().__init__(model, num_classes)
-        if size is not None and size < 1:
-            raise ValueError(f'size is an edge of at least 1 px, got {size}.')
-        if tau is not None and not 0. <= tau <= 1.:
-            raise ValueError(f'tau is a quantile in [0, 1] or None, got {tau}.')
-        self.size = size
-        self.tau = tau
-        self.prob = check_probability('prob', prob)
+        self.size = self.check('size', size)
+        self.tau = self.check('tau', tau)
+        self.prob = self.check('prob', prob)
         self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
         self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
 
@@ -73,10 +77,4 @@ class KeepRegion(BatchAugment):
         Raises:
             ValueError: It does not fit into them.
         """
-        height, width = x.shape[-2:]
-        edge = self.size or default_window(height, width)
-        if edge > min(height, width):
-            raise ValueError(
-                f'size {edge} does not fit into images of {height} x {width} px; choose at most '
-                f'{min(height, width)}.')
-        return edge
+        return check_edge('size', self.size or default_window(*x.shape[-2:]), x)

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment, check_probability
+from keepaug.augment.base import BatchAugment
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw
 from keepaug.functional.mixing import (
@@ -17,6 +17,7 @@ from keepaug.functional.mixing import (
     overlapping_boxes,
     share_left,
 )
+from keepaug.ranges import PROBABILITY, HyperParameterError, Range, check_choice
 
 MODES = ('batch', 'pair', 'elem')
 
@@ -39,6 +40,8 @@ class PartnerMixer(BatchAugment):
         ValueError: A value is out of range.
     """
 
+    ranges = {'prob': PROBABILITY}
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -50,10 +53,8 @@ class PartnerMixer(BatchAugment):
         super().__init__(model, num_classes)
         if num_classes is None or num_classes < 1:
             raise ValueError(f'Mixing labels needs the number of classes, got {num_classes = }.')
-        if mixing not in MODES:
-            raise ValueError(f'mixing is one of {", ".join(MODES)}, got {mixing!r}.')
-        self.prob = check_probability('prob', prob)
-        self.mixing = mixing
+        self.prob = self.check('prob', prob)
+        self.mixing = check_choice('mixing', mixing, MODES)
         self.smoothing = smoothing
 
     @property
@@ -102,10 +103,10 @@ class PartnerMixer(BatchAugment):
         own = torch.arange(len(partner), device=partner.device)
         return {'batch': torch.zeros_like(own), 'pair': torch.minimum(own, partner), 'elem': own}[self.mixing]
 
-    def toss(self, prob: float, group: Tensor, generator: torch.Generator | None) -> Tensor:
+    def flip_coin(self, prob: float, group: Tensor, generator: torch.Generator | None) -> Tensor:
         """Which samples (B,) a coin chooses.
 
-        The one coin of a whole batch is tossed on the CPU, where the host sees how it fell without waiting for the
+        The one coin of a whole batch is flipped on the CPU, where the host sees how it fell without waiting for the
         device, and can leave out what nobody needs.
         """
         batch, device = len(group), group.device
@@ -143,6 +144,9 @@ class LabelMixer(PartnerMixer):
         ValueError: A value is out of range.
     """
 
+    ranges = PartnerMixer.ranges | {
+        'mixup_alpha': Range(least=0), 'cutmix_alpha': Range(least=0), 'switch_prob': PROBABILITY}
+
     def __init__(
             self,
             model: nn.Module | None = None,
@@ -154,16 +158,14 @@ class LabelMixer(PartnerMixer):
             **mixing,
     ):
         super().__init__(model, num_classes, **mixing)
-        if min(mixup_alpha, cutmix_alpha) < 0:
-            raise ValueError(f'alphas are at least 0, got {mixup_alpha = }, {cutmix_alpha = }.')
         if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
-            raise ValueError(f'cutmix_minmax is two rising fractions in [0, 1], got {cutmix_minmax}.')
+            raise HyperParameterError('cutmix_minmax', 'must be two rising shares between 0 and 1', cutmix_minmax)
         if not (mixup_alpha or cutmix_alpha or cutmix_minmax):
             raise ValueError('Nothing mixes: give mixup_alpha, cutmix_alpha or cutmix_minmax.')
-        self.mixup_alpha = mixup_alpha
-        self.cutmix_alpha = cutmix_alpha
+        self.mixup_alpha = self.check('mixup_alpha', mixup_alpha)
+        self.cutmix_alpha = self.check('cutmix_alpha', cutmix_alpha)
         self.cutmix_minmax = cutmix_minmax
-        self.switch_prob = check_probability('switch_prob', switch_prob)
+        self.switch_prob = self.check('switch_prob', switch_prob)
 
     def describe(self, size: tuple[int, int]) -> str:
         return f'{self._alphas()}, {super().describe(size)}'
@@ -180,8 +182,8 @@ class LabelMixer(PartnerMixer):
             self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         batch, size, device = len(x), x.shape[-2:], x.device
-        applied = self.toss(self.applied_share(), group, generator)
-        cuts = applied & self.toss(self._cutmix_share(), group, generator)
+        applied = self.flip_coin(self.applied_share(), group, generator)
+        cuts = applied & self.flip_coin(self._cutmix_share(), group, generator)
         blends = applied & ~cuts
         lam = torch.ones(batch, dtype=torch.float64, device=device)
         if self.mixup_alpha and may_be_any(blends):
@@ -189,7 +191,7 @@ class LabelMixer(PartnerMixer):
             alpha = self.mixup_alpha * self.strength
             lam = torch.where(blends, draw_lam(batch, alpha, generator, device)[group], lam)
         if self.strength < 1.:
-            cuts = cuts & self.toss(self.strength, group, generator)
+            cuts = cuts & self.flip_coin(self.strength, group, generator)
         weight = lam[:, None, None, None]
         boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
         if (self.cutmix_alpha or self.cutmix_minmax) and may_be_any(cuts):

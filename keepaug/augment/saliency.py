@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from keepaug.functional import input_saliency
 from keepaug.models.early_exit import EarlyExit
 from keepaug.models.resolution import at_resolution
+from keepaug.ranges import HyperParameterError, Range, check_choice
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ PASSES = {
     'low-early': Pass(low=True, early=True, price=1.06),
 }
 SALIENCIES = tuple(PASSES)
+# Edge of the reduced image relative to the image.
+LOW_SCALE = Range(above=0, most=1)
 # Unless one is asked for, the first of these that a model can run.
 PREFERENCE = ('low', 'low-early', 'full')
 
@@ -53,15 +56,14 @@ class SaliencySource:
     def __init__(self, model: nn.Module | None, kind: str | None = None, low_scale: float = 0.5):
         if model is None:
             raise ValueError('Saliency needs a model: give model=, or tau=None to draw regions blindly.')
-        if kind is not None and kind not in PASSES:
-            raise ValueError(f'saliency is one of {", ".join(PASSES)}, got {kind!r}.')
-        if not 0. < low_scale <= 1.:
-            raise ValueError(f'low_scale is a fraction of the image in (0, 1], got {low_scale}.')
+        if kind is not None:
+            check_choice('saliency', kind, PASSES)
+        LOW_SCALE.check('low_scale', low_scale)
         self.model, self.early = model, None
         if isinstance(model, EarlyExit):
             self.model, self.early = model.backbone, model.early_classifier()
         if kind is not None and PASSES[kind].early and self.early is None:
-            raise ValueError(f'saliency {kind} needs an early head: give model=keepaug.EarlyExit(model).')
+            raise HyperParameterError('saliency', 'must come with an early head, model=keepaug.EarlyExit(model)', kind)
         self.kind = kind
         self.chosen: str | None = None  # of the last image size that was new
         self.low_scale = low_scale
@@ -108,9 +110,10 @@ class SaliencySource:
                     f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
                     f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.')
             return chosen
-        raise ValueError(
-            f'saliency {self.kind} is not possible: {name} cannot run at {low[0]} x {low[1]} px; choose '
-            f'{self.kind.removeprefix("low-") if PASSES[self.kind].early else "full"} or another low scale.')
+        way_out = self.kind.removeprefix('low-') if PASSES[self.kind].early else 'full'
+        raise HyperParameterError(
+            'saliency', f'must be {way_out}, or the low scale another: {name} cannot run at {low[0]} x {low[1]} px',
+            self.kind)
 
 
 def low_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

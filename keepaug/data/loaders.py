@@ -8,9 +8,9 @@ from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import Dataset
 
 from keepaug.console.errors import first_line
-from keepaug.data.copies import Copies, change_transform, collate_splits
+from keepaug.data.copies import collate_splits
 from keepaug.data.patches import create_patch_loader, eval_patches, train_patches
-from keepaug.data.seeding import SeededLoader, plain_loader, seed_loader, seed_samples
+from keepaug.data.seeding import SeededLoader, plain_loader
 
 
 def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
@@ -20,11 +20,10 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     Raises:
         ValueError: The flags do not fit each other, or the data gives less than one batch.
     """
-    if (args.aug_splits or args.augment_copies > 1) and not args.prefetcher:
+    if args.aug_splits and not args.prefetcher:
         collate_fn = collate_splits
     if args.aa:
         mend_posterize()
-    dataset = seed_samples(args, dataset)
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
@@ -66,12 +65,10 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
         )
     except (AssertionError, TypeError, NotImplementedError, KeyError, IndexError) as error:
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
-    if args.augment_copies > 1:
-        change_transform(loader.dataset, lambda transform: Copies(transform, args.augment_copies))
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
-    return seed_loader(loader, dataset, args.seed)
+    return loader
 
 
 def mend_posterize() -> None:

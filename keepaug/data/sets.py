@@ -84,7 +84,7 @@ def build_dataset(
             target_key=args.target_key,
             num_samples=num_samples,
             trust_remote_code=args.dataset_trust_remote_code,
-            target_format=getattr(args, 'target_format', None),
+            target_format=args.target_format,
             **reader_kwargs,
         )
     except READER_ERRORS as error:
@@ -94,7 +94,7 @@ def build_dataset(
             raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
         raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
     _check_classes(root or name, dataset, args)
-    if getattr(args, 'task', None) == 'multilabel':
+    if args.task == 'multilabel':
         dataset.target_transform = MultiLabelTarget(args.num_classes, dense=args.target_format == 'multihot')
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
         return dataset
@@ -160,7 +160,7 @@ def _check_classes(source: str, dataset: Dataset, args) -> None:
     if not class_to_idx or num_classes is None:
         return
     needed = max(class_to_idx.values()) + 1
-    if needed > num_classes and getattr(args, 'named_by', '') == '--compare':  # which brings its own number of classes
+    if needed > num_classes and vars(args).get('named_by') == '--compare':  # which brings its own number of classes
         raise ValueError(
             f'The data in {source} has {needed} classes, --compare {args.checkpoint or args.model} has {num_classes}; '
             'leave it out.')

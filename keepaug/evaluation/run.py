@@ -72,13 +72,13 @@ def check_evaluations(args) -> None:
     Raises:
         ValueError: It lacks something.
     """
-    if 'risk' in (getattr(args, 'evaluate', None) or ()):  # stock's parser does not have it
+    if 'risk' in (args.evaluate or ()):
         check_replay(_read_run(args)[0])
 
 
 def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The training run's arguments, and its checkpoint."""
-    flag = getattr(args, 'named_by', '') or '--checkpoint'
+    flag = args.named_by or '--checkpoint'
     checkpoint = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
     return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
@@ -125,7 +125,7 @@ def build_subject(
         torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(1, -1, 1, 1)
         for key in ('mean', 'std'))
     return Subject(
-        getattr(args, 'label', args.model), model.eval(), bare.eval(), mean, std,
+        args.label or args.model, model.eval(), bare.eval(), mean, std,
         forward=forward,
         classes=classes,
         names=names,

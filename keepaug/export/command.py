@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import keepaug  # noqa: F401  registers our networks with timm
+import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.export import detectron2, detectron2_timm, onnx, safetensors, timm_folder, torchvision
 from keepaug.export.output import check_output
 from keepaug.export.source import Source, load_source, read_labels
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     form.check()
     if form.base and args.base and not os.path.isfile(args.base):
         raise ValueError(f'--base {args.base} does not exist; name the configuration file of a detector.')
-    source = load_source(args.checkpoint, {name: getattr(args, name) for name in DESCRIBED}, use_ema=not args.no_ema)
+    source = load_source(args.checkpoint, {name: vars(args)[name] for name in DESCRIBED}, use_ema=not args.no_ema)
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
     _describe(source)
     options = {}

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keepaug.ranges import HyperParameterError
+
 # Float16 gradients below 6e-8 vanish, in whichever layers of a model are of that type; a logit's gradient is scaled up
 # by this before it flows back. 2^10 leaves a factor of 64 below the largest float16 for gradients of 1, and as a power
 # of two it changes nothing in other types.
@@ -60,26 +62,26 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
         float32 map (B, 1, h, w) of the layer's resolution, never negative.
 
     Raises:
-        ValueError: There is no such layer, the logits do not depend on it, or its output is no map of the image.
+        HyperParameterError: There is no such layer, the logits do not depend on it, or its output is no map of the image.
     """
     name = layer if isinstance(layer, str) else type(layer).__name__
     if isinstance(layer, str):
         try:
             layer = model.get_submodule(layer)
         except AttributeError as error:
-            raise ValueError(
-                f'layer {name} does not exist in {type(model).__name__}; choose one of its module names.') from error
+            raise HyperParameterError('layer', f'must name a module of {type(model).__name__}', name) from error
     while type(layer).forward is nn.Sequential.forward and len(layer):
         layer = layer[-1]  # checkpointing calls the parts of a sequence one by one
     outputs: list[Tensor] = []
     with torch.enable_grad(), in_eval_mode(model), _cut_after(layer, outputs):
         gradient = run_detached(_LayerGradient(model, outputs), x.detach(), target)
     if gradient is None:
-        raise ValueError(f'layer {name} does not lead to the logits; choose another.')
+        raise HyperParameterError('layer', 'must be one that the logits depend on', name)
     maps = [channels_first(features, model, tuple(x.shape[-2:])) for features in (outputs[0], gradient)]
     scrambled = hasattr(model, 'unroll') and gradient.ndim == 3 and layer is not model.patch_embed
     if scrambled or any(features is None for features in maps):
-        raise ValueError(f'layer {name} gives {tuple(gradient.shape)}, no map of the image; choose an earlier one.')
+        raise HyperParameterError(
+            'layer', f'must give maps of the image, and not {tuple(gradient.shape)}: choose an earlier one', name)
     activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
     return activation * gradient
 

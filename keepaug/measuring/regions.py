@@ -10,23 +10,22 @@ from torch import Tensor, nn
 
 from keepaug.augment import BatchAugment
 from keepaug.functional import input_saliency
+from keepaug.methods import Method, method_of
 from keepaug.models import EarlyExit
-
-# What happens in the region `mask` of `last`, by what else is there; the first that is counts.
-DEEDS = {'augmented': 'put back', 'partner': 'replaced'}
-DEED = 'removed'
 
 
 class Step(NamedTuple):
     """What one augmentation did to the images of the sheet.
 
     Attributes:
-        name: The augmentation, as the log calls it.
+        name: The augmentation, by its class.
+        method: What is known of it: what it does in its region, and which pictures tell.
         drawn: What of `last` is per image.
         judge: Saliency (B, 1, H, W) of the images it received, by the full pass; None where it drew no region.
         result: Images (B, C, H, W) it gave.
     """
     name: str
+    method: Method
     drawn: dict[str, Tensor]
     judge: Tensor | None
     result: Tensor
@@ -47,7 +46,7 @@ class Step(NamedTuple):
         """The step of the first images alone."""
         drawn = {name: value[:count] for name, value in self.drawn.items()}
         judge = None if self.judge is None else self.judge[:count]
-        return Step(self.name, drawn, judge, self.result[:count])
+        return Step(self.name, self.method, drawn, judge, self.result[:count])
 
 
 class Shares(NamedTuple):
@@ -55,14 +54,16 @@ class Shares(NamedTuple):
 
     Attributes:
         name: The augmentation.
-        deed: What happens in the region.
+        region: What happens in the region, as a participle.
+        keeps_region: Whether the region is what remains, and not what is lost.
         count: Images that have one.
         area: Share of the image.
         own: Share of the saliency that the region was drawn by; None where it was drawn blindly.
         full: Share of the saliency of the full pass.
     """
     name: str
-    deed: str
+    region: str
+    keeps_region: bool
     count: int
     area: float
     own: float | None
@@ -75,7 +76,7 @@ class Shares(NamedTuple):
         What lies outside the region that is removed or replaced. Where the region is put back onto a changed image,
         what lies inside it.
         """
-        return self.full if self.deed == DEEDS['augmented'] else 1. - self.full
+        return self.full if self.keeps_region else 1. - self.full
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
@@ -114,7 +115,8 @@ def run_steps(
         seen = 'mask' in drawn and ('saliency' in drawn or drawn['mask'].any())
         judge = input_saliency(model, before, labels) if seen else None
         # Where more rows come out than went in, the new ones stand behind the old.
-        steps.append(Step(type(augment).__name__, drawn, judge, x[max(0, len(x) - received):][:rows]))
+        result = x[max(0, len(x) - received):][:rows]
+        steps.append(Step(type(augment).__name__, method_of(augment.name), drawn, judge, result))
     return steps, target[:rows]
 
 
@@ -130,7 +132,8 @@ def measure(step: Step) -> Shares:
     own = step.drawn.get('saliency')
     return Shares(
         name=step.name,
-        deed=next((deed for name, deed in DEEDS.items() if name in step.drawn), DEED),
+        region=step.method.region_of(step.drawn),
+        keeps_region=step.method.keeps_region,
         count=int(has.sum()),
         area=share(torch.ones_like(step.judge)),
         own=None if own is None else share(own),

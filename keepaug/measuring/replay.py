@@ -18,7 +18,8 @@ from keepaug.data.seeding import preserved_streams, seed_streams
 from keepaug.data.sets import build_train_dataset
 from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import select_batches, without_smoothing
-from keepaug.methods.build import wrap_dataset, build_augment
+from keepaug.methods import active_methods, build_augment, wrap_dataset, wrap_loader
+from keepaug.training.device import process_count, process_rank
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 
@@ -109,21 +110,17 @@ def mix_seed(seed: int, number: int) -> int:
     return (seed * 2_654_435_761 + number) % 2 ** 32
 
 
-# What augments in a way that only training has, by the argument that turns it on.
-TRAINING_ONLY = {
-    'feature_cutmix': 'mixes features in training mode only',
-    'manifold_mixup': 'mixes features in training mode only',
-    'naflex_loader': 'makes batches of patches',
-}
-
-
 def check_replay(recorded: argparse.Namespace) -> None:
     """Says what of a run's augmentation cannot be had outside its training.
 
     Raises:
         ValueError: Something cannot.
     """
-    reasons = [f'--{name.replace("_", "-")} {why}' for name, why in TRAINING_ONLY.items() if getattr(recorded, name)]
+    reasons = [
+        f'{method.spelled(recorded)} {method.only_in_training}' for method in active_methods(recorded)
+        if method.only_in_training]
+    if recorded.naflex_loader:
+        reasons.append('--naflex-loader makes batches of patches')
     if recorded.task == 'multilabel':
         reasons.append('--task multilabel has several labels per image')
     if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
@@ -158,11 +155,11 @@ def build_augmented(
     check_replay(recorded)
     run = copy.copy(recorded)
     for name in SOURCE:
-        setattr(run, name, getattr(args, name))
+        setattr(run, name, vars(args)[name])
     run.img_size, run.input_size = None, list(data_config['input_size'])
     # Without the prefetcher all that is drawn for an image is drawn with it, not batches ahead.
     run.prefetcher, run.use_multi_epochs_loader, run.distributed = False, False, False
-    run.rank, run.world_size, run.seed = getattr(args, 'rank', 0), getattr(args, 'world_size', 1), args.seed
+    run.rank, run.world_size, run.seed = process_rank(), process_count(), args.seed
     run.train_split = 'train'
     try:
         dataset = wrap_dataset(build_train_dataset(run, data_config), run)
@@ -171,7 +168,8 @@ def build_augmented(
         _fit_batches(run, len(dataset))
         mixup_fn, _ = build_mixing(run)
         loader = build_train_loader(run, dataset, data_config, forward.device, forward.dtype, None)
-        augment = build_augment(run, _with_early_head(model, checkpoint, getattr(args, 'use_ema', False)))
+        loader = wrap_loader(loader, dataset, run)
+        augment = build_augment(run, _with_early_head(model, checkpoint, args.use_ema))
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {error}') from error
     if augment is not None:

@@ -21,6 +21,7 @@ from keepaug.data.patches import create_patch_loader, eval_patches
 from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loader, preserved_streams
 from keepaug.data.wrapped import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
+from keepaug.methods import active_methods
 from keepaug.training.forward import Forward
 from keepaug.training.task import augment_batch
 
@@ -165,9 +166,11 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
     if isinstance(dataset, IterableDataset):
         _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
         return NoRisks()
-    if args.feature_cutmix or args.manifold_mixup:
-        _logger.info('The risks on training images are left out: features are mixed in training mode only.')
-        return NoRisks()
+    for method in active_methods(args):
+        if method.only_in_training:
+            _logger.info(
+                f'The risks on training images are left out: {method.spelled(args)} {method.only_in_training}.')
+            return NoRisks()
     samples = choose_samples(dataset, wanted, args.seed)
     samples = samples[:len(samples) // 2 * 2 or None]
     clean = clean_batches(args, dataset, samples, data_config, forward)

@@ -78,10 +78,6 @@ def replaced_defaults(parser: argparse.ArgumentParser, defaults: Mapping[str, An
             action.default = default
 
 
-# Arguments whose built-in default is a number and that take None beside it, as args.yaml records it.
-NONE_IS_A_VALUE = ('keep_tau',)
-
-
 def convert(action: argparse.Action, value: Any) -> Any:
     """A YAML value as the argument would have stored it. `None` stands for unset: the built-in default.
 
@@ -91,7 +87,8 @@ def convert(action: argparse.Action, value: Any) -> Any:
         ValueError: the value does not fit; the message says what to write.
     """
     if value is None:
-        return None if action.dest in NONE_IS_A_VALUE else action.default
+        # Few arguments take None beside a default of another kind, as args.yaml records it.
+        return None if getattr(action, 'none_is_typed', False) else action.default
     if action.nargs == 0:
         return _expect(isinstance(value, bool), value, 'write true or false')
     if isinstance(action.default, dict):

@@ -46,15 +46,13 @@ def _defaults() -> dict[str, Any]:
 
 def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows of what `--evaluate` and `--compare` refuse."""
-    if not hasattr(args, 'evaluate'):  # stock's parser alone
-        return
     for path in args.compare:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
     for name, evaluation in OF_ONE.items():
-        value, flag = getattr(args, name), '--' + name.replace('_', '-')
+        value, flag = vars(args)[name], '--' + name.replace('_', '-')
         if isinstance(value, (list, tuple)):  # words of their own, numbers between commas
             value = (' ' if isinstance(value, list) else ',').join(map(str, value))
-        yield evaluation not in (args.evaluate or ()) and getattr(args, name) != _defaults()[name], (
+        yield evaluation not in (args.evaluate or ()) and vars(args)[name] != _defaults()[name], (
             f'{flag} {value} has no effect without --evaluate {evaluation}: add it or drop this.')
     if not args.evaluate:
         yield args.eval_samples is not None, '--eval-samples chooses images for --evaluate: name what to evaluate.'

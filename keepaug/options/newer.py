@@ -32,7 +32,7 @@ def implied_defaults(args: argparse.Namespace) -> dict[str, Any]:
     """Defaults that the values of other flags ask for."""
     implied = {}
     for (flag, value), defaults in IMPLIED_DEFAULTS.items():
-        if getattr(args, flag, None) == value:
+        if vars(args).get(flag) == value:
             implied.update(defaults)
     return implied
 
@@ -112,7 +112,7 @@ def check_task(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     """Refusals of the validation script, as rows of (refused, sentence)."""
     yield from _task_rows(args)
     for name in ('metrics_avg', 'valid_labels', 'real_labels', 'analysis_dir'):
-        value = getattr(args, name, None)
+        value = vars(args)[name]
         yield args.task == 'multilabel' and bool(value), (
             f'--{name.replace("_", "-")} {value} looks at one label per image: drop it or --task multilabel.')
 
@@ -158,14 +158,12 @@ def _task_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         f'--target-key {args.target_key} is a vector already: drop --target-format multihot.')
     yield not 0 < args.multilabel_threshold < 1, (
         f'--multilabel-threshold {args.multilabel_threshold} lies outside (0, 1): give a probability such as 0.5.')
-    yield several and bool(args.kd_model_name), (
-        f'--kd-model-name {args.kd_model_name} teaches one label per image: drop it or --task multilabel.')
 
 
 def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     several, loss = args.task == 'multilabel', args.loss
     for switch in ('bce', 'jsd'):
-        yield getattr(args, f'{switch}_loss') and loss not in (None, 'bce', 'jsd'), (
+        yield vars(args)[f'{switch}_loss'] and loss not in (None, 'bce', 'jsd'), (
             f'--{switch}-loss and --loss {loss} name two losses: drop one of the two.')
     yield several and loss not in (None, *MULTI_LABEL_LOSS_TYPES), (
         f'--loss {loss} takes one label per image, --task multilabel gives several: choose '
@@ -174,7 +172,7 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         f'--loss {loss} takes several labels per image: add --task multilabel, or choose ce, bce, asl, poly or jsd.')
     weighted = uses_bce(args) or loss == 'asl' and several
     for name in ('loss_class_weight', 'loss_pos_weight'):
-        value = getattr(args, name)
+        value = vars(args)[name]
         flag = '--' + name.replace('_', '-')
         yield value is not None and not weighted, (
             f'{flag} {value} exists for --loss bce and for asl with --task multilabel: choose one of them or drop it.')
@@ -185,7 +183,7 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         '--loss db weighs classes by their counts: give their file with --class-stats.')
     for owner, names in LOSS_SETTINGS.items():
         for name in names:
-            value = getattr(args, name)
+            value = vars(args)[name]
             yield value is not None and loss != owner, (
                 f'--{name.replace("_", "-")} {value} has no effect without --loss {owner}: drop it.')
     mixed = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
@@ -204,6 +202,8 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
 
 
 def _teacher_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    yield args.task == 'multilabel' and bool(args.kd_model_name), (
+        f'--kd-model-name {args.kd_model_name} teaches one label per image: drop it or --task multilabel.')
     yield args.kd_pretrained_path is not None and not args.kd_model_name, (
         f'--kd-pretrained-path {args.kd_pretrained_path} has no effect without --kd-model-name: add it or drop this.')
     yield bool(args.kd_model_name) and args.kd_loss_type != 'kl', (

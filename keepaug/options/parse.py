@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from keepaug.options.add_arguments import add_arguments
 from keepaug.options.argv import stock_first
 from keepaug.options.config import read_defaults, replaced_defaults
-from keepaug.options.keep import add_arguments
 from keepaug.options.newer import add_newer, implied_defaults, name_loss
 from keepaug.options.train import create_train_parser
 
@@ -71,9 +71,9 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
     with replaced_defaults(parser, {**implied_defaults(args), **known}):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
-    ours = {name for name, default in newer.items() if getattr(args, name) != default}
+    ours = {name for name, default in newer.items() if vars(args)[name] != default}
     stock = {name: value for name, value in vars(args).items() if name not in newer}
-    recorded = {**stock, **{name: getattr(args, name) for name in (newer if ours else ()) if name != 'check'}}
+    recorded = {**stock, **{name: vars(args)[name] for name in (newer if ours else ()) if name != 'check'}}
     text = yaml.safe_dump(recorded, default_flow_style=False)
     if hasattr(args, 'loss'):  # a parser of stock's flags alone has none
         name_loss(args)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from keepaug.options.check import prepare
 from keepaug.options.config import convert, read_config
 from keepaug.options.parse import create_parser
+from keepaug.options.prepare import prepare
 
 
 def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> argparse.Namespace:
@@ -38,19 +38,21 @@ def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> a
             f'--evaluate risk does not know how {path or "the model"} was trained, it records no arguments: give its '
             'args.yaml with --risk-args, or leave risk out.')
     try:
-        return prepare(complete(recorded))
+        return prepare(read_values(recorded))
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot follow {source}: {error}') from error
 
 
-def complete(recorded: Mapping[str, Any]) -> argparse.Namespace:
+def read_values(recorded: Mapping[str, Any]) -> argparse.Namespace:
     """Recorded values as the training parser would have stored them, with its defaults for those that are missing.
 
     Raises:
         ValueError: A value does not fit its argument.
     """
-    stood_down = recorded.get('stood_down')  # what `prepare` took from stock is stock's again
-    recorded = {**recorded, **(vars(stood_down) if isinstance(stood_down, argparse.Namespace) else {})}
+    # What `prepare` took from stock is stock's again; version 0.1 called it otherwise.
+    for name in ('stood_down', 'taken_over'):
+        taken = recorded.get(name)
+        recorded = {**recorded, **(vars(taken) if isinstance(taken, argparse.Namespace) else {})}
     parser = create_parser()
     args = parser.parse_args([])
     for action in parser._actions:

@@ -11,13 +11,6 @@ from torch import Tensor
 from keepaug.measuring.regions import Shares, Step
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
-# What an augmentation may leave in `last` that is worth a picture, in the order of the columns: label, and whether it
-# is a map rather than images.
-PICTURES = {
-    'augmented': ('policy', False),
-    'grid': ('attention', True),
-    'saliency': ('saliency', True),
-}
 # Labels below this share of an image are left out of its caption.
 LEAST_SHARE = 0.001
 ROWS = 8  # images below each other, before the sheet goes on beside them
@@ -64,7 +57,7 @@ def step_columns(
     shown = {**step.drawn, 'saliency': step.saliency}
     size = step.result.shape[-2:]
     columns, outlines = {}, {}
-    for name, (label, is_map) in PICTURES.items():
+    for name, (label, is_map) in step.method.pictures.items():
         picture = shown.get(name)
         if picture is None:
             continue
@@ -74,7 +67,7 @@ def step_columns(
         else:
             columns[f'{step.name}: {label}'] = to_pixels(picture, mean, std)
     if step.mask is not None:
-        outlines[f'{step.name}: {PICTURES["saliency"][0]}'] = step.mask
+        outlines[f'{step.name}: {step.method.pictures["saliency"][0]}'] = step.mask
     return {**columns, f'{step.name}: result': to_pixels(step.result, mean, std)}, outlines
 
 
@@ -88,7 +81,7 @@ def share_table(shares: Sequence[Shares], images: int) -> Table:
         table.add_column(column, justify='left' if column in ('augmentation', 'region') else 'right')
     for row in shares:
         table.add_row(
-            row.name, row.deed, str(row.count), *map(percent, (row.area, row.own, row.full)))
+            row.name, row.region, str(row.count), *map(percent, (row.area, row.own, row.full)))
     return table
 
 
@@ -96,7 +89,7 @@ def describe_shares(row: Shares) -> str:
     """The shares for the sheet."""
     if not row.count:
         return f'{row.name}: no region in any image'
-    return f'{row.name}: {percent(row.area)} of the image, {percent(row.full)} of the saliency {row.deed}'
+    return f'{row.name}: {percent(row.area)} of the image, {percent(row.full)} of the saliency {row.region}'
 
 
 def percent(share: float | None) -> str:

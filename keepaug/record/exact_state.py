@@ -3,7 +3,7 @@
 The streams are in `keepaug.data.seeding`. Here is what a checkpoint of stock's lacks beside them, the schedule's
 state, and the flags that both parts of a run must share.
 """
-import argparse
+import ast
 import logging
 import os
 from typing import Any
@@ -16,6 +16,7 @@ from timm.utils import unwrap_model
 from torch.utils.data import Dataset
 
 from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.methods.refusals import all_flags
 from keepaug.training.schedule import HeldRate
 
 _logger = logging.getLogger('train')
@@ -24,13 +25,12 @@ KEY = 'exact_resume'
 # What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
 MAY_DIFFER = {
     'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
-    'stood_down', 'prefetcher',  # repeat others
+    'taken_over', 'prefetcher',  # repeat others
     'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
-    'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path', 'attentive_teacher_checkpoint',
+    'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path',
     'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
     'stop_epoch', 'epochs',  # the latter with a warning: a finished run may be trained on
-    'checkpoint_hist', 'recovery_interval', 'risk_samples',
-    'log_interval', 'log_tensorboard', 'watch_samples', 'save_images',
+    'checkpoint_hist', 'recovery_interval', 'log_interval', 'save_images',
     'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
 }
 # What the parts must share beside flags.
@@ -168,8 +168,11 @@ def open_exact_resume(args) -> StockResume:
             f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
             'of one: choose reduce or broadcast, or drop --exact-resume.')
     # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
-    given = {'world_size': args.world_size, **vars(args), **vars(getattr(args, 'stood_down', argparse.Namespace()))}
-    flags = {name: repr(value) for name, value in given.items() if name not in MAY_DIFFER}
+    given = {'world_size': args.world_size, **vars(args), **vars(args.taken_over)}
+    ours = all_flags()
+    flags = {
+        name: repr(value) for name, value in given.items()
+        if name not in MAY_DIFFER and not (name in ours and ours[name].resumable)}
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
         return ExactResume(flags)
@@ -195,13 +198,29 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
 
 
 def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:
-    for name in [*given, *(name for name in held if name not in given)]:
+    ours = all_flags()
+    # A flag that is newer than the checkpoint had the effect of its default.
+    held = {**{name: repr(ours[name].unset) for name in given if name in ours}, **held}
+    for name in [*given, *(name for name in held if name not in given and not (name in ours and ours[name].resumable))]:
         now, before = (
-            'not given' if flags.get(name) in (None, 'None') else flags[name] for flags in (given, held))
+            'not given' if flags.get(name) in (None, 'None') else _as_in_yaml(flags[name]) for flags in (given, held))
         if now != before:
             raise ValueError(
                 f'--exact-resume goes on with the same run, and {_spelled(name)} is {now} where it was {before} in '
                 f'{path}: give the flags of that run, or drop --exact-resume.')
+
+
+def _as_in_yaml(text: str) -> str:
+    """A value as text, as if `args.yaml` had held it, which knows no tuples."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items()}
+        return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+    try:
+        return repr(plain(ast.literal_eval(text)))
+    except (ValueError, SyntaxError):  # not a finite number, say
+        return text
 
 
 def _spelled(name: str) -> str:

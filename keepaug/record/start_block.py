@@ -25,6 +25,7 @@ from keepaug.data.fading import Fading
 from keepaug.data.pairs import PairTransform
 from keepaug.data.seeding import plain_loader
 from keepaug.data.wrapped import WrappedDataset
+from keepaug.methods import active_methods
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases, span
 
@@ -205,11 +206,13 @@ DESCRIPTIONS = {
 
 
 def _views(args) -> Iterator[Augmentation]:
-    """What makes several images of one."""
+    """What makes several images of one, and what of ours does not work on batches."""
     if args.aug_splits:
         yield Augmentation('splits', f'{args.aug_splits} views of each image, the first one clean')
-    if args.augment_copies > 1:
-        yield Augmentation('copies', f'{args.augment_copies} of each image in a batch, each augmented on its own')
+    for method in active_methods(args):
+        strength = method.describe(args)
+        if strength:
+            yield Augmentation(method.name, strength)
     if args.aug_repeats:
         yield Augmentation('repeats', f'{args.aug_repeats:g} draws of each image in an epoch, in different processes')
 
@@ -235,7 +238,7 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
         given = [
             f'--{name.replace("_", "-")} {value}' for name in (
                 'aa', 'reprob', 'vflip', 'train_crop_mode', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob')
-            if (value := getattr(args, name))]
+            if (value := vars(args)[name])]
         given = ', '.join(['crop, flip and color jitter', *given])
         yield f'{given} (--no-aug: the loader resizes and crops the centre)'
     elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):

@@ -30,7 +30,7 @@ def loss_kwargs(args) -> dict[str, Any]:
         soft_targets=mixing_is_on(args),
         class_weight=class_weights(args, 'class_weight'),
         pos_weight=class_weights(args, 'pos_weight'),
-        **{name: getattr(args, name) for name in LOSS_SETTINGS.get(args.loss, ()) if getattr(args, name) is not None},
+        **{name: vars(args)[name] for name in LOSS_SETTINGS.get(args.loss, ()) if vars(args)[name] is not None},
     )
     if args.loss == 'jsd':
         kwargs.update(jsd_splits=args.aug_splits)
@@ -63,7 +63,7 @@ def class_weights(args, kind: str) -> float | torch.Tensor | None:
     Raises:
         ValueError: The flag names no weights, or not one per class.
     """
-    value = getattr(args, f'loss_{kind}')
+    value = vars(args)[f'loss_{kind}']
     flag = f'--loss-{kind.replace("_", "-")}'
     methods = [method for method, its_kind in CLASS_WEIGHT_METHOD_KINDS.items() if its_kind == kind]
     if value is None:

@@ -37,7 +37,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
     if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
         in_chans = 3
-    held, flag = {}, getattr(args, 'named_by', '') or '--checkpoint'
+    held, flag = {}, args.named_by or '--checkpoint'
     if args.checkpoint:
         held = check_checkpoint(args.checkpoint, flag)
         if args.use_ema and all(held.get(key) is None for key in AVERAGED):
@@ -67,7 +67,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     pooled = False
     if args.test_pool:
         model, pooled = apply_test_time_pool(model, data_config)
-    if getattr(args, 'early_exit', False):  # stock's parser does not have it
+    if args.early_exit:
         try:
             model = load_early_exit(model, held, args.use_ema).early_classifier()
         except ValueError as error:

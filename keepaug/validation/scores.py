@@ -46,7 +46,7 @@ class OneLabelEvaluator(ClassificationEvaluator):
 
 def build_evaluator(args, device: torch.device) -> ClassificationEvaluator:
     """What measures the task: top-1 and top-5 of one label per image, mean average precision and F1 of several."""
-    if getattr(args, 'task', None) == 'multilabel':  # stock's parser does not have it
+    if args.task == 'multilabel':
         return MultiLabelClassificationEvaluator(device, threshold=args.multilabel_threshold)
     return OneLabelEvaluator(device)
 

@@ -82,7 +82,7 @@ def test_schedule_must_be_told():
 
 
 def test_fixed_size_that_does_not_fit():
-    with pytest.raises(ValueError, match='fixed_size 16 does not fit into images of 32 x 12 px'):
+    with pytest.raises(ValueError, match='fixed_size must be at most 12 for images of 32 x 12 pixels, got 16'):
         _mix('fixed', size=(32, 12))
 
 

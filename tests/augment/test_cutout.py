@@ -61,9 +61,9 @@ def test_generator_and_default_stream():
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(size=0), 'size is an edge of at least 1 px, got 0'),
-    (dict(holes=0), 'holes is at least 1, got 0'),
-    (dict(prob=2.), 'prob is a probability .* got 2.0'),
+    (dict(size=0), 'size must be at least 1 pixel, got 0'),
+    (dict(holes=0), 'holes must be at least 1, got 0'),
+    (dict(prob=2.), 'prob must be between 0 and 1, got 2.0'),
 ])
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -141,10 +141,10 @@ def test_strength_falls_with_the_share_of_images():
 
 
 @pytest.mark.parametrize('settings, said', [
-    (dict(mode='blur'), 'mode is one of'), (dict(grid=0), 'grid is at least 1'), (dict(holes=0), 'holes is at least 1'),
-    (dict(size=0), 'size is at least 1'), (dict(jitter=-1), 'jitter is at least 0'),
-    (dict(keep_patch=1.5), 'keep_patch is a probability'), (dict(keep_image=-1), 'keep_image is a probability'),
-    (dict(mode='saliency'), 'needs a model'), (dict(mode='saliency', model=nn.Sequential()), 'layer has no default'),
+    (dict(mode='blur'), 'mode must be'), (dict(grid=0), 'grid must be between 1'), (dict(holes=0), 'holes must be at least 1'),
+    (dict(size=0), 'size must be at least 1'), (dict(jitter=-1), 'jitter must be at least 0'),
+    (dict(keep_patch=1.5), 'keep_patch must be between 0 and 1'), (dict(keep_image=-1), 'keep_image must be between 0 and 1'),
+    (dict(mode='saliency'), 'needs a model'), (dict(mode='saliency', model=nn.Sequential()), 'layer must name a module'),
 ])
 def test_refuses(settings, said):
     with pytest.raises(ValueError, match=said):
@@ -153,8 +153,8 @@ def test_refuses(settings, said):
 
 def test_says_before_training_what_does_not_fit():
     x, _ = images(1)
-    with pytest.raises(ValueError, match='size 40 does not fit'):
+    with pytest.raises(ValueError, match='size must be at most 32 .* got 40'):
         create_augment('joint-occlusion', model=small_cnn(), mode='saliency', layer='2', size=40).check_images(x)
-    with pytest.raises(ValueError, match='layer nowhere does not exist'):
+    with pytest.raises(ValueError, match='layer must name a module of .* got nowhere'):
         create_augment('joint-occlusion', model=small_cnn(), mode='saliency', layer='nowhere').check_images(x)
     create_augment('joint-occlusion', mode='cutout', size=40).check_images(x)  # may overflow

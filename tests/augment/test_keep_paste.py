@@ -185,10 +185,10 @@ def test_refuses_what_is_no_pairs(rows, labels):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(size=0), 'size is an edge of at least 1 px, got 0'),
-    (dict(tau=1.5), 'tau is a quantile .* got 1.5'),
-    (dict(prob=-1.), 'prob is a probability .* got -1'),
-    (dict(reprob=2.), 'reprob is a probability .* got 2'),
+    (dict(size=0), 'size must be at least 1 pixel, got 0'),
+    (dict(tau=1.5), 'tau must be between 0 and 1.* got 1.5'),
+    (dict(prob=-1.), 'prob must be between 0 and 1.* got -1'),
+    (dict(reprob=2.), 'reprob must be between 0 and 1.* got 2'),
     (dict(model=None), 'Saliency needs a model.*tau=None'),
 ])
 def test_refuses_values_out_of_range(arguments, message):
@@ -197,5 +197,5 @@ def test_refuses_values_out_of_range(arguments, message):
 
 
 def test_refuses_a_window_larger_than_the_image():
-    with pytest.raises(ValueError, match='size 33 does not fit'):
+    with pytest.raises(ValueError, match='size must be at most 32.* got 33'):
         create_augment('keep-paste', size=33, tau=None)(*pairs(2))

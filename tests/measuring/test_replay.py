@@ -7,6 +7,7 @@ import pytest
 import torch
 from timm.data import Mixup, create_dataset, create_loader
 
+from keepaug import prepare
 from keepaug.augment import Compose, create_augment
 from keepaug.measuring.replay import AugmentedBatches, check_replay, mix_seed
 from keepaug.training.forward import Forward
@@ -88,9 +89,7 @@ def test_seeds_differ():
     (dict(mixup_mode='half', mixup=0.2), '--mixup-mode half'),
 ])
 def test_what_only_training_has_is_refused(changes, named):
-    run = dict(
-        feature_cutmix=None, manifold_mixup=None, naflex_loader=False, task='classification', mixup_mode='batch',
-        mixup=0., cutmix=0., cutmix_minmax=None)
+    run = vars(prepare(argparse.Namespace()))
     check_replay(argparse.Namespace(**run))
     check_replay(argparse.Namespace(**{**run, 'mixup_mode': 'half'}))
     with pytest.raises(ValueError, match=named):

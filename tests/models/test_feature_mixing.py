@@ -83,7 +83,7 @@ def test_module_that_runs_twice_is_no_stage():
 
     model = Twice(*small_cnn())
     assert [stage is not None for stage in find_stages(model, torch.zeros(1, 3, 16, 16))] == [True, False]
-    with pytest.raises(ValueError, match='cannot be mixed at stage 2: choose among 0, 1'):
+    with pytest.raises(ValueError, match='must be among 0, 1'):
         _create('manifold-mixup', model, stages=(0, 2)).check_images(torch.zeros(1, 3, 16, 16))
 
 

@@ -3,7 +3,7 @@ import argparse
 
 import pytest
 
-from keepaug.options import add_ours, check_validate, create_validate_parser
+from keepaug.options import add_ours, check_validate, complete_validation, create_validate_parser
 
 REFUSED = [
     ('ood --ood-data-dir /nowhere', '--ood-data-dir /nowhere', 'no folder'),
@@ -21,7 +21,7 @@ REFUSED = [
 def parsed(flags: str) -> argparse.Namespace:
     parser = create_validate_parser()
     add_ours(parser)
-    return parser.parse_args(['data', '--device', 'cpu', '--evaluate', *flags.split()])
+    return complete_validation(parser.parse_args(['data', '--device', 'cpu', '--evaluate', *flags.split()]))
 
 
 @pytest.mark.parametrize('flags,named', [(flags, named) for flags, *named in REFUSED])

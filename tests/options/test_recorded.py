@@ -5,7 +5,7 @@ import pytest
 
 from keepaug import prepare
 from keepaug.options import create_parser
-from keepaug.options.recorded import complete, read_recorded
+from keepaug.options.recorded import read_recorded, read_values
 
 
 def parsed(flags: str) -> argparse.Namespace:
@@ -21,12 +21,12 @@ def test_as_they_were_prepared(flags):
     run = prepare(parsed(flags))
     found = vars(read_recorded(dict(args=run), 'last.pth.tar'))
     assert found == vars(run)
-    assert hasattr(run, 'stood_down') == ('keep-cut' in flags)
+    assert run.taken_over == prepare(create_parser().parse_args(flags.split())).taken_over
 
 
 def test_keys_that_differ():
     """Stock knows none of ours, and has some that we lack."""
-    found = complete(dict(mixup=0.8, scale=(0.3, 1.), aa=None, amp_impl='native', __class__=7))
+    found = read_values(dict(mixup=0.8, scale=(0.3, 1.), aa=None, amp_impl='native', __class__=7))
     assert (found.mixup, found.scale, found.aa, found.keep_cut) == (0.8, [0.3, 1.], None, None)
     assert found.reprob == parsed('').reprob and not hasattr(found, 'amp_impl') and type(found) is argparse.Namespace
 

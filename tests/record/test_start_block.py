@@ -53,7 +53,7 @@ LINES = {
         'crop at random, padded by 4 px', FLIP, 'policy augmix-m5-w2',
         'keep-paste 6 x 6 px, probability 1, tau 0.6, saliency early, on the device', SQUARE.format('early'),
         f'mixup mixup alpha 0.2, {MIXUP}, on the device', RAND.replace('rand-m9-mstd0.5', 'augmix-m5-w2')],
-    'pad4': ['crop at random, padded by 4 px', FLIP, JITTER],
+    'pad-crop': ['crop at random, padded by 4 px', FLIP, JITTER],
     'joint-occlusion': [
         *LOADER, SQUARE.format('low'),
         'joint-occlusion saliency, 8 x 8 px, moved by up to 2 px, left whole with probability 0, each batch whole and '
@@ -119,7 +119,7 @@ ENDING = {
     'device-mixing-off': '--mixup 1 --no-prefetcher --mixup-off-epoch 2',
 }
 # In the default suite these stand for all.
-FAST = ('keep-paste-and-cut', 'refine', 'copies', 'stock', 'stock-colours', 'stock-mixing-off', 'cutmix-off')
+FAST = ('keep-paste-and-cut', 'refinement', 'copies', 'stock', 'stock-colours', 'stock-mixing-off', 'cutmix-off')
 
 
 def block(caplog) -> list[str]:
@@ -137,12 +137,12 @@ def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_pa
     with caplog.at_level('INFO', logger='train'):
         run_train(f'{data} {TINY} {flags}', tmp_path)
     assert [' '.join(line.split()) for line in block(caplog)[1:]] == lines
-    assert set(EVERY) - set(LINES) == {'refine'}, 'which the next test has'
+    assert set(EVERY) - set(LINES) == {'refinement'}, 'which the next test has'
 
 
 def test_phases_are_told(data, tmp_path, caplog):
     with caplog.at_level('INFO', logger='train'):
-        run_train(f'{data} {TINY} {EVERY["refine"]} --epochs 3 --refine-fade 2 --mixup-off-epoch 2', tmp_path)
+        run_train(f'{data} {TINY} {EVERY["refinement"]} --epochs 3 --refine-fade 2 --mixup-off-epoch 2', tmp_path)
     fade = 'fades from epoch 1 on, off from epoch 3 on (refinement)'
     assert [' '.join(line.split()) for line in block(caplog)] == [
         'Augmentations, in the order an image meets them (epoch 3 is refined)',

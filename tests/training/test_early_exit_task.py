@@ -10,7 +10,7 @@ from timm.utils import unwrap_model
 
 import keepaug
 from keepaug import options
-from keepaug.methods.early_exit import add_early_exit
+from keepaug.methods import EarlyExitMethod
 from keepaug.training.early_exit_task import EarlyExitTask, PlainOptimizer, split_groups
 from keepaug.training.schedule import build_optimizer
 from keepaug.training.wrapped_task import innermost_task
@@ -169,12 +169,12 @@ def test_default_saliency_adds_a_head_where_only_the_first_layers_run_low():
         return forward(x)
 
     model.forward = fixed_size
-    task = add_early_exit(parse('--keep-cut --keep-size 8'), ClassificationTask(model, verbose=False))
+    task = EarlyExitMethod().wrap_task(ClassificationTask(model, verbose=False), parse('--keep-cut --keep-size 8'))
     assert isinstance(task, EarlyExitTask)
     task = ClassificationTask(model, verbose=False)
-    assert add_early_exit(parse('--keep-cut --keep-size 8 --manifold-mixup'), task) is task, 'mixes behind the head'
+    assert EarlyExitMethod().wrap_task(task, parse('--keep-cut --keep-size 8 --manifold-mixup')) is task, 'mixes behind the head'
     task = ClassificationTask(timm.create_model('test_resnet', num_classes=3), verbose=False)
-    assert add_early_exit(parse('--keep-cut --keep-size 8'), task) is task
+    assert EarlyExitMethod().wrap_task(task, parse('--keep-cut --keep-size 8')) is task
 
 
 @pytest.mark.parametrize('flags', ['--early-exit', '--keep-cut --keep-size 8 --keep-saliency low-early --model-ema'])
@@ -201,7 +201,7 @@ def test_resume_says_what_does_not_fit(data, tmp_path, capsys, caplog):
 
 
 @pytest.mark.parametrize('flags, sentence', [
-    ('--early-exit-weight -1', '--early-exit-weight -1.0 is negative'),
+    ('--early-exit-weight -1', '--early-exit-weight must be at least 0'),
     ('--early-exit --early-exit-stage nine', 'stage nine is none of ResNet: choose'),
     ('--early-exit --torchscript', 'drop one of the two'),
     ('--keep-cut --keep-saliency early --kd-model-name resnet18 --kd-distill-type feature', 'choose logit or token'),

@@ -11,8 +11,8 @@ from timm.task import ClassificationTask
 
 import keepaug
 from keepaug import options
-from keepaug.methods import label_mixing
-from keepaug.methods.label_mixing import build_teacher
+from keepaug.methods import attentive_cutmix
+from keepaug.methods.attentive_cutmix import build_teacher
 from keepaug.training.task import set_progress, stop_mixing
 from tests.scripts import TINY, refuse_train, run_train
 
@@ -65,7 +65,7 @@ def test_checkpoint_of_a_sibling(saved, named, tmp_path):
     torch.save(other.state_dict(), path)
     teacher.pretrained_cfg = dict(classifier='fc')
     with pytest.raises(ValueError, match='in one of the two only'):
-        label_mixing._load_weights(teacher, 'teacher', str(path))
+        attentive_cutmix._load_weights(teacher, 'teacher', str(path))
 
 
 def test_checkpoint_whose_classifier_is_more_than_one_layer(tmp_path):
@@ -105,7 +105,7 @@ def test_download_that_fails_is_a_sentence_before_training(data, tmp_path, capsy
     def fail(*args, **kwargs):
         raise ConnectionError('The hub is out of reach. Check your connection.\nmore')
 
-    monkeypatch.setattr(label_mixing.timm, 'create_model', fail)
+    monkeypatch.setattr(attentive_cutmix.timm, 'create_model', fail)
     said = refuse_train(f'{data} {TINY} --attentive-cutmix --attentive-teacher resnet18', tmp_path, capsys)
     assert '--attentive-teacher resnet18 cannot be had (The hub is out of reach)' in said and 'self' in said
     assert not (tmp_path / 'run').exists()
@@ -212,4 +212,4 @@ def test_alpha_comes_from_stocks_flag(flags, stages):
 
 def test_model_without_stages_is_refused_before_training(data, tmp_path, capsys):
     said = refuse_train(f'{data} {TINY} --feature-cutmix 9', tmp_path, capsys)
-    assert 'ResNet cannot be mixed at stage 9' in said and not (tmp_path / 'run').exists()
+    assert 'must be among 0, 1, 2, 3, 4, 5' in said and not (tmp_path / 'run').exists()

@@ -1,0 +1,169 @@
+"""Attentive CutMix (Walawalkar et al., 2020): `--attentive-cutmix`, and the teacher that attends."""
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_input_data_config
+from timm.models import load_state_dict, resolve_model_input_args
+from torch import nn
+
+from keepaug.augment import AttentiveCutMix
+from keepaug.console.errors import first_line
+from keepaug.files.checkpoints import check_checkpoint
+from keepaug.methods.method import Flag, Method, Refusal
+from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
+from keepaug.models.early_exit import EarlyExit
+from keepaug.models.names import unknown_model
+from keepaug.ranges import PIXELS, Range
+from keepaug.training.device import is_first_process
+
+_logger = logging.getLogger('train')
+
+PAPERS_TEACHER = 'resnet152'
+SELF = 'self'
+
+
+class AttentiveCutMixMethod(Method):
+    """Moves the patches that a teacher attends to most into another image."""
+
+    name = 'attentive-cutmix'
+    title = 'attentive cutmix: move the patches a teacher attends to most'
+    switch = Flag(
+        '--attentive-cutmix', parameter='patches', type=int, alone=6, metavar='N', range=Range(least=1, whole=True),
+        values='a number of patches, such as 6',
+        help='put N patches (alone: 6) of another image in their place; probability and pairs by --mixup-prob, '
+             '--mixup-mode')
+    settings = (
+        Flag('--attentive-teacher', type=str, default=PAPERS_TEACHER, metavar='NAME',
+             help='the network that attends: a pretrained model of timm, or self for the one in training'),
+        Flag('--attentive-teacher-checkpoint', type=str, metavar='PATH', resumable=True,
+             help="the teacher's weights, instead of pretrained ones"),
+        Flag('--attentive-teacher-size', parameter='teacher_size', type=int, metavar='PX', range=PIXELS,
+             help="side of the images the teacher sees; unset: the teacher's own, for self that of the images"),
+        Flag('--attentive-grid', parameter='grid', type=int, default=7, metavar='G',
+             range=AttentiveCutMix.ranges['grid'], help='patches along each side'),
+    )
+    augments = ('attentive-cutmix',)
+    region = 'replaced'
+    example = '--attentive-cutmix --attentive-teacher self'
+
+    def mixes_labels(self, args: argparse.Namespace) -> bool:
+        return True
+
+    def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
+        return MIXING_OFF
+
+    def ignores(self, args: argparse.Namespace) -> dict[str, str]:
+        if args.attentive_teacher == SELF:
+            return {'attentive_teacher_checkpoint': 'with --attentive-teacher self, which reads none'}
+        return {}
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        cells, path = args.attentive_grid ** 2, args.attentive_teacher_checkpoint
+        yield args.attentive_cutmix > cells, (
+            f'--attentive-cutmix must be at most {cells}, the cells of --attentive-grid {args.attentive_grid}, '
+            f'got {args.attentive_cutmix}.')
+        problem = '' if args.attentive_teacher == SELF else unknown_model(args.attentive_teacher)
+        yield bool(problem), f'--attentive-teacher {args.attentive_teacher} {problem}'
+        yield path is not None and not os.path.isfile(path), (
+            f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.')
+
+    def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
+        model = model.backbone if isinstance(model, EarlyExit) else model
+        settings = dict(teacher=None, teacher_size=None)
+        if args.attentive_teacher != SELF:
+            settings = teacher_settings(args, model)
+        if args.attentive_teacher_size is not None:
+            settings['teacher_size'] = (args.attentive_teacher_size,) * 2
+        return AttentiveCutMix(
+            model, args.num_classes, patches=args.attentive_cutmix, grid=args.attentive_grid,
+            **settings, **partner_settings(args))
+
+
+def teacher_settings(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+    """The teacher on the model's device and in its format, with the size and the normalisation of its images."""
+    data = resolve_input_data_config(model, args=vars(args))
+    channels, like = data['input_size'][0], next(model.parameters())
+    teacher, own = build_teacher(args, channels)
+    teacher.to(device=like.device, dtype=like.dtype)
+    if args.channels_last:
+        teacher.to(memory_format=torch.channels_last)
+    return dict(
+        teacher=teacher,
+        teacher_size=own['input_size'][1:],
+        normalisation=tuple(_per_channel(data[name], channels) for name in ('mean', 'std')),
+        teacher_normalisation=tuple(_per_channel(own[name], channels) for name in ('mean', 'std')),
+    )
+
+
+def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that attends, on the CPU: pretrained or from a checkpoint, frozen, without its classifier.
+
+    Without a classifier it does not matter which classes it was trained on. Size and normalisation of its images are
+    those of the run that wrote the checkpoint, where that holds the run's arguments.
+
+    Args:
+        args: Options with `attentive_teacher` and `attentive_teacher_checkpoint`.
+        channels: Channels of the images.
+
+    Returns:
+        The teacher, and how images enter it, as timm's data configuration.
+
+    Raises:
+        ValueError: The weights cannot be had, or are of another model.
+    """
+    name, path = args.attentive_teacher, args.attentive_teacher_checkpoint
+    recorded = _recorded(check_checkpoint(path, '--attentive-teacher-checkpoint')) if path else {}
+    try:
+        teacher = timm.create_model(pretrained=not path, **resolve_model_input_args(
+            name, {**recorded, 'in_chans': channels, 'input_size': None},
+            **{**(recorded.get('model_kwargs') or {}), 'num_classes': 0, 'in_chans': channels}))
+    except Exception as error:  # whatever a download or a model without weights raises
+        reason = first_line(error).split('. ')[0]
+        raise ValueError(
+            f'--attentive-teacher {name} cannot be had ({reason}): give --attentive-teacher-checkpoint, another teacher, '
+            f'or --attentive-teacher self.') from error
+    if path:
+        _load_weights(teacher, name, path)
+    if is_first_process():
+        _logger.info(f'Teacher {name} attends for --attentive-cutmix, from {path or "its pretrained weights"}')
+    return teacher.eval().requires_grad_(False), resolve_input_data_config(teacher, args=recorded)
+
+
+def _recorded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the model and the images of its run; nothing where it holds weights alone."""
+    run = checkpoint.get('args')
+    run = vars(run) if isinstance(run, argparse.Namespace) else {}
+    recorded = {name: run[name] for name in ('img_size', 'mean', 'std', 'model_kwargs') if run.get(name)}
+    if run.get('input_size'):
+        recorded['img_size'] = tuple(run['input_size'][1:])
+    return recorded
+
+
+def _load_weights(teacher: nn.Module, name: str, path: str) -> None:
+    """All weights but the classifier's from a checkpoint of the same model."""
+    classifiers = teacher.pretrained_cfg.get('classifier') or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    try:
+        weights = load_state_dict(path)
+        missing, unknown = teacher.load_state_dict(weights, strict=False)
+        # What belongs to no classifier must fit: a part of another network attends to nothing. Some classifiers are a
+        # norm or a hidden layer and the last one, which alone is named, of a common parent.
+        heads = tuple(f"{head.rpartition('.')[0] or head}." for head in classifiers)
+        strange = [*missing, *(key for key in unknown if not key.startswith(heads))]
+        if strange:
+            raise RuntimeError(f'{strange[0]} is in one of the two only')
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f'--attentive-teacher-checkpoint {path} does not fit --attentive-teacher {name} ({first_line(error)}): '
+            f'name the model it was trained as.') from error
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A colour's statistics for images of other channels: their average for each."""
+    values = tuple(values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels

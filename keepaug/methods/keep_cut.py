@@ -1,0 +1,62 @@
+"""Selective cut (KeepAugment, Algorithm 1a): `--keep-cut`."""
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from keepaug.augment import KeepCut
+from keepaug.methods.keep_region import KeepMethod, fill_of_erasing
+from keepaug.methods.method import Flag, Refusal, typed
+from keepaug.methods.stock_mixing import MIXING_OFF, mixing_settings
+
+
+class KeepCutMethod(KeepMethod):
+    """Removes a region of low saliency, or puts another image there."""
+
+    name = 'keep-cut'
+    title = 'keep-cut: remove only what carries little saliency'
+    switch = Flag(
+        '--keep-cut', parameter='mode', type=str, alone='cutout', choices=KeepCut.modes,
+        help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
+             'cutmix: another image in the place, with the flags of --cutmix')
+    augments = ('keep-cut',)
+    uses_alpha_of = ('mixup', 'cutmix', 'cutmix_minmax')
+    example = '--keep-cut'
+
+    def mixes_labels(self, args: argparse.Namespace) -> bool:
+        return args.keep_cut == 'cutmix'
+
+    def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
+        return {'erase': {'reprob': 0.}, 'cutmix': MIXING_OFF}.get(args.keep_cut, {})
+
+    def ignores(self, args: argparse.Namespace) -> dict[str, str]:
+        ignored = super().ignores(args)
+        if args.keep_cut != 'cutout':
+            ignored['keep_size'] = f'with --keep-cut {args.keep_cut}, whose size is drawn'
+        if args.keep_cut == 'erase':
+            ignored['resplit'] = 'with --keep-cut erase, which cuts every image'
+        return ignored
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        stock = {'erase': ('reprob', 0.), 'cutmix': ('mixup_prob', 1.)}.get(args.keep_cut)
+        if stock and args.keep_prob is not None:
+            name, default = stock
+            yield typed(args, name) != default, (
+                f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} and '
+                f'--keep-prob {args.keep_prob}: drop one of them.')
+        yield args.cutout is not None, (
+            '--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.')
+
+    def region_of(self, drawn: Mapping[str, Any]) -> str:
+        return 'replaced' if 'partner' in drawn else 'removed'
+
+    def build(self, args: argparse.Namespace, model: nn.Module) -> KeepCut:
+        settings = self.region_settings(args)
+        if args.keep_cut == 'erase':
+            settings.update(fill=fill_of_erasing(args), max_count=args.recount)
+            settings['prob'] = args.taken_over.reprob or 1. if args.keep_prob is None else args.keep_prob
+        elif args.keep_cut == 'cutmix':
+            settings.update(mixing_settings(args, cutmix_alpha=args.taken_over.cutmix or 1.))
+            settings['prob'] = args.mixup_prob if args.keep_prob is None else args.keep_prob
+        return KeepCut(model, args.num_classes, args.keep_cut, **settings)

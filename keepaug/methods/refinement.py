@@ -1,0 +1,62 @@
+"""Refinement (He et al., Data Augmentation Revisited, 2019): `--refine-epochs`."""
+import argparse
+from collections.abc import Iterator
+
+from keepaug.methods.method import Flag, Method, Need, Refusal
+from keepaug.ranges import Range
+
+EPOCHS = Range(least=0, whole=True, unit='epoch')
+
+
+class RefinementMethod(Method):
+    """Finishes on images that are cropped and flipped only; see `keepaug.training.refinement`."""
+
+    name = 'refinement'
+    title = 'refinement: finish on lightly augmented images'
+    switch = Flag(
+        '--refine-epochs', type=int, default=0, metavar='N', range=EPOCHS,
+        help='epochs after the scheduled ones, with crop and flip only: no policy, erasing, mixing, cutting, occlusion '
+             'or jitter')
+    settings = (
+        Flag('--refine-lr', type=float, metavar='LR', range=Range(above=0),
+             help='learning rate they are held at; unset: the last scheduled one, for schedules that fall towards zero '
+                  'at least a hundredth of the peak'),
+        Flag('--refine-fade', type=int, default=0, metavar='K', range=EPOCHS,
+             help="epochs before them over which mixup's alpha and all other probabilities fall linearly to zero"),
+    )
+    needs = Method.needs | Need.OWN_SCRIPT
+    on_batches = False
+    example = '--refine-epochs 1'
+
+    def is_on(self, args: argparse.Namespace) -> bool:
+        return args.refine_epochs > 0
+
+    def moves_mixing(self, args: argparse.Namespace) -> bool:
+        return args.refine_fade > 0  # parameters that fade do not reach stock's collate function
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        yield args.refine_fade > args.epochs, (
+            f'--refine-fade must be at most {args.epochs}, the epochs before the refinement, got {args.refine_fade}.')
+        yield args.sched == 'plateau' and args.refine_lr is None, (
+            '--refine-epochs cannot know the last learning rate of --sched plateau beforehand: give --refine-lr.')
+
+
+class RisksMethod(Method):
+    """Measures the loss on training images after each epoch, augmented and clean; see `keepaug.measuring.risks`."""
+
+    name = 'risks'
+    title = RefinementMethod.title
+    switch = Flag(
+        '--risk-samples', type=int, metavar='N', range=Range(least=0, whole=True, unit='image'), resumable=True,
+        help='training images on which the loss is measured after each epoch, augmented and clean; unset: 2048 with '
+             '--refine-epochs, else none')
+    needs = Method.needs | Need.OWN_SCRIPT
+    on_batches = False
+    example = '--risk-samples 16'
+
+    def is_on(self, args: argparse.Namespace) -> bool:
+        return bool(args.risk_samples)
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        yield args.risk_samples == 1, (
+            '--risk-samples must be at least 2, to mix in pairs, or 0 to measure nothing, got 1.')

@@ -1,0 +1,222 @@
+"""What stock's scripts and timm would refuse later, some of it only after minutes: checked before data is read.
+
+Each check is a table of (refused, sentence) rows; a sentence names the flag, its value and the way out.
+"""
+import argparse
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import timm.optim
+import torch
+from timm.data.transforms_factory import transforms_imagenet_train
+
+from keepaug.methods.method import Refusal
+from keepaug.methods.pad_crop import MODE as PAD_CROP
+from keepaug.methods.refusals import STOCK_MIXERS
+from keepaug.models.names import nearest_names, unknown_model
+from keepaug.options.newer import check_newer
+from keepaug.options.prepare import refuse
+from keepaug.ranges import any_of
+
+Rows = Iterable[Refusal]
+
+# Closed sets of names that stock's script or timm reads; `None` (from YAML) leaves timm's own default.
+STOCK_NAMES = {
+    'clip_mode': ('norm', 'value', 'agc'),
+    'dist_bn': ('reduce', 'broadcast', 'none', ''),
+    'train_crop_mode': ('', 'rrc', 'rkrc', 'rkrr', PAD_CROP),
+    'mixup_mode': ('batch', 'pair', 'elem', 'half'),
+    'worker_seeding': ('all', 'part'),
+    'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
+}
+
+# Readers without random access.
+STREAMS = ('tfds/', 'wds/', 'hfids/')
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+
+# Smallest value of numbers that have one; where unset, timm or the script chooses.
+LEAST = {
+    1: ('batch_size', 'validation_batch_size', 'checkpoint_hist', 'epochs', 'log_interval', 'val_interval',
+        'lr_base_size', 'recount', 'num_classes'),
+    0: ('start_epoch', 'mixup', 'cutmix', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs'),
+}
+PROBABILITIES = ('reprob', 'mixup_prob', 'mixup_switch_prob', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob',
+                 'gaussian_blur_prob')
+
+
+def check_stock(args: argparse.Namespace) -> None:
+    """Checks what stock's training script and timm would refuse later, some of it only after minutes.
+
+    Args:
+        args: Options returned by `prepare`.
+
+    Raises:
+        ValueError: One sentence for the user.
+    """
+    for check in (
+            _model, _stock_names, _optimizer, device_rows, format_rows, _files, _policy, _ranges, _lengths, _loaders,
+            _splits, _mixing, check_newer,
+    ):
+        refuse(check(args))
+
+
+def _model(args: argparse.Namespace) -> Rows:
+    for flag, name in (('--model', args.model), ('--kd-model-name', args.kd_model_name)):
+        problem = name and unknown_model(name)
+        yield bool(problem), f'{flag} {name} {problem}'
+
+
+def _stock_names(args: argparse.Namespace) -> Rows:
+    for name, known in STOCK_NAMES.items():
+        value = vars(args)[name]
+        yield value not in (None, *known), f'{_flag(name, value)} is unknown: choose {any_of(filter(None, known))}.'
+    yield (args.remode or '').lower() not in ('', 'pixel', 'rand', 'const'), (
+        f'--remode {args.remode} is unknown: choose pixel, rand or const.')
+
+
+def _optimizer(args: argparse.Namespace) -> Rows:
+    known = timm.optim.list_optimizers()
+    # timm reads what stands after the last underscore; lookahead_ may stand before it.
+    name = args.opt.lower().split('_')[-1]
+    return [(name not in known, f'--opt {args.opt} is unknown to timm: {nearest_names(name, known)}')]
+
+
+def device_rows(args: argparse.Namespace) -> Rows:
+    device = args.device
+    if args.device_modules:
+        return  # the device may exist once they are imported
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        yield True, f'--device {device} is not available to torch here: say --device cpu.'
+
+
+def format_rows(args: argparse.Namespace) -> Rows:
+    return [
+        (args.amp_dtype not in ('float16', 'bfloat16'),
+         f'--amp-dtype {args.amp_dtype} is unknown: choose float16 or bfloat16.'),
+        (args.model_dtype not in (None, 'float32', 'float16', 'bfloat16'),
+         f'--model-dtype {args.model_dtype} is unknown: choose float32, float16 or bfloat16.'),
+        (args.amp and args.model_dtype not in (None, 'float32'),
+         f'--model-dtype {args.model_dtype} leaves --amp nothing to do: drop one of the two.'),
+    ]
+
+
+def _files(args: argparse.Namespace) -> Rows:
+    for name in ('resume', 'initial_checkpoint', 'pretrained_path', 'kd_pretrained_path'):
+        path = vars(args)[name]
+        missing = bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path)
+        last = os.path.join(path or '', 'last.pth.tar')
+        yield missing and os.path.isdir(path), (
+            f'{_flag(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.')
+        yield missing, f'{_flag(name, path)} is not there: give the path of a checkpoint file.'
+
+
+def _policy(args: argparse.Namespace) -> Rows:
+    if not args.aa:
+        return
+    try:
+        transforms_imagenet_train(auto_augment=args.aa)
+    except (AssertionError, AttributeError, ValueError, KeyError, IndexError, TypeError):
+        yield True, f'--aa {args.aa} is no policy of timm: try rand-m9-mstd0.5, augmix-m5-w4, original, v0 or 3a.'
+
+
+def _ranges(args: argparse.Namespace) -> Rows:
+    for least, names in LEAST.items():
+        for name in names:
+            value = vars(args)[name]
+            yield value is not None and value < least, f'{_flag(name, value)} is too small: give at least {least}.'
+    for name in PROBABILITIES:
+        value = vars(args)[name]
+        yield value is not None and not 0 <= value <= 1, (
+            f'{_flag(name, value)} lies outside [0, 1]: give a probability such as 0.5.')
+    yield not 0 <= args.smoothing < 1, (
+        f'--smoothing {args.smoothing} lies outside [0, 1): give a share such as 0.1.')
+    batch = args.validation_batch_size or args.batch_size
+    yield args.tta > 1 and batch % args.tta > 0, (
+        f'--tta {args.tta} averages runs of outputs, which must fit into the validation batch of {batch}: '
+        'give --validation-batch-size a multiple of it.')
+
+
+def _lengths(args: argparse.Namespace) -> Rows:
+    for name in ('scale', 'ratio', 'cutmix_minmax'):
+        value = vars(args)[name]
+        yield value is not None and (len(value) != 2 or value[0] > value[1]), (
+            f'{_flag(name, value)} is no range: give its low and its high end.')
+    yield from interpolation_rows(args)
+    yield args.train_interpolation not in (None, '', 'random', *INTERPOLATIONS), (
+        f'--train-interpolation {args.train_interpolation} is unknown: choose random, {any_of(INTERPOLATIONS)}.')
+    channels = args.in_chans or (args.input_size or [3])[0]
+    yield channels not in (1, 3) and not args.input_img_mode, (
+        f'--in-chans {channels} fits neither grey nor colour images: give --input-img-mode, such as RGBA for 4.')
+
+
+def interpolation_rows(args: argparse.Namespace) -> Rows:
+    yield args.interpolation not in (None, '', *INTERPOLATIONS), (
+        f'--interpolation {args.interpolation} is unknown: choose {any_of(INTERPOLATIONS)}.')
+
+
+def _loaders(args: argparse.Namespace) -> Rows:
+    stream = args.dataset.lower().startswith(STREAMS)
+    sizes = ' '.join(map(str, args.train_img_sizes or ()))
+    access = [
+        (args.aug_splits > 0, f'--aug-splits {args.aug_splits}'),
+        (args.aug_repeats > 0, f'--aug-repeats {args.aug_repeats}'),
+        (bool(sizes), f'--train-img-sizes {sizes}'),
+        (args.naflex_loader, '--naflex-loader'),
+    ]
+    single = [
+        *access[:-1],
+        (args.use_multi_epochs_loader, '--use-multi-epochs-loader'),
+        (args.torchscript, '--torchscript'),
+        (args.save_images, '--save-images'),
+    ]
+    return [
+        *((stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
+          for on, flag in [*access, (args.exact_resume, '--exact-resume')]),
+        *((args.naflex_loader and on,
+           f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.')
+          for on, flag in single),
+        (args.sync_bn and (args.split_bn or args.torchscript),
+         '--sync-bn combines neither with --split-bn nor with --torchscript: drop one of them.'),
+        (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
+         '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.'),
+    ]
+
+
+def _splits(args: argparse.Namespace) -> Rows:
+    splits = args.aug_splits
+    return [
+        (splits == 1 or splits < 0, f'--aug-splits {splits} makes no sense: give 0 for none, or at least 2.'),
+        (args.loss == 'jsd' and splits < 2,
+         f'--{"jsd-loss" if args.jsd_loss else "loss jsd"} compares splits, and --aug-splits is {splits}: '
+         'add --aug-splits 3.'),
+        (args.split_bn and splits < 2 and not args.resplit,
+         f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.'),
+        (splits > 1 and args.resplit and args.no_prefetcher and args.reprob > 0,
+         '--resplit keeps erasing off the first split in the prefetcher only: drop --no-prefetcher.'),
+        (splits > 1 and args.no_aug,
+         f'--aug-splits {splits} has nothing to do under --no-aug: drop one of the two.'),
+        (splits > 1 and bool(args.train_img_sizes),
+         f'--aug-splits {splits} does not work with --train-img-sizes: drop one of the two.'),
+    ]
+
+
+def _mixing(args: argparse.Namespace) -> Rows:
+    on = [name for name, is_on in STOCK_MIXERS.items() if is_on(args) and name not in vars(args.taken_over)]
+    if not on:
+        return
+    mixer = _flag(on[0])
+    yield args.aug_splits > 1, (
+        f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.')
+    sizes = args.train_batch_sizes if args.train_img_sizes and args.train_batch_sizes else [args.batch_size]
+    name = 'batch_size' if sizes == [args.batch_size] else 'train_batch_sizes'
+    for size in sizes:
+        yield size % 2 == 1, f'{_flag(name, size)} is odd, and {mixer} mixes in pairs: give an even number.'
+
+
+def _flag(name: str, value: Any = None) -> str:
+    """The flag as a user types it, with its value if one is given."""
+    flag = '--' + name.replace('_', '-')
+    return flag if value is None else f'{flag} {value}'

@@ -1,0 +1,50 @@
+"""What the validation script refuses before any data is read, and its options made complete."""
+import argparse
+import copy
+import functools
+import importlib.util
+from collections.abc import Iterable
+from typing import Any
+
+from keepaug.methods.method import Refusal
+from keepaug.options.evaluation import check_evaluation
+from keepaug.options.newer import check_task
+from keepaug.options.prepare import refuse
+from keepaug.options.stock_checks import device_rows, format_rows, interpolation_rows
+from keepaug.options.validate import add_ours, create_validate_parser
+
+
+def complete_validation(args: argparse.Namespace) -> argparse.Namespace:
+    """A copy of options of the validation script with a value for every one, whoever's parser they came from."""
+    return argparse.Namespace(**{**copy.deepcopy(_defaults()), **vars(args)})
+
+
+def check_validate(args: argparse.Namespace) -> None:
+    """Checks the options of the validation script, whose `--model` may be a pattern or a file.
+
+    Args:
+        args: Options returned by `complete_validation`.
+
+    Raises:
+        ValueError: One sentence for the user.
+    """
+    for check in (device_rows, format_rows, interpolation_rows, _kernels, check_task, _early_exit, check_evaluation):
+        refuse(check(args))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    parser = create_validate_parser()
+    add_ours(parser)
+    # How one of several runs came to be judged, and is called beside the others (`keepaug.validation.runs`).
+    return {**vars(parser.parse_args([])), 'named_by': '', 'label': '', 'device_modules': None}
+
+
+def _kernels(args: argparse.Namespace) -> Iterable[Refusal]:
+    yield args.tf_preprocessing and importlib.util.find_spec('tensorflow') is None, (
+        '--tf-preprocessing needs the package tensorflow: pip install tensorflow, or drop it.')
+
+
+def _early_exit(args: argparse.Namespace) -> Iterable[Refusal]:
+    yield args.early_exit and not args.checkpoint, (
+        "--early-exit judges the early head of a training run: name the run's file with --checkpoint.")
