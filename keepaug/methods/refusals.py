@@ -24,10 +24,15 @@ def refusals(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[
         args: Complete options; see `keepaug.options.prepare`.
         defaults: What they are on an empty command line.
     """
+    # What was typed first: methods may ask for it, and rely on its being one of the choices.
     for flag in all_flags().values():
-        problem = flag.problem(args)
+        problem = flag.problem(args) if flag.is_given(args) else ''
         yield bool(problem), problem
     active = active_methods(args)
+    for method in active:
+        for flag in method.flags:
+            problem = '' if flag.dest in method.ignores(args) else flag.problem(args)
+            yield bool(problem), problem
     for method in active:
         yield from _stray_words(method, args)
     yield from _flags_without_effect(args, active)

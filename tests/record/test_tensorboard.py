@@ -125,14 +125,14 @@ def test_no_clean_images_where_none_are_wanted(data, tmp_path):
 
 def test_share_kept():
     def shares(deed: str) -> Shares:
-        return Shares('Any', deed, count=1, area=0.1, own=None, full=0.3)
+        return Shares('Any', 'changed', keeps_region, count=1, area=0.1, own=None, full=0.3)
 
-    assert [shares(deed).kept for deed in ('removed', 'replaced', 'put back')] == [0.7, 0.7, 0.3]
+    assert [shares(keeps_region).kept for keeps_region in (False, True)] == [0.7, 0.3]
 
 
 @pytest.mark.parametrize('flags, said', [
     ('--watch-samples 9', '--watch-samples 9 has no effect without --log-tensorboard'),
-    ('--log-tensorboard --watch-samples -1', '--watch-samples -1 is too small'),
+    ('--log-tensorboard --watch-samples -1', '--watch-samples must be at least 0'),
 ])
 def test_refusals(flags, said, data, tmp_path, capsys):
     assert said in refuse_train(f'{data} {TINY} {flags}', tmp_path, capsys)
