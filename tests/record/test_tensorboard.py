@@ -124,7 +124,7 @@ def test_no_clean_images_where_none_are_wanted(data, tmp_path):
 
 
 def test_share_kept():
-    def shares(deed: str) -> Shares:
+    def shares(keeps_region: bool) -> Shares:
         return Shares('Any', 'changed', keeps_region, count=1, area=0.1, own=None, full=0.3)
 
     assert [shares(keeps_region).kept for keeps_region in (False, True)] == [0.7, 0.3]
