@@ -14,7 +14,7 @@ from torch import nn
 from keepaug.augment import AttentiveCutMix
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import check_checkpoint
-from keepaug.methods.method import Flag, Method, Refusal
+from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.early_exit import EarlyExit
 from keepaug.models.names import unknown_model
@@ -50,6 +50,9 @@ class AttentiveCutMixMethod(Method):
     augments = ('attentive-cutmix',)
     region = 'replaced'
     example = '--attentive-cutmix --attentive-teacher self'
+
+    def needed(self, args: argparse.Namespace) -> Need:
+        return self.needs | Need.OPEN_MODEL if args.attentive_teacher == SELF else self.needs
 
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         return True
