@@ -58,10 +58,14 @@ def main() -> None:
     run = build(args, args_text)
     finished = False
     try:
-        complete_record(run)
-        for epoch in range(run.start_epoch, run.last_epoch):
-            train_epoch(run, epoch)
+        with console.waiting_for_batches():
+            complete_record(run)
+            for epoch in range(run.start_epoch, run.last_epoch):
+                train_epoch(run, epoch)
         finished = True
+    except console.Terminated:
+        run.recorder.save_unfinished()
+        _logger.info('Ended by SIGTERM. What was saved stays.')
     except KeyboardInterrupt:
         _logger.info('Interrupted. What was saved stays.')
     except Exception as error:
@@ -216,7 +220,7 @@ def train_epoch(run: Run, epoch: int) -> None:
 
 def finish(run: Run, finished: bool) -> None:
     """Says what came of the run, and what can be done with it."""
-    if run.args.distributed:
+    if run.args.distributed and finished:  # else others may be gone already
         torch.distributed.destroy_process_group()
     run.recorder.finish()
     if run.next_step is not None:

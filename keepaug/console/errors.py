@@ -7,12 +7,16 @@ from collections.abc import Callable
 
 import torch
 
-from keepaug.console.interrupts import remembered_interrupts
+from keepaug.console.interrupts import heard_signals, is_distributed, leave_at_once, received_signal
 
 _logger = logging.getLogger('train')
 
 # Libraries list every tensor that does not fit; beyond this nobody reads on.
 MOST_CHARACTERS = 300
+# What a user can mend, as builders raise it.
+MENDABLE = (ValueError, OSError)
+# In every message of the library that exchanges tensors between processors; it has no type of error of its own.
+GLOO = 'gloo/transport'
 
 
 class RunFailed(Exception):
@@ -31,36 +35,52 @@ def first_line(error: Exception) -> str:
 def explain_errors(main: Callable[[], object]) -> None:
     """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
 
-    Builders raise `ValueError` and `OSError` for such things. A `RunFailed` is one sentence too, and exit status 1;
-    anything else is a defect and keeps its traceback. Lines that an error has as `next_step` end the log. Ctrl-C where
-    the script does not expect it is one line and the status that shells know it by.
+    Builders raise `ValueError` and `OSError` for such things. A `RunFailed` is one sentence too, and exit status 1; so
+    is an exchange with a process that is gone; anything else is a defect and keeps its traceback. Lines that an
+    error has as `next_step` end the log. Ctrl-C and SIGTERM where the script does not expect them are one line and the
+    status that shells know them by; after SIGTERM it is that one in any case.
     """
-    try:
-        with remembered_interrupts():
+    with heard_signals():
+        try:
             main()
-    except KeyboardInterrupt:
-        print('Interrupted.', file=sys.stderr)
-        _leave(128 + signal.SIGINT)
-    except Exception as error:
-        next_step = getattr(error, 'next_step', None)
-        mendable = isinstance(error, (ValueError, OSError))
-        if mendable or isinstance(error, RunFailed):
-            _tell(error)
-        elif next_step is None:
-            raise
-        else:
-            sys.excepthook(type(error), error, error.__traceback__)
-        for line in next_step or ():
-            _logger.info(line)
-        _leave(2 if mendable else 1)
+        except KeyboardInterrupt:
+            print('Interrupted.', file=sys.stderr)
+            _leave(128 + (received_signal() or signal.SIGINT))
+        except Exception as error:
+            sentence = _explain(error)
+            if sentence is not None:
+                _tell(error, sentence)
+            elif not hasattr(error, 'next_step'):
+                raise
+            else:
+                sys.excepthook(type(error), error, error.__traceback__)
+            for line in getattr(error, 'next_step', ()):
+                _logger.info(line)
+            _leave(2 if isinstance(error, MENDABLE) else 1)
+        if received_signal() == signal.SIGTERM:
+            _leave(128 + signal.SIGTERM)
+        if received_signal() is not None and is_distributed():
+            _leave(0)
 
 
-def _tell(error: Exception) -> None:
+def _explain(error: Exception) -> str | None:
+    """The sentence that says what an error is; None for a defect."""
+    if isinstance(error, (*MENDABLE, RunFailed)):
+        return _sentence(error)
+    if not (is_distributed() and (isinstance(error, torch.distributed.DistError) or GLOO in str(error))):
+        return None
+    reason = first_line(error).split('] ', 1)[-1].split('. ', 1)[0]  # without the place in the library, and advice
+    return (
+        f'The exchange with the other processes failed ({reason}), as it does when one of them has ended: '
+        'see what that one said.')
+
+
+def _tell(error: Exception, sentence: str) -> None:
     rank = os.environ.get('RANK', '')
     if isinstance(error, RunFailed) and rank not in ('', '0'):
         return  # the first process tells it for all
     where = f' [process {rank}]' if rank else ''
-    print(f'{os.path.basename(sys.argv[0])}: error{where}: {_sentence(error)}', file=sys.stderr)
+    print(f'{os.path.basename(sys.argv[0])}: error{where}: {sentence}', file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:
@@ -72,8 +92,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _leave(status: int) -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         # Other processes wait in a collective that this one will never join: leave without waiting for them.
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        leave_at_once(status)
     sys.exit(status)

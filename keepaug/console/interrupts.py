@@ -1,40 +1,179 @@
-"""Ctrl-C that is not lost.
+"""Signals that ask a run to end: Ctrl-C, and SIGTERM of a scheduler or `docker stop`.
+
+Ctrl-C raises `KeyboardInterrupt` at once, as ever. SIGTERM raises `Terminated`, which is one too: at once where nothing is
+under way, and where the epochs of a run are, at the end of the batch that is. A second signal ends the process at once.
 
 Where no exception can pass on, as in the hooks around the fork of a loader worker, Python prints that it ignores the
-`KeyboardInterrupt` and goes on. Here it is remembered too, and raised again where the next batch begins.
+exception and goes on. The signal is remembered and raised again where the next batch begins.
 """
+import multiprocessing
+import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_received = False
+import torch
+
+# Seconds that the step under way has to end after SIGTERM. Schedulers kill after 30 and more, `docker stop` after 10.
+PATIENCE = 20.
+# Signals within so many seconds are one wish that came on two ways, from a terminal and from a launcher.
+TOGETHER = 1.
+# Seconds to wait for a process's own SIGTERM where its loader's workers, of the same group, had theirs.
+OWN_SIGNAL = 1.
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received."""
+
+
+_process: int | None = None  # which hears
+_received: int | None = None  # the first signal
+_waits = False  # whether SIGTERM waits for the end of a batch
+_heeded = threading.Event()  # the process knows of it and is about to end
 
 
 @contextmanager
-def remembered_interrupts() -> Iterator[None]:
-    """Remembers Ctrl-C, which raises `KeyboardInterrupt` as ever; whoever handles or ignores it already, keeps it."""
-    global _received
-    of_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not of_python or threading.current_thread() is not threading.main_thread():
+def heard_signals() -> Iterator[None]:
+    """Hears Ctrl-C and SIGTERM, unless whoever runs this in a process handles or ignores them already."""
+    global _process, _received
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    heard = [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
+    if threading.current_thread() is not threading.main_thread() or not heard:
         yield
         return
-    signal.signal(signal.SIGINT, _remember)
+    _process, on_child = os.getpid(), signal.getsignal(signal.SIGCHLD)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # Python's handlers wait for the main thread, which may be in a call that does not end; this pipe does not.
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_enforce, args=(reader, heard), daemon=True).start()
+    for number in heard:
+        signal.signal(number, _hear)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _received = False
+        for number in heard:
+            signal.signal(number, handlers[number])
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            signal.signal(signal.SIGCHLD, on_child)
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        _process = _received = None
+        _heeded.clear()
 
 
-def _remember(number: int, frame: FrameType | None) -> None:
-    global _received
-    _received = True
-    signal.default_int_handler(number, frame)
+@contextmanager
+def waiting_for_batches() -> Iterator[None]:
+    """Lets SIGTERM wait for the end of a batch; what it breaks first, in loader workers or other processes, is it too.
+
+    Raises:
+        Terminated: SIGTERM was received.
+    """
+    global _waits
+    _waits = True
+    try:
+        yield
+    except RuntimeError as error:
+        if 'DataLoader worker' in str(error):
+            _await_own_signal()
+        if _received == signal.SIGTERM:
+            _heeded.set()
+            raise Terminated from error
+        raise
+    finally:
+        _waits = False
 
 
-def raise_lost_interrupt() -> None:
-    """Raises the `KeyboardInterrupt` that was received in `remembered_interrupts`, if there was one."""
-    if _received:
+def raise_pending_signal() -> None:
+    """Raises what was received in `heard_signals` and not been raised, or was lost; to be called before a batch.
+
+    Of several processes only the first one stops at SIGTERM: the others take part in its steps until it has left.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was received.
+        Terminated: SIGTERM was received.
+    """
+    if _received == signal.SIGINT:
         raise KeyboardInterrupt
+    if _received == signal.SIGTERM and not (is_distributed() and torch.distributed.get_rank()):
+        _heeded.set()
+        raise Terminated
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of a group."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def received_signal() -> int | None:
+    """The number of the first signal that was received in `heard_signals`."""
+    return _received
+
+
+def leave_at_once(status: int) -> None:
+    """Ends the process without waiting for anything, and the loader workers with it."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(status)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    global _received
+    if os.getpid() != _process:  # a loader worker, before it has handlers of its own
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.raise_signal(number)
+        return
+    if _received is not None:
+        return
+    _received = number
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    # torch would raise wherever the process is that a worker is gone, which the same signal may have ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not _waits:
+        _heeded.set()
+        raise Terminated
+
+
+def _enforce(reader: int, heard: list[int]) -> None:
+    """Ends the process where it does not end itself in time, and at a second signal."""
+    first = deadline = None
+    while True:
+        patience = None if deadline is None else max(0., deadline - time.monotonic())
+        if not select.select([reader], [], [], patience)[0]:
+            if not _heeded.is_set():
+                os.write(2, f'SIGTERM: the step under way did not end within {PATIENCE:g} s.\n'.encode())
+                leave_at_once(128 + signal.SIGTERM)
+            deadline = None
+            continue
+        numbers = os.read(reader, 64)
+        if not numbers:
+            os.close(reader)
+            return
+        for number in numbers:
+            if number not in heard:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+                deadline = now + PATIENCE if number == signal.SIGTERM else None
+            elif now - first > TOGETHER:
+                leave_at_once(128 + number)
+
+
+def _await_own_signal() -> None:
+    end = time.monotonic() + OWN_SIGNAL
+    while _received is None and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _be_deaf_in_child() -> None:
+    if _process is not None:
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_be_deaf_in_child)

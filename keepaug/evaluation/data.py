@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from keepaug.console.interrupts import raise_lost_interrupt
+from keepaug.console.interrupts import raise_pending_signal
 from keepaug.console.progress import Progress
 from keepaug.data.wrapped import Selection
 from keepaug.evaluation.subject import Subject
@@ -42,7 +42,7 @@ class PassSettings:
         start, done = time.time(), 0
         with self.progress.validating(length, what):
             for position, batch in enumerate(batches):
-                raise_lost_interrupt()
+                raise_pending_signal()
                 yield batch
                 images = len(batch[0]) * self.world_size
                 done += images

@@ -17,6 +17,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from keepaug.console.interrupts import raise_pending_signal
 from keepaug.data.patches import create_patch_loader, eval_patches
 from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loader, preserved_streams
 from keepaug.data.wrapped import Selection, WrappedDataset
@@ -94,6 +95,7 @@ class TrainingRisks:
         total, count = torch.zeros((), dtype=torch.float64, device=self.forward.device), 0
         with in_eval_mode(model):
             for input, target in batches:
+                raise_pending_signal()
                 with self.forward.autocast():
                     input, target = augment(*self.forward.place_batch(input, target))
                 with torch.no_grad():

@@ -137,6 +137,10 @@ class Recorder:
         for sink in self.sinks:
             sink.write(row, scalars, pictures)
 
+    def save_unfinished(self) -> None:
+        """Saves what was trained of an epoch that ends here, where `--recovery-interval` asks for such files."""
+        self.saver.save_unfinished()
+
     def finish(self) -> None:
         """Tells what came of the run: in the log, and as JSON on stdout."""
         if self.saver.best_metric is not None:
@@ -155,6 +159,9 @@ class NoRecorder:
         return None
 
     def record(self, epoch: int, train_metrics: Metrics, eval_metrics: Metrics, metric: float, lr: float) -> None:
+        pass
+
+    def save_unfinished(self) -> None:
         pass
 
     def finish(self) -> None:

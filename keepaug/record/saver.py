@@ -34,15 +34,19 @@ class Saver(CheckpointSaver):
 
     Args:
         durable: Wait until a checkpoint is on the disk before it takes its name, which is then true after a power cut.
+        recovers: Whether a run that ends within an epoch leaves a recovery file.
 
     Attributes:
+        unsaved: Epoch and number of the last update since a checkpoint; None where there is none or one is being made.
         row: The row of `summary.csv` of the epoch that was saved last, here or before the run was resumed. Checkpoints
             hold it with the history, which is what stock, too, resumes a folder from; stock reads no other names there.
     """
 
-    def __init__(self, *args, durable: bool = False, **kwargs):
+    def __init__(self, *args, durable: bool = False, recovers: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.durable = durable
+        self.recovers = recovers
+        self.unsaved: tuple[int, int] | None = None
         self.row: dict[str, Any] | None = None
         self._metric: float | None = None  # of the epoch that is being saved
         self._is_written = False
@@ -66,7 +70,7 @@ class Saver(CheckpointSaver):
         try:
             return super().save_checkpoint(epoch, _finite(metric))
         finally:
-            self._metric = None
+            self.unsaved = self._metric = None
 
     def finish_saving(self, history: dict[str, Any]) -> None:
         """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
@@ -79,6 +83,18 @@ class Saver(CheckpointSaver):
         _logger.info(
             f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
             f'(epoch {self.best_epoch}).')
+
+    def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
+        super().save_recovery(epoch, batch_idx)
+        self.unsaved = None
+
+    def save_unfinished(self) -> None:
+        """Saves the updates since the last checkpoint in a recovery file; no collective is called."""
+        if self.recovers and self.unsaved is not None:
+            self.save_recovery(*self.unsaved)
+            _logger.info(
+                f'Saved what was trained since the last checkpoint as {self.curr_recovery_file}; a run resumed from it '
+                'begins with the next epoch.')
 
     def last_good(self) -> str:
         """The last checkpoint whose metric is finite, as far as they were kept; empty if there is none."""
@@ -186,6 +202,7 @@ def build_saver(
         decreasing=ranking.decreasing,
         max_history=args.checkpoint_hist,
         durable=exact.durable,
+        recovers=bool(args.recovery_interval) and not args.exact_resume,
     )
     if continues(args, output_dir):
         _continue_history(saver, args.resume, args.save_epochs)

@@ -15,7 +15,7 @@ from timm.task import TrainingTask
 from timm.utils import AverageMeter, CheckpointSaver, NativeScaler, dispatch_clip_grad, reduce_tensor
 
 from keepaug.console.errors import RunFailed
-from keepaug.console.interrupts import raise_lost_interrupt
+from keepaug.console.interrupts import raise_pending_signal
 from keepaug.console.progress import Progress
 from keepaug.files.drafts import whole_file
 from keepaug.training.forward import Forward
@@ -140,7 +140,7 @@ def train_one_epoch(
 
     with settings.progress.training(epoch, batches):
         for batch_idx, (input, target) in enumerate(loader):
-            raise_lost_interrupt()
+            raise_pending_signal()
             last_batch = batch_idx + 1 == batches
             group_size = trailing if batch_idx >= batches - trailing else settings.grad_accum_steps
             need_update = last_batch or (batch_idx + 1) % settings.grad_accum_steps == 0
@@ -151,6 +151,8 @@ def train_one_epoch(
             batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
             data_wait += time.time() - data_start
 
+            if saver is not None and need_update:
+                saver.unsaved = None
             with nullcontext() if need_update else task.no_sync():
                 with settings.forward.autocast():
                     loss = task(input, target)['loss']
@@ -171,6 +173,8 @@ def train_one_epoch(
             num_updates = epoch * updates + update_idx + 1
             optimizer.zero_grad()
             task.update_ema(step=num_updates)
+            if saver is not None:
+                saver.unsaved = epoch, update_idx
             if settings.synchronize_step and settings.forward.device.type == 'cuda':
                 torch.cuda.synchronize()
             now = time.time()

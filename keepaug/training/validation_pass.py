@@ -11,7 +11,7 @@ from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
 from timm.utils import AverageMeter, distribute_bn
 from torch import Tensor
 
-from keepaug.console.interrupts import raise_lost_interrupt
+from keepaug.console.interrupts import raise_pending_signal
 from keepaug.console.progress import Progress
 from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings
@@ -89,7 +89,7 @@ def validate(
     progress = progress or Progress()
     with progress.validating(len(loader), title):
         for batch_idx, (input, target) in enumerate(loader):
-            raise_lost_interrupt()
+            raise_pending_signal()
             output, target = forward(model, input), target.to(forward.device, non_blocking=True)
             if classes is not None:
                 output = output[:, classes]

@@ -1,4 +1,5 @@
 """Ctrl-C ends a script in one line before its epochs, and within them as stock does, whenever it comes."""
+import contextlib
 import os
 import pkgutil
 import re
@@ -10,7 +11,7 @@ import torch
 from timm.task.evaluator import ClassificationEvaluator
 
 from keepaug.console.errors import explain_errors
-from keepaug.console.interrupts import remembered_interrupts
+from keepaug.console.interrupts import heard_signals
 from keepaug.evaluation.data import PassSettings
 from keepaug.training.forward import Forward
 from keepaug.training.validation_pass import validate
@@ -27,8 +28,8 @@ def heard():
     signal.signal(signal.SIGINT, before)
 
 
-def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def press(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
 
 
 class Deaf:
@@ -40,12 +41,26 @@ class Deaf:
 
 @pytest.mark.parametrize('at', [
     'data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.recorder.print_results'])
-def test_outside_the_epochs_it_is_one_line(at, data, tmp_path, capsys):
-    with mock.patch(f'keepaug.{at}', lambda *args: press()), pytest.raises(SystemExit) as leave:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_outside_the_epochs_it_is_one_line(number, at, data, tmp_path, capsys):
+    with mock.patch(f'keepaug.{at}', lambda *args: press(number)), pytest.raises(SystemExit) as leave:
         explain_errors(lambda: run_train(f'{data} {TINY} --epochs 1', tmp_path))
-    assert leave.value.code == 130
+    assert leave.value.code == 128 + number
     assert capsys.readouterr().err == 'Interrupted.\n'
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+def test_a_script_that_ends_in_order_has_its_status(number, status):
+    """That of SIGTERM tells a scheduler that the work is not done; Ctrl-C keeps stock's."""
+    def main() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            press(number)
+
+    with pytest.raises(SystemExit) if status else contextlib.nullcontext() as leave:
+        explain_errors(main)
+    assert status is None or leave.value.code == status
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
@@ -80,7 +95,7 @@ def test_nor_is_it_in_a_validation(follow):
                 Deaf()
             return super().__iter__()
 
-    with pytest.raises(KeyboardInterrupt), remembered_interrupts():
+    with pytest.raises(KeyboardInterrupt), heard_signals():
         follow(Pressed([(torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))]))
 
 
