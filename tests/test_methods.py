@@ -1,4 +1,5 @@
 """What is known of a method stands in one object; the README's example, registered, is known everywhere."""
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -115,3 +116,28 @@ def test_run_preview_and_replay(dim, data, tmp_path, caplog, capsys, monkeypatch
     (tmp_path / 'plain').mkdir()
     torch.save(checkpoint, tmp_path / 'plain' / 'last.pth.tar')
     assert risk(run) != risk(tmp_path / 'plain')
+
+
+@pytest.mark.parametrize('values', [
+    dict(keep_cut=True, reprob=0.2), dict(keep_cut='erase', reprob=0.2), dict(keep_cut='cutmix', mixup=0.2),
+    dict(joint_occlusion=True, cutmix=1.), dict(keep_paste=True, aa='rand-m9', keep_saliency='early'),
+    dict(manifold_mixup=True), dict(cutout=True, mixup=0.3),
+], ids=str)
+def test_plain_namespaces_are_completed(values):
+    """Whoever's options they are: what `prepare` returns is all that the seams need."""
+    args = keepaug.prepare(argparse.Namespace(num_classes=3, img_size=32, **values))
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = keepaug.wrap_task(ClassificationTask(model, verbose=False), args)
+    task.train()
+    rows = 4 * task.rows_per_sample
+    loss = task(torch.randn(rows, 3, 32, 32), torch.arange(rows) % 3)['loss']
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize('method', methods.all_methods(), ids=lambda method: method.name)
+def test_defaults_are_those_of_the_augmentation(method):
+    for name in method.augments:
+        signature = inspect.signature(registry._AUGMENTS[name]).parameters
+        for flag in method.settings:
+            default = signature[flag.parameter].default if flag.parameter in signature else None
+            assert default is None or flag.unset is None or default == flag.unset
