@@ -45,7 +45,7 @@ from keepaug.augment.base import default_window
 from keepaug.augment.saliency import PASSES
 from keepaug.console.errors import explain_errors
 from keepaug.data.loaders import mend_posterize
-from keepaug.data.pairs import pair_up
+from keepaug.data.transform import TransformChanges
 from keepaug.functional import input_saliency
 from keepaug.machine import describe_machine
 from keepaug.options.shared import add_input_shape
@@ -180,7 +180,8 @@ def build_dataset(folder: Dataset, config: dict, policy: str) -> CleanAndAugment
         use_prefetcher=True)
     steps = create_transform(**settings, crop_pct=config['crop_pct']).transforms
     training = create_transform(**settings, is_training=True, auto_augment=policy, color_jitter=None)
-    return CleanAndAugmented(folder, Compose(steps[:-1]), pair_up(training).policy)  # the last step makes a tensor
+    policy = TransformChanges(paired=True).apply(training).policy
+    return CleanAndAugmented(folder, Compose(steps[:-1]), policy)  # the last step makes a tensor
 
 
 def build_augments(

@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode
 import keepaug
 import train
 from keepaug import data, training
+from keepaug.data.transform import find_changes, list_steps
 from tests import test_recipes
 from tests.test_recipes import ROOT, files_of, plain_commands
 
@@ -166,26 +167,18 @@ def learning_rates(run) -> Iterator[float]:
         scheduler.step(epoch + 1)
 
 
-def flat_steps(transform) -> Iterator[Callable]:
-    """The steps of a training transform that change an image."""
-    if isinstance(transform, transforms.Compose):
-        for step in transform.transforms:
-            yield from flat_steps(step)
-    elif type(transform).__name__ == 'PairTransform':
-        yield from flat_steps(transform.crop)
-        yield from flat_steps(transform.policy)
-    elif type(transform).__name__ == 'Copies':
-        yield from flat_steps(transform.transform)
-        yield transform
-    elif type(transform).__name__ == 'ColorJitter':
-        assert not any((transform.brightness, transform.contrast, transform.saturation, transform.hue))
-    elif type(transform).__name__ not in ('MaybeToTensor', 'Normalize'):
-        yield transform
+def changing_steps(dataset: Dataset) -> Iterator[Callable]:
+    """The steps of a training set's transform that change an image."""
+    for step, _ in list_steps(dataset):
+        if isinstance(step, transforms.ColorJitter):
+            assert not any((step.brightness, step.contrast, step.saturation, step.hue))
+        elif type(step).__name__ not in ('MaybeToTensor', 'Normalize'):
+            yield step
 
 
 def check_added(run, wanted: list[str]) -> None:
     """Crop and flip are the base's, and what comes on top is what the table says."""
-    crop, flip, *added = flat_steps(run.loader.dataset.transform)
+    crop, flip, *added = changing_steps(run.loader.dataset)
     if run.data_config['input_size'] == (3, 32, 32):
         crop, flip, *added = flip, *added  # the first is Resize, which images of 32 px pass untouched
         assert crop.size == (32, 32) and crop.padding == (4, 4)
@@ -196,6 +189,8 @@ def check_added(run, wanted: list[str]) -> None:
     assert run.args.smoothing == 0
 
     found = [str(step) for step in added]
+    if (copies := find_changes(run.loader.dataset).copies) > 1:
+        found.append(f'Copies(copies={copies})')
     if run.mixup_fn is not None:
         mixing = run.mixup_fn
         found.append(f'Mixup(mixup={mixing.mixup_alpha}, cutmix={mixing.cutmix_alpha}, prob={mixing.mix_prob})')

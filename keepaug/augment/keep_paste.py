@@ -15,7 +15,7 @@ class KeepPaste(KeepRegion):
     """Pastes a region, drawn among those whose summed saliency is above a quantile, over an image-level augmentation.
 
     Takes pairs, 2B rows: the B clean images, then the same B images in the same order after the policy
-    (`keepaug.data.pairs` makes such batches). B rows come out, x' = M x + (1 - M) A(x) (KeepAugment, Algorithm 1b).
+    (`keepaug.data.transform` makes such batches). B rows come out, x' = M x + (1 - M) A(x) (KeepAugment, Algorithm 1b).
     Saliency is that of the clean rows; their size, crop and flip are those of the augmented ones.
 
     The region is pasted at its own place, also where A rotates, shears or shifts: what is pasted then repeats or

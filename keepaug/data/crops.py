@@ -1,7 +1,6 @@
 """The papers' standard augmentation of CIFAR: pad, random crop, flip."""
 from collections.abc import Callable
 
-from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms
 
 # The papers pad 32 px images by 4 on each side.
@@ -18,12 +17,3 @@ def pad_crop(size: tuple[int, int]) -> Callable:
     resize = transforms.Resize(min(size), interpolation=transforms.InterpolationMode.BICUBIC)
     # Images that already have the size pass Resize untouched.
     return transforms.Compose([resize, transforms.RandomCrop(size, padding=padding, pad_if_needed=True)])
-
-
-def exchange_crop(transform: transforms.Compose | tuple) -> transforms.Compose | tuple:
-    """The same transform with `pad_crop` in place of its random-resized crop; without one, unchanged."""
-    if isinstance(transform, tuple):  # the three stages of augmentation splits; the crop is in the first
-        return (exchange_crop(transform[0]), *transform[1:])
-    return transforms.Compose([
-        pad_crop(step.size) if isinstance(step, RandomResizedCropAndInterpolation) else step
-        for step in transform.transforms])

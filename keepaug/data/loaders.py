@@ -8,9 +8,10 @@ from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import Dataset
 
 from keepaug.console.errors import first_line
-from keepaug.data.copies import collate_splits
 from keepaug.data.patches import create_patch_loader, eval_patches, train_patches
 from keepaug.data.seeding import SeededLoader, plain_loader
+from keepaug.data.transform import change_scheduled, find_changes
+from keepaug.data.views import collate_splits
 
 
 def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
@@ -20,7 +21,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     Raises:
         ValueError: The flags do not fit each other, or the data gives less than one batch.
     """
-    if args.aug_splits and not args.prefetcher:
+    if (args.aug_splits or find_changes(dataset).copies > 1) and not args.prefetcher:
         collate_fn = collate_splits
     if args.aa:
         mend_posterize()
@@ -65,6 +66,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
         )
     except (AssertionError, TypeError, NotImplementedError, KeyError, IndexError) as error:
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
+    change_scheduled(loader.dataset)
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')

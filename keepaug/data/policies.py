@@ -3,7 +3,6 @@
 AutoAugment (Cubuk et al., 2019) found them; timm has those of ImageNet alone.
 """
 import re
-from collections.abc import Callable
 
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from torch import Tensor
@@ -69,16 +68,3 @@ def create_policy(name: str) -> TorchvisionPolicy:
     if magnitude is not None and magnitude > LARGEST_MAGNITUDE:
         raise ValueError(f'{name} must have a magnitude from 0 to {LARGEST_MAGNITUDE}, got {magnitude}.')
     return TorchvisionPolicy(AutoAugmentPolicy(found[1].removeprefix(PREFIX)), magnitude)
-
-
-def exchange_policy(transform: transforms.Compose, name: str) -> transforms.Compose:
-    """A training transform of timm's with the policy of a name in the place of the one that it has.
-
-    Raises:
-        ValueError: There is no policy among its steps.
-    """
-    steps: list[Callable] = transform.transforms
-    if not any(isinstance(step, POLICIES) for step in steps):
-        raise ValueError(f'{name} finds no policy in the loader to stand for: give create_loader auto_augment=args.aa.')
-    policy = create_policy(name)
-    return transforms.Compose([policy if isinstance(step, POLICIES) else step for step in steps])

@@ -2,7 +2,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from timm.data import IterableImageDataset
 from torch.utils.data import Dataset
 
 
@@ -72,40 +71,3 @@ class Repeated(WrappedDataset):
 
     def __getitem__(self, index: int):
         return self.dataset[index % len(self.dataset)]
-
-
-class ExchangedTransform(WrappedDataset):
-    """A data set with another transform than the one it is given.
-
-    timm's loader factory builds the transform and assigns it to the dataset; there it is exchanged.
-
-    Args:
-        dataset: Map-style data set.
-        exchanges: Functions from transform to transform, applied one after the other.
-    """
-
-    def __init__(self, dataset: Dataset, exchanges: Sequence[Callable]):
-        super().__init__(dataset)
-        self.exchanges = exchanges
-
-    @WrappedDataset.transform.setter
-    def transform(self, transform: Callable | tuple | None) -> None:
-        if transform is not None:
-            for exchange in self.exchanges:
-                transform = exchange(transform)
-        self.dataset.transform = transform
-
-
-class ExchangedStreamTransform(ExchangedTransform, IterableImageDataset):
-    """The same for an iterable data set, of a class that timm's loader tells epoch and workers to."""
-
-    def __iter__(self):
-        return iter(self.dataset)
-
-    def set_epoch(self, count: int) -> None:
-        if hasattr(self.dataset, 'set_epoch'):
-            self.dataset.set_epoch(count)
-
-    def set_loader_cfg(self, **settings) -> None:
-        if hasattr(self.dataset, 'set_loader_cfg'):
-            self.dataset.set_loader_cfg(**settings)

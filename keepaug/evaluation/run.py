@@ -122,7 +122,8 @@ def build_subject(
         classes: list[int] | None, names: list[str] | None) -> Subject:
     """The classifier that validate.py has loaded."""
     mean, std = (
-        torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(1, -1, 1, 1)
+        torch.tensor(
+            adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(1, -1, 1, 1)
         for key in ('mean', 'std'))
     return Subject(
         args.label or args.model, model.eval(), bare.eval(), mean, std,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from keepaug.augment import Compose
-from keepaug.data.wrapped import ExchangedStreamTransform, ExchangedTransform
+from keepaug.data.transform import TransformChanges, change_transform
 from keepaug.methods.method import Method
 from keepaug.methods.registry import active_methods
 from keepaug.models.early_exit import EarlyExit
@@ -33,10 +33,10 @@ def wrap_dataset(dataset: Dataset, args: argparse.Namespace) -> Dataset:
         `dataset` itself where nothing of ours applies to it.
     """
     active = active_methods(args)
-    changes = [change for method in active if (change := method.transform_change(args)) is not None]
-    if changes:
-        wrapper = ExchangedStreamTransform if isinstance(dataset, IterableDataset) else ExchangedTransform
-        dataset = wrapper(dataset, changes)
+    changes = TransformChanges()
+    for method in active:
+        method.change_transform(changes, args)
+    dataset = change_transform(dataset, changes)
     for method in active:
         dataset = method.wrap_dataset(dataset, args)
     return dataset

@@ -1,10 +1,7 @@
 """Batch augmentation (Hoffer et al., 2019; Occlusions, section 4.6): `--augment-copies`."""
 import argparse
 
-from torch.utils.data import Dataset
-
-from keepaug.data.copies import Copies, change_transform, collate_splits
-from keepaug.data.seeding import plain_loader
+from keepaug.data.transform import TransformChanges
 from keepaug.methods.method import Flag, Method, Need
 from keepaug.ranges import COUNT
 
@@ -23,11 +20,8 @@ class CopiesMethod(Method):
     def is_on(self, args: argparse.Namespace) -> bool:
         return args.augment_copies > 1
 
-    def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
-        change_transform(loader.dataset, lambda transform: Copies(transform, args.augment_copies))
-        if not args.prefetcher:  # timm's collate function for it repeats the labels too
-            plain_loader(loader).collate_fn = collate_splits
-        return loader
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        changes.copies = args.augment_copies
 
     def describe(self, args: argparse.Namespace) -> str:
         return f'{args.augment_copies} of each image in a batch, each augmented on its own'

@@ -1,12 +1,12 @@
 """Selective paste (KeepAugment, Algorithm 1b): `--keep-paste`."""
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
 from keepaug.augment import KeepPaste
-from keepaug.data.pairs import pair_up
+from keepaug.data.transform import TransformChanges
 from keepaug.methods.keep_region import KeepMethod, fill_of_erasing
 from keepaug.methods.method import Flag, Need, Refusal
 from keepaug.methods.registry import active_methods
@@ -50,8 +50,8 @@ class KeepPasteMethod(KeepMethod):
         yield not args.aa, (
             '--keep-paste has no policy to paste over: add --aa with one that timm knows, such as rand-m9-mstd0.5.')
 
-    def transform_change(self, args: argparse.Namespace) -> Callable[[Callable], Callable]:
-        return pair_up
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        changes.paired = True
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> KeepPaste:
         settings = self.region_settings(args)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from keepaug.augment import BatchAugment
+from keepaug.data.transform import TransformChanges
 from keepaug.ranges import Range, choice_problem
 
 Refusal = tuple[bool, str]  # whether something is refused, and the sentence that says so
@@ -232,9 +233,8 @@ class Method:
         """
         return None
 
-    def transform_change(self, args: argparse.Namespace) -> Callable[[Callable], Callable] | None:
-        """What makes of the transform of training images, as timm's loader made it, the one it wants; None for none."""
-        return None
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        """Adds to what becomes of the transform of training images."""
 
     def wrap_dataset(self, dataset: Dataset, args: argparse.Namespace) -> Dataset:
         """The training set as it wants it, before a loader is made."""

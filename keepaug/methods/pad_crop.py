@@ -1,9 +1,10 @@
 """The papers' crop of CIFAR: `--train-crop-mode pad4`, a value of one of stock's flags."""
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from keepaug.data.crops import exchange_crop
+from keepaug.data.crops import pad_crop
+from keepaug.data.transform import TransformChanges
 from keepaug.methods.method import Method, Need, Refusal, typed
 
 MODE = 'pad4'
@@ -35,5 +36,5 @@ class PadCropMethod(Method):
         yield bool(args.train_img_sizes), (
             f'{self.example} crops to one size, --train-img-sizes asks for several: drop one of the two.')
 
-    def transform_change(self, args: argparse.Namespace) -> Callable[[Callable], Callable]:
-        return exchange_crop
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        changes.crop = pad_crop

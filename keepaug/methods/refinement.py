@@ -2,6 +2,7 @@
 import argparse
 from collections.abc import Iterator
 
+from keepaug.data.transform import TransformChanges, shared_strength
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.ranges import Range
 
@@ -39,6 +40,9 @@ class RefinementMethod(Method):
             f'--refine-fade must be at most {args.epochs}, the epochs before the refinement, got {args.refine_fade}.')
         yield args.sched == 'plateau' and args.refine_lr is None, (
             '--refine-epochs cannot know the last learning rate of --sched plateau beforehand: give --refine-lr.')
+
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        changes.strength = shared_strength()
 
 
 class RisksMethod(Method):

@@ -8,23 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from timm.data import AugMixDataset, Mixup, NaFlexMixup
+from timm.data import Mixup, NaFlexMixup
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
-from timm.data.naflex_dataset import NaFlexMapDatasetWrapper
 from timm.data.naflex_random_erasing import PatchRandomErasing
 from timm.data.naflex_transforms import RandomResizedCropToSequence
 from timm.data.random_erasing import RandomErasing
-from timm.data.scheduled_sampler import ScheduledTransformDataset
 from timm.data.transforms import RandomCropOrPad, RandomResizedCropAndInterpolation, ResizeKeepRatio
 from timm.task import TrainingTask
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from keepaug.data.copies import Copies
-from keepaug.data.fading import Fading
-from keepaug.data.pairs import PairTransform
 from keepaug.data.seeding import plain_loader
-from keepaug.data.wrapped import WrappedDataset
+from keepaug.data.transform import list_steps
 from keepaug.methods import active_methods
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases, span
@@ -87,7 +82,7 @@ def find_augmentations(
         'in the loader': getattr(plain.dataset, 'mixup_fn', None),
         'on the device': mixup_fn,
     }
-    found = [*_image_steps(_transform(plain.dataset), args), *_views(args)]
+    found = [*_image_steps(plain.dataset, args), *_views(args)]
     found += [_mixing(mixer, where, refined) for where, mixer in mixers.items() if isinstance(mixer, MIXERS)]
     eraser = getattr(loader, 'random_erasing', None)
     if eraser is not None:
@@ -116,28 +111,12 @@ def _end(augmentation: Augmentation, args, phases: Phases) -> str:
     return f'{fades}off from epoch {epoch} on ({cause})'
 
 
-def _transform(dataset: Dataset) -> Any:
-    """The transform of decoded images under whatever wraps a training set; the largest of several sizes'."""
-    while isinstance(dataset, WrappedDataset):
-        dataset = dataset.dataset
-    if isinstance(dataset, ScheduledTransformDataset):
-        return dataset.transforms[-1]
-    if isinstance(dataset, NaFlexMapDatasetWrapper):
-        return list(dataset.transforms.values())[-1]
-    if isinstance(dataset, AugMixDataset):
-        return dataset.transform, dataset.augmentation, dataset.normalize
-    return dataset.transform
-
-
-def _image_steps(transform: Any, args, refined: bool = False) -> Iterator[Augmentation]:
-    """What a transform does to an image; `refined` says whether the refinement can switch it off."""
-    if type(transform) in PARTS:
-        for part in PARTS[type(transform)](transform):
-            yield from _image_steps(part, args, refined or isinstance(transform, Fading))
-        return
-    name, strength = _describe(transform, args)
-    if strength:
-        yield Augmentation(name, strength, refined)
+def _image_steps(dataset: Dataset, args) -> Iterator[Augmentation]:
+    """What a training set does to an image; the refinement switches off what fades."""
+    for step, fades in list_steps(dataset):
+        name, strength = _describe(step, args)
+        if strength:
+            yield Augmentation(name, strength, fades)
 
 
 def _describe(step: Callable, args) -> tuple[str, str]:
@@ -180,14 +159,6 @@ def _erasing(eraser: RandomErasing | PatchRandomErasing, args) -> str:
 
 # What stock mixes labels with; its collate function is a `Mixup` too.
 MIXERS = (Mixup, NaFlexMixup)
-# The steps of transforms that have several.
-PARTS = {
-    tuple: iter,
-    transforms.Compose: lambda transform: transform.transforms,
-    Copies: lambda transform: [transform.transform],
-    PairTransform: lambda transform: [transform.crop, transform.policy, transform.convert],
-    Fading: lambda transform: [transform.step],
-}
 # Name and strength by the type of a step; steps that draw nothing are not here.
 DESCRIPTIONS = {
     RandomResizedCropAndInterpolation: _crop,

@@ -14,9 +14,8 @@ from timm.data import Mixup
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 
-from keepaug.data.copies import change_transform
-from keepaug.data.fading import fade_steps
 from keepaug.data.loaders import drop_prefetched
+from keepaug.data.transform import find_changes
 from keepaug.training.loop import mean_lr
 from keepaug.training.phases import Phases, span
 from keepaug.training.schedule import HeldRate
@@ -35,7 +34,7 @@ class Refinement:
 
     Args:
         phases: Which epoch belongs where.
-        loader: Training batches; their transform is made to obey.
+        loader: Training batches, of a data set whose transform fades.
         task: What augments batches on the device.
         mixup_fn: Stock's mixing on the device, or None.
         lr: Learning rate of the refined epochs; None for the last scheduled one.
@@ -60,8 +59,7 @@ class Refinement:
         self.lr = lr
         self.least_share = least_share
         self.last_update = last_update
-        self.strength = torch.ones((), dtype=torch.float64).share_memory_()
-        change_transform(loader.dataset, lambda transform: fade_steps(transform, self.strength))
+        self.strength = find_changes(loader.dataset).strength
         # The prefetcher's eraser works on the device, in this process.
         self.eraser = getattr(loader, 'random_erasing', None)
         self.erasing = self.eraser.probability if self.eraser is not None else 0.

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_loader, create_transform
-from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.utils.data import Dataset
+from torchvision.transforms import RandomCrop
 
 from keepaug import prepare, wrap_dataset
-from keepaug.data.crops import exchange_crop, pad_crop
+from keepaug.data.crops import pad_crop
+from keepaug.data.transform import TrainingTransform, TransformChanges
 
 
 def _numbered(height: int, width: int) -> Image.Image:
@@ -63,21 +64,26 @@ def test_any_image_gives_the_size_asked_for(shape, size):
     assert pad_crop(size)(_numbered(*shape)).size == size[::-1]
 
 
+def steps_of(transform: TrainingTransform) -> list:
+    return [step for part in (transform.crop, transform.policy, transform.convert) for step in part.transforms]
+
+
 def test_only_the_crop_is_exchanged():
     stock = create_transform((3, 32, 32), is_training=True, auto_augment='rand-m9-mstd0.5')
-    ours = exchange_crop(stock)
-    assert not any(isinstance(step, RandomResizedCropAndInterpolation) for step in ours.transforms)
-    assert ours.transforms[1:] == stock.transforms[1:]
+    changes = TransformChanges(crop=pad_crop)
+    crop, *others = steps_of(changes.apply(stock))
+    assert isinstance(crop.transforms[1], RandomCrop) and others == stock.transforms[1:]
     plain = create_transform((3, 32, 32), is_training=True, no_aug=True)
-    assert exchange_crop(plain).transforms == plain.transforms
+    assert steps_of(changes.apply(plain)) == plain.transforms
 
 
 def test_three_stages_of_splits():
     dataset = wrap_dataset(OneImage(_numbered(32, 32)), prepare(Namespace(train_crop_mode='pad4')))
     stages = create_transform((3, 32, 32), is_training=True, separate=True)
     dataset.transform = stages
-    assert dataset.transform[1:] == stages[1:]
-    assert not isinstance(dataset.transform[0].transforms[0], RandomResizedCropAndInterpolation)
+    (crop, *flips), *others = (stage.transforms for stage in dataset.transform)
+    assert isinstance(crop.transforms[1], RandomCrop) and flips == stages[0].transforms[1:]
+    assert others == [stage.transforms for stage in stages[1:]]
 
 
 @pytest.mark.parametrize('workers', [0, 1])

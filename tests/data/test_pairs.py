@@ -13,8 +13,8 @@ from torchvision import transforms
 
 from keepaug import prepare, wrap_dataset
 from keepaug.data.loaders import mend_posterize
-from keepaug.data.pairs import Views, pair_up
-from keepaug.data.wrapped import ExchangedStreamTransform
+from keepaug.data.transform import ChangedStreamTransform, TrainingTransform, TransformChanges
+from keepaug.data.views import Views
 
 POLICIES = ['original', 'originalr', 'v0', 'v0r', '3a', 'rand-m9-mstd0.5-inc1', 'rand-m15-n3', 'augmix-m5-w4-d2']
 IDENTITY = 'rand-m9-n0'  # RandAugment of no operations
@@ -113,6 +113,10 @@ def stock_transform(policy: str | None, **settings) -> transforms.Compose:
     return create_transform((3, 32, 32), is_training=True, **{'auto_augment': policy, 'vflip': 0.5, **settings})
 
 
+def pair_up(transform: transforms.Compose) -> TrainingTransform:
+    return TransformChanges(paired=True).apply(transform)
+
+
 @pytest.mark.parametrize('prefetcher', [True, False])
 @pytest.mark.parametrize('interpolation', ['random', 'bilinear'])
 def test_both_sides_share_crop_flips_and_filter(prefetcher, interpolation):
@@ -187,7 +191,7 @@ def test_batches_hold_clean_rows_first(kind, workers, prefetcher):
 def test_timms_stream_hears_of_epochs_and_workers():
     reader = Reader()
     dataset = wrap_dataset(IterableImageDataset('', reader=reader), ARGS)
-    assert isinstance(dataset, ExchangedStreamTransform) and isinstance(dataset, IterableImageDataset)
+    assert isinstance(dataset, ChangedStreamTransform) and isinstance(dataset, IterableImageDataset)
     loader = loader_of(dataset, num_workers=2)
     assert reader.workers == 2 and len(loader) == COUNT // 4
     loader.dataset.set_epoch(5)
@@ -235,5 +239,5 @@ def test_spawned_workers(prefetcher):
 
 
 def test_loader_without_policy_is_refused():
-    with pytest.raises(ValueError, match='--keep-paste finds no policy in the loader: give .* auto_augment=args.aa'):
+    with pytest.raises(ValueError, match='no policy in the loader to make pairs .* auto_augment=args.aa'):
         loader_of(wrap_dataset(Folder(), ARGS), policy=None)

@@ -95,7 +95,8 @@ def test_loss_is_weighted_by_the_share_of_the_process(monkeypatch):
 def test_only_patches_change_their_format():
     batch = dict(patches=torch.ones(2, 4, 6), patch_coord=torch.ones(2, 4, 2, dtype=torch.long),
                  patch_valid=torch.ones(2, 4, dtype=torch.bool), seq_len=4)
-    moved, target = Forward(dtype=torch.bfloat16, channels_last=True).place_batch(batch, torch.zeros(2, dtype=torch.long))
+    forward = Forward(dtype=torch.bfloat16, channels_last=True)
+    moved, target = forward.place_batch(batch, torch.zeros(2, dtype=torch.long))
     assert {name: getattr(value, 'dtype', value) for name, value in moved.items()} == dict(
         patches=torch.bfloat16, patch_coord=torch.int64, patch_valid=torch.bool, seq_len=4)
     assert target.dtype == torch.int64

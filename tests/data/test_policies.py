@@ -9,9 +9,8 @@ from timm.data import create_transform
 from torchvision import transforms
 from torchvision.transforms import AutoAugmentPolicy
 
-from keepaug.data.fading import Fading, fade_steps
-from keepaug.data.pairs import pair_up
-from keepaug.data.policies import NAMES, TorchvisionPolicy, create_policy, exchange_policy
+from keepaug.data.policies import NAMES, TorchvisionPolicy, create_policy
+from keepaug.data.transform import Fading, TransformChanges
 
 
 @pytest.fixture
@@ -95,18 +94,21 @@ def create_training_transform(auto_augment):
 
 @pytest.mark.parametrize('stock', ['original', 'rand-m9', 'augmix-m5'])
 def test_exchange(stock):
-    before = create_training_transform(stock)
-    after = exchange_policy(before, 'tv-cifar10-m6')
-    changed = [(old, new) for old, new in zip(before.transforms, after.transforms, strict=True) if old is not new]
+    before, changes = create_training_transform(stock), TransformChanges(policy=create_policy('tv-cifar10-m6'))
+    after = changes.apply(before)
+    steps = [*after.crop.transforms, *after.policy.transforms, *after.convert.transforms]
+    changed = [(old, new) for old, new in zip(before.transforms, steps, strict=True) if old is not new]
     assert len(changed) == 1 and changed[0][1].magnitude == 6
-    with pytest.raises(ValueError, match='tv-svhn finds no policy'):
-        exchange_policy(create_training_transform(None), 'tv-svhn')
+    with pytest.raises(ValueError, match='no policy in the loader .* to replace'):
+        changes.apply(create_training_transform(None))
 
 
 def test_pairs_and_fading_know_it():
-    transform = exchange_policy(create_training_transform('original'), 'tv-cifar10')
-    pair = pair_up(transform)
-    assert any(isinstance(step, TorchvisionPolicy) for step in pair.policy.transforms)
-    assert not any(isinstance(step, TorchvisionPolicy) for step in pair.crop.transforms)
-    faded = fade_steps(pair, torch.zeros(()))
-    assert any(isinstance(step, Fading) and isinstance(step.step, TorchvisionPolicy) for step in faded.policy.transforms)
+    """The policy that stands in, and one that a transform has already."""
+    changes = TransformChanges(policy=create_policy('tv-cifar10'), paired=True, strength=torch.zeros(()))
+    once = changes.apply(create_training_transform('original'))
+    again = TransformChanges(paired=True, strength=torch.zeros(())).apply(
+        transforms.Compose([*once.crop.transforms, once.policy.transforms[0].step, *once.convert.transforms]))
+    for pair in (once, again):
+        step, = pair.policy.transforms
+        assert isinstance(step, Fading) and isinstance(step.step, TorchvisionPolicy)

@@ -11,7 +11,7 @@ from torchvision import transforms
 
 from keepaug import training
 from keepaug.augment import BatchAugment
-from keepaug.data.copies import Copies
+from keepaug.data.transform import TrainingTransform
 from tests.scripts import TINY, run_train
 from tests.test_every_method import EVERY
 
@@ -188,7 +188,7 @@ def called(monkeypatch):
     watch(transforms.ColorJitter, 'forward', 'color jitter')
     watch(transforms.RandomGrayscale, 'forward', 'grayscale')
     watch(RandomErasing, '__call__', 'random erasing')
-    watch(Copies, '__call__', 'copies')
+    watch(TrainingTransform, '__call__', 'copies')
     watch(Mixup, '_params_per_batch', 'mixup', 'mixup and cutmix')
     kinds = list(BatchAugment.__subclasses__())
     while kinds:

@@ -21,7 +21,8 @@ class Seen(torch.nn.Module):
 
 
 def test_places_images_and_labels():
-    x, target = Forward(dtype=torch.bfloat16, channels_last=True).place_batch(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))
+    forward = Forward(dtype=torch.bfloat16, channels_last=True)
+    x, target = forward.place_batch(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))
     assert x.dtype == torch.bfloat16 and x.is_contiguous(**CHANNELS_LAST)
     assert target.dtype == torch.int64
 

@@ -12,10 +12,9 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 
 from keepaug.augment import Compose, create_augment
-from keepaug.data.copies import Copies, change_transform, collate_splits
-from keepaug.data.fading import Fading, fade_steps
 from keepaug.data.mixing import SharedSwitchCollate
-from keepaug.data.pairs import pair_up
+from keepaug.data.transform import Fading, TransformChanges, change_transform, shared_strength
+from keepaug.data.views import collate_splits
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases
 from keepaug.training.refinement import Refinement
@@ -51,10 +50,11 @@ def plain_batch(target: torch.Tensor) -> torch.Tensor:
     return torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255.
 
 
-def loader(prefetcher: bool = True, workers: int = 0, **settings):
+def loader(prefetcher: bool = True, workers: int = 0, copies: int = 1, **settings):
+    changes = TransformChanges(copies=copies, strength=shared_strength())
     return create_loader(
-        Numbered(), (3, 32, 32), batch_size=4, is_training=True, num_workers=workers, device=torch.device('cpu'),
-        mean=(0., 0., 0.), std=(1., 1., 1.), use_prefetcher=prefetcher, **settings)
+        change_transform(Numbered(), changes), (3, 32, 32), batch_size=4, is_training=True, num_workers=workers,
+        device=torch.device('cpu'), mean=(0., 0., 0.), std=(1., 1., 1.), use_prefetcher=prefetcher, **settings)
 
 
 def task(*augments) -> ClassificationTask:
@@ -79,7 +79,7 @@ def test_phases():
 
 
 def test_fading_step():
-    strength = torch.ones((), dtype=torch.float64).share_memory_()
+    strength = shared_strength()
     step = Fading(lambda image: 'changed', strength)
     stream = torch.get_rng_state()
     assert step('image') == 'changed'
@@ -101,7 +101,8 @@ def test_all_but_crop_and_flip_fades(policy, prefetcher):
     plain = create_transform((3, 32, 32), color_jitter=None, **settings)
     strength = torch.zeros((), dtype=torch.float64)
     for copies in (1, 2):
-        faded, expected = fade_steps(Copies(intensive, copies), strength), Copies(plain, copies)
+        faded = TransformChanges(copies=copies, strength=strength).apply(intensive)
+        expected = TransformChanges(copies=copies).apply(plain)
         outcomes = []
         for transform in (faded, expected):
             torch.manual_seed(0)
@@ -113,14 +114,14 @@ def test_all_but_crop_and_flip_fades(policy, prefetcher):
 @pytest.mark.parametrize('copies', [1, 2])
 def test_pairs_fade_on_their_augmented_side(copies):
     settings = dict(is_training=True, use_prefetcher=False, re_prob=0.9)
-    pairs = pair_up(create_transform((3, 32, 32), auto_augment='rand-m9', **settings))
+    stock = create_transform((3, 32, 32), auto_augment='rand-m9', **settings)
     strength = torch.zeros((), dtype=torch.float64)
-    views = fade_steps(Copies(pairs, copies), strength)(picture(0))
+    views = TransformChanges(paired=True, copies=copies, strength=strength).apply(stock)(picture(0))
     clean, augmented = views[:copies], views[copies:]
     assert all(torch.equal(*pair) for pair in zip(clean, augmented, strict=True))
     strength.fill_(1.)
     # A policy may leave an image as it is, but not ten in a row.
-    drawn = [fade_steps(pairs, strength)(picture(0)) for _ in range(10)]
+    drawn = [TransformChanges(paired=True, strength=strength).apply(stock)(picture(0)) for _ in range(10)]
     assert not all(torch.equal(*pair) for pair in drawn)
 
 
@@ -141,11 +142,9 @@ def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
     if mixing:
         collate = SharedSwitchCollate(mixup_alpha=1., num_classes=COUNT, label_smoothing=0.)
     batches = loader(
-        prefetcher, workers, use_multi_epochs_loader=multi_epochs, collate_fn=collate, **INTENSIVE, **STILL)
+        prefetcher, workers, copies, use_multi_epochs_loader=multi_epochs, collate_fn=collate, **INTENSIVE, **STILL)
     if start:
         getattr(batches, 'loader', batches).multiprocessing_context = start
-    if copies > 1:
-        change_transform(batches.dataset, lambda transform: Copies(transform, copies))
     refinement = Refinement(Phases(2, 2), batches, task())
     arrived = []
     for epoch in range(4):
