@@ -37,7 +37,7 @@ def write_images(folder: Path, per_class: int = 8, classes: int = 3, size: int =
 
 def run_train(flags: str, output: Path, experiment: str = 'run') -> Path:
     """Runs train.py with a command line and gives the run's folder."""
-    with _as_script(train, _argv('train.py', flags, output, experiment)):
+    with as_script(train, _argv('train.py', flags, output, experiment)):
         train.main()
     return output / experiment
 
@@ -50,7 +50,7 @@ def refuse_train(flags: str, output: Path, capsys, experiment: str = 'run') -> s
 def run_validate(flags: str, capsys) -> Any:
     """Runs validate.py with a command line and gives what it prints behind `--result`, and nothing before it."""
     capsys.readouterr()
-    with _as_script(validate, ['validate.py', *shlex.split(flags)]):
+    with as_script(validate, ['validate.py', *shlex.split(flags)]):
         validate.main()
     head, _, results = capsys.readouterr().out.partition('--result\n')
     assert head == ''
@@ -67,7 +67,7 @@ def _argv(script: str, flags: str, output: Path, experiment: str) -> list[str]:
 
 
 @contextmanager
-def _as_script(script: ModuleType, argv: list[str]) -> Iterator[None]:
+def as_script(script: ModuleType, argv: list[str]) -> Iterator[None]:
     """A script's surroundings, but for the log handler it would leave in the test process."""
     with mock.patch.object(sys, 'argv', argv), mock.patch.object(script, 'setup_default_logging'):
         yield
@@ -75,7 +75,7 @@ def _as_script(script: ModuleType, argv: list[str]) -> Iterator[None]:
 
 def _refuse(script: ModuleType, argv: list[str], capsys) -> str:
     capsys.readouterr()
-    with _as_script(script, argv), pytest.raises(SystemExit) as leave:
+    with as_script(script, argv), pytest.raises(SystemExit) as leave:
         explain_errors(script.main)
     assert leave.value.code == 2
     said = [line for line in capsys.readouterr().err.splitlines() if f'{argv[0]}: error' in line]

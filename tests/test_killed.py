@@ -1,5 +1,4 @@
 """Runs that are killed, at every file operation and at random moments, end as the run that nothing happened to."""
-import multiprocessing
 import os
 import random
 import resource
@@ -12,14 +11,11 @@ import pytest
 import torch
 
 from keepaug.console.errors import explain_errors
+from tests.processes import PROCESSES
 from tests.scripts import TINY, run_train
 from tests.test_exact_resume import assert_same_run
 
-pytestmark = pytest.mark.xdist_group('signals')
-
-# Processes that begin with everything imported, and that no other test's threads can disturb.
-PROCESSES = multiprocessing.get_context('forkserver')
-PROCESSES.set_forkserver_preload(['tests.scripts'])
+pytestmark = pytest.mark.xdist_group('processes')
 
 FILE_OPERATIONS = ('open', 'os.rename', 'os.link', 'os.remove', 'os.truncate', 'shutil.copyfile')
 FLAGS = f'{TINY} --epochs 4 --aa rand-m9-mstd0.5 --mixup 0.2 --keep-cut --keep-size 8 --exact-resume --resume auto'

@@ -6,7 +6,7 @@ import logging
 import os
 import pty
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from unittest import mock
@@ -17,6 +17,7 @@ from rich.console import Console
 import validate
 from keepaug.console import progress
 from keepaug.console.progress import LiveProgress, Progress, open_progress
+from tests.processes import PROCESSES
 from tests.scripts import TINY, run_train
 
 ESCAPE = re.compile(r'\x1b\[[\d;?]*[a-zA-Z]')
@@ -158,21 +159,36 @@ def test_both_scripts(data, tmp_path, plain_environment, capsys, caplog):
     assert all(f'{title} [3/3]' in shown for title in ('fgsm', 'in-between', 'risk', 'risk, augmented'))
 
 
+def _train_on_terminal(terminal: str, printed: Path, argv: list[str], opened) -> None:
+    """A process of the script as a shell starts it: the terminal is its stderr, a file its stdout."""
+    for name in ('CI', 'NO_COLOR'):
+        os.environ.pop(name, None)
+    os.environ['TERM'] = 'xterm'
+    os.dup2(os.open(terminal, os.O_RDWR), 2)
+    opened.set()
+    sys.argv, sys.stdout, sys.stderr = argv, open(printed, 'w'), open(2, 'w', closefd=False)
+    runpy.run_path(argv[0], run_name='__main__')
+
+
+@pytest.mark.xdist_group('processes')
 def test_on_a_pseudo_terminal(data, tmp_path):
     """The whole script, with a worker: log lines, live line, results on stdout alone."""
     master, slave = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in ('CI', 'NO_COLOR')}
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, 'train.py', data, *TINY.split(), '-j', '1', '--epochs', '1', '--output', tmp_path],
-        cwd=root, stdout=subprocess.PIPE, stderr=slave, env={**environment, 'TERM': 'xterm'})
+    script = str(Path(__file__).parents[2] / 'train.py')
+    argv = [script, str(data), *TINY.split(), '-j', '1', '--epochs', '1', '--output', str(tmp_path)]
+    opened = PROCESSES.Event()
+    process = PROCESSES.Process(
+        target=_train_on_terminal, args=(os.ttyname(slave), tmp_path / 'printed', argv, opened))
+    process.start()
+    opened.wait()
     os.close(slave)
     said = b''
     with contextlib.suppress(OSError):  # what Linux gives at the end
         while part := os.read(master, 4096):
             said += part
     os.close(master)
-    assert json.loads(process.communicate()[0].decode().partition('--result\n')[2])
-    assert process.returncode == 0
+    process.join()
+    assert json.loads((tmp_path / 'printed').read_text().partition('--result\n')[2])
+    assert process.exitcode == 0
     text = ESCAPE.sub('', said.decode())
     assert 'epoch 0/1 [3/3]' in text and re.search(r'(^|\r)Train: 0 \[   0/3 \( 33%\)\] .* Data: [\d. ()]+\r\n', text)

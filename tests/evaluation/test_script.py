@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -15,9 +17,10 @@ import validate
 from keepaug.evaluation import Report
 from keepaug.evaluation.run import EVALUATIONS
 from keepaug.options.evaluation import EVALUATIONS as NAMES
-from tests.scripts import TINY, refuse_validate, run_train, run_validate, write_images
+from tests.processes import run_together
+from tests.scripts import TINY, as_script, refuse_validate, run_train, run_validate, write_images
 
-pytestmark = pytest.mark.xdist_group('two-processes')
+pytestmark = pytest.mark.xdist_group('processes')
 
 COMMON = '--model test_resnet --img-size 32 --num-classes 3 --device cpu -j 0 -b 5 --log-freq 1'
 
@@ -151,16 +154,27 @@ def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys
     assert {row['model'] for row in rows} == {'test_resnet', 'test_byobnet'}
 
 
-def test_two_processes_find_what_one_finds(data, runs, capsys):
+def _validate(rank: int, flags: str, printed: Path) -> None:
+    with open(printed if rank == 0 else os.devnull, 'w') as stdout, redirect_stdout(stdout):
+        with as_script(validate, ['validate.py', *flags.split()]):
+            validate.main()
+
+
+def _with_torchrun(flags: str, printed: Path) -> None:
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'validate.py']
+    with open(printed, 'w') as stdout:
+        subprocess.run([*command, *flags.split()], stdout=stdout, timeout=120, check=True)
+
+
+@pytest.mark.parametrize('start', [
+    lambda *args: run_together(2, _validate, *args), pytest.param(_with_torchrun, marks=pytest.mark.slow)],
+    ids=['forked', 'torchrun'])
+def test_two_processes_find_what_one_finds(start, data, runs, tmp_path, capsys):
     flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11 ' \
             f'--evaluate localization {EXTRA["localization"].format(data=data)}'
     alone = run_validate(flags, capsys)
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-         'validate.py', *flags.split()],
-        capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout.partition('--result\n')[2])
+    start(flags, tmp_path / 'printed')
+    together = json.loads((tmp_path / 'printed').read_text().partition('--result\n')[2])
     assert together == pytest.approx(alone, abs=1e-3)
 
 

@@ -1,18 +1,14 @@
-"""Two processes on the CPU. All cases share one spawn: starting processes costs more than the cases."""
+"""Two processes on the CPU. All cases share one start of both."""
 import math
 import os
-import socket
 import tempfile
 from argparse import Namespace
-from contextlib import ExitStack
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from timm.data.distributed_sampler import OrderedDistributedSampler
 from timm.optim import create_optimizer_v2
 from timm.task import ClassificationTask
@@ -30,10 +26,11 @@ from keepaug.training.loop import LoopSettings, train_one_epoch
 from keepaug.training.validation_pass import validate
 from keepaug.validation.scores import AveragedScore
 from tests.functional.toys import small_cnn
+from tests.processes import PROCESSES, free_ports, run_together
 from tests.scripts import TINY, run_train, write_images
 from tests.test_exact_resume import assert_same_run
 
-pytestmark = pytest.mark.xdist_group('two-processes')
+pytestmark = pytest.mark.xdist_group('processes')
 
 WORLD_SIZE = 2
 
@@ -162,14 +159,10 @@ CASES = {
 
 
 def _process(rank: int, folder: Path, ports: list[int], both_done) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(ports[0]), RANK=str(rank), LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(WORLD_SIZE))
     dist.init_process_group('gloo')
     results = {name: case(rank) for name, case in CASES.items()}
     dist.destroy_process_group()
-    for port, (name, flags) in zip(ports[1:], SCRIPTS, strict=True):
+    for port, (name, flags) in zip(ports, SCRIPTS, strict=True):
         os.environ['MASTER_PORT'] = str(port)  # on the same one, a process may still meet the run before
         run_train(f'{folder / "images"} {TINY} -b 4 {flags.format(folder=folder)}', folder, name)
         both_done.wait()  # only the first process writes the checkpoint that both resume
@@ -181,13 +174,7 @@ def processes(tmp_path_factory):
     """The folder of the runs, and the results of both processes by case."""
     folder = tmp_path_factory.mktemp('ranks')
     write_images(folder / 'images', per_class=5)
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(1 + len(SCRIPTS))]
-        for probe in sockets:
-            probe.bind(('127.0.0.1', 0))
-        ports = [probe.getsockname()[1] for probe in sockets]
-    with mock.patch.dict(os.environ):
-        mp.spawn(_process, args=(folder, ports, mp.get_context('spawn').Barrier(WORLD_SIZE)), nprocs=WORLD_SIZE)
+    run_together(WORLD_SIZE, _process, folder, free_ports(len(SCRIPTS)), PROCESSES.Barrier(WORLD_SIZE))
     return folder, [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
 
 
