@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from keepaug.console.errors import explain_errors
-from tests.processes import PROCESSES
+from tests.processes import start
 from tests.scripts import TINY, run_train
 from tests.test_exact_resume import assert_same_run
 
@@ -32,7 +31,6 @@ SETTINGS = {
 
 def _train(flags: str, output: Path, experiment: str, deadly: int | None) -> None:
     """A whole process, which kills itself before the file operation in the run's folder that is numbered so."""
-    torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, 'w')
     folder, left = str(output / experiment), deadly
 
@@ -54,8 +52,7 @@ def _folder(argument) -> str:
 
 def train(flags: str, output: Path, experiment: str, deadly: int | None = None, seconds: float | None = None) -> bool:
     """Trains in a process of its own, killed after so many seconds; whether it was left to end."""
-    process = PROCESSES.Process(target=_train, args=(flags, output, experiment, deadly))
-    process.start()
+    process = start(_train, flags, output, experiment, deadly)
     process.join(seconds)
     process.kill()
     process.join()
@@ -74,7 +71,6 @@ def test_killed_twice(data, tmp_path):
 
 def _train_without_room(flags: str, output: Path, said: Path) -> None:
     """A whole process whose files end at 200 kB, as if the disk were full."""
-    torch.set_num_threads(1)
     sys.stdout, sys.stderr = open(os.devnull, 'w'), open(said, 'w')
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     explain_errors(lambda: run_train(flags, output, 'parts'))
@@ -85,8 +81,7 @@ def test_full_disk_leaves_the_last_checkpoint(data, tmp_path):
     assert train(flags, tmp_path, 'whole')
     assert train(f'{flags} --stop-epoch 2', tmp_path, 'parts')
     before = (tmp_path / 'parts' / 'last.pth.tar').read_bytes()
-    process = PROCESSES.Process(target=_train_without_room, args=(flags, tmp_path, tmp_path / 'said'))
-    process.start()
+    process = start(_train_without_room, flags, tmp_path, tmp_path / 'said')
     process.join()
     said = (tmp_path / 'said').read_text()
     assert process.exitcode == 2 and 'Traceback' not in said
@@ -113,9 +108,9 @@ def test_killed_at_every_file_operation(data, tmp_path):
 @pytest.mark.parametrize('name', SETTINGS)
 def test_killed_at_random_moments(name, seed, data, tmp_path):
     flags = f'{data} {FLAGS} {SETTINGS[name]}'
-    start = time.time()
+    began = time.time()
     assert train(flags, tmp_path, 'whole')
-    lasted = time.time() - start
+    lasted = time.time() - began
     moments = random.Random(seed)
     for _ in range(5):
         train(flags, tmp_path, 'parts', seconds=moments.uniform(0.1, 0.9) * lasted)

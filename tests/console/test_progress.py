@@ -17,7 +17,7 @@ from rich.console import Console
 import validate
 from keepaug.console import progress
 from keepaug.console.progress import LiveProgress, Progress, open_progress
-from tests.processes import PROCESSES
+from tests.processes import PROCESSES, start
 from tests.scripts import TINY, run_train
 
 ESCAPE = re.compile(r'\x1b\[[\d;?]*[a-zA-Z]')
@@ -177,9 +177,7 @@ def test_on_a_pseudo_terminal(data, tmp_path):
     script = str(Path(__file__).parents[2] / 'train.py')
     argv = [script, str(data), *TINY.split(), '-j', '1', '--epochs', '1', '--output', str(tmp_path)]
     opened = PROCESSES.Event()
-    process = PROCESSES.Process(
-        target=_train_on_terminal, args=(os.ttyname(slave), tmp_path / 'printed', argv, opened))
-    process.start()
+    process = start(_train_on_terminal, os.ttyname(slave), tmp_path / 'printed', argv, opened)
     opened.wait()
     os.close(slave)
     said = b''

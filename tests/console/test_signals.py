@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +14,12 @@ import torch
 
 from keepaug.console import errors, interrupts
 from keepaug.training import loop
+from tests.processes import PROCESSES, free_ports
 from tests.scripts import TINY, run_train
 
-# Processes that begin with everything imported, and that no other test's threads can disturb.
-PROCESSES = multiprocessing.get_context('forkserver')
-PROCESSES.set_forkserver_preload(['tests.scripts'])
 TERMINATED = 128 + signal.SIGTERM
 
-pytestmark = pytest.mark.xdist_group('signals')
+pytestmark = pytest.mark.xdist_group('processes')
 
 
 def _begin(said: Path, environment: dict[str, str]) -> None:
@@ -50,13 +47,11 @@ class Run:
     """A process, or several of one run."""
 
     def __init__(self, folder: Path, target: Callable, *arguments, processes: int = 1):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = str(probe.getsockname()[1])
+        (port,) = free_ports(1)
         self.said, self.processes = [folder / f'rank{rank}' for rank in range(processes)], []
         for rank, said in enumerate(self.said):
             environment = {} if processes == 1 else dict(
-                MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK=str(rank), LOCAL_RANK=str(rank),
+                MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
                 WORLD_SIZE=str(processes))
             self.processes.append(PROCESSES.Process(target=target, args=(said, environment, *arguments)))
         for process in self.processes:

@@ -12,7 +12,7 @@ from torch import nn
 from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, ClutteredDigits, create_embedded_dataset
 from keepaug.datasets import cluttered_digits
 from keepaug.datasets.cluttered_digits import BRIGHTEST_GROUND, LUMA_WEIGHTS, MIN_CONTRAST
-from tests.processes import PROCESSES
+from tests.processes import start
 
 pytest.importorskip('sklearn')
 
@@ -238,7 +238,6 @@ def test_missing_scikit_learn(monkeypatch):
 @pytest.mark.xdist_group('processes')
 def test_scripts_leave_scikit_learn_alone():
     """What begins with both scripts imported has not imported it."""
-    process = PROCESSES.Process(target=exec, args=('import keepaug.datasets, sys; sys.exit("sklearn" in sys.modules)',))
-    process.start()
+    process = start(exec, 'import keepaug.datasets, sys; sys.exit("sklearn" in sys.modules)')
     process.join()
     assert process.exitcode == 0
