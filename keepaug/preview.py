@@ -23,11 +23,12 @@ from timm.utils import setup_default_logging, unwrap_model
 import keepaug
 from keepaug import data, options, training
 from keepaug.console.errors import explain_errors, first_line
+from keepaug.data.classes import name_classes
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.files.drafts import whole_file
 from keepaug.measuring.regions import bare_model, measure, run_steps
 from keepaug.methods import wrap_loader
-from keepaug.pictures.record import Record, class_names, draw_sheet, label_captions, share_table
+from keepaug.pictures.record import Record, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
 
 _logger = logging.getLogger('train')
@@ -129,8 +130,8 @@ def record_batch(args: argparse.Namespace) -> Record:
     if not steps:
         _logger.info('No augmentation of keepaug is on: the sheet shows what the loader gives.')
     mean, std = (adapt_to_chs(data_config[name], x.shape[1]) for name in ('mean', 'std'))
-    return Record(
-        f'{args.model}, {source}', x[:rows], steps, list(label_captions(labels, class_names(dataset))), mean, std)
+    captions = list(label_captions(labels, name_classes(args.class_to_idx)))
+    return Record(f'{args.model}, {source}', x[:rows], steps, captions, mean, std)
 
 
 def even_batch_size(images: int, dataset) -> int:

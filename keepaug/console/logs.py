@@ -1,8 +1,11 @@
-"""What other packages have to tell, kept out of the log."""
+"""What goes into the log: one process's words, and not what other packages have to tell."""
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+
+import torch
 
 
 @contextmanager
@@ -15,3 +18,10 @@ def muted(module: ModuleType) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that tells what all of them do, before they have joined too."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get('RANK', '0') == '0'

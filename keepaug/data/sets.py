@@ -2,15 +2,22 @@
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from timm.data import AugMixDataset, MultiLabelTarget, create_dataset
-from timm.data.readers.img_extensions import get_img_extensions
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.errors import first_line
+from keepaug.console.logs import is_first_process
+from keepaug.data.checks import (
+    TORCH_FOLDERS, check_data_folder, has_split_folders, image_extensions, is_image_folder, too_many, warn)
+from keepaug.data.classes import (
+    ClassList, check_names, check_numbers, check_split, dataset_classes, number_classes, open_split)
+from keepaug.data.folders import is_hidden, split_folder, split_name, survey_classes
 from keepaug.data.wrapped import Repeated, WrappedDataset
-from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS, create_embedded_dataset
+from keepaug.datasets import EMBEDDED_PREFIX, UNPACKED_DATASETS, create_embedded_dataset
 
 _logger = logging.getLogger('train')
 
@@ -42,6 +49,8 @@ def build_dataset(
         *,
         root: str | None,
         channels: int,
+        flag: str = '--split',
+        classes: ClassList | None = None,
         num_samples: int | None = None,
         is_training: bool = False,
         **reader_kwargs,
@@ -53,12 +62,16 @@ def build_dataset(
         split: Split name, such as 'train'.
         root: Data folder.
         channels: Channels the model reads, which chooses colour or grey where `--input-img-mode` does not.
+        flag: The flag that gives the split, for sentences.
+        classes: The list of classes of another split or of a checkpoint; unset: that of `--class-map` or, for an image
+            folder, of this split.
         num_samples: Samples of an epoch, for data sets that cannot tell.
         is_training: Whether iterable data sets shuffle.
         **reader_kwargs: Further arguments of `timm.data.create_dataset`.
 
     Raises:
-        ValueError: The folder is missing, empty, or holds labels beyond the class count.
+        ValueError: The folder or the split is missing, empty, holds classes that the list lacks or labels beyond the
+            class count.
     """
     name = args.dataset
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
@@ -66,34 +79,36 @@ def build_dataset(
         check_data_folder(name, root)
         dataset = create_embedded_dataset(
             name, split=split, num_samples=num_samples, root=root, input_img_mode=img_mode)
-        _check_classes(name, dataset, args)
+        dataset = _numbered_by_itself(args, dataset, classes)
         return NamedFailures(dataset) if name in UNPACKED_DATASETS else dataset
-    check_data_folder(name, root)
-    try:
-        dataset = create_dataset(
-            name,
-            root=root,
-            split=split,
-            is_training=is_training,
-            class_map=args.class_map,
-            download=args.dataset_download,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            input_img_mode=img_mode,
-            input_key=args.input_key,
-            target_key=args.target_key,
-            num_samples=num_samples,
-            trust_remote_code=args.dataset_trust_remote_code,
-            target_format=args.target_format,
-            **reader_kwargs,
-        )
-    except READER_ERRORS as error:
-        source = f'--dataset {name}' if name else f'the folder {root}'
-        package = READER_PACKAGES.get(name.partition('/')[0].lower())
-        if package and importlib.util.find_spec(package) is None:
-            raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
-        raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
-    _check_classes(root or name, dataset, args)
+    check_data_folder(name, root, {flag: split})
+    create = partial(
+        _create,
+        args,
+        split,
+        search_split=False,
+        is_training=is_training,
+        download=args.dataset_download,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        input_img_mode=img_mode,
+        input_key=args.input_key,
+        target_key=args.target_key,
+        num_samples=num_samples,
+        trust_remote_code=args.dataset_trust_remote_code,
+        target_format=args.target_format,
+        **reader_kwargs,
+    )
+    folder = root
+    if has_split_folders(name, root):
+        folder = split_folder(root, split, flag)
+        _describe_split(root, folder, split)
+    if not is_image_folder(name):
+        dataset = _numbered_by_itself(args, create(folder, args.class_map), classes)
+    elif os.path.isdir(folder):
+        dataset = _read_folder(args, folder, classes, create)
+    else:
+        dataset = _read_tar(args, folder, classes, create)
     if args.task == 'multilabel':
         dataset.target_transform = MultiLabelTarget(args.num_classes, dense=args.target_format == 'multihot')
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, 'reader'):
@@ -101,87 +116,108 @@ def build_dataset(
     return NamedFailures(dataset)
 
 
-def check_data_folder(name: str, root: str | None) -> None:
-    """Says in a sentence what is wrong with the data folder, before anything is built.
+def _create(args, split: str, root: str | None, class_map: str | dict[str, int] | None, **kwargs) -> Dataset:
+    """The dataset as timm makes it; what its readers stumble over in a sentence."""
+    name = args.dataset
+    try:
+        return create_dataset(name, root=root, split=split, class_map=class_map, **kwargs)
+    except READER_ERRORS as error:
+        source = f'--dataset {name}' if name else f'the folder {root}'
+        package = READER_PACKAGES.get(name.partition('/')[0].lower())
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
+        raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
+
+
+def _describe_split(root: str, folder: str, split: str) -> None:
+    """Says how a folder is read where the name of the split does not tell."""
+    if folder == root and is_first_process():
+        _logger.info(f'{root} has no folders of splits, its folders of classes are taken as they are.')
+    if split_name(split) != split:
+        warn([f'The split {split} of an image folder is all of {folder}: it has no parts.'])
+
+
+def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:
+    """An image folder, its classes numbered by the list."""
+    extensions, own = image_extensions(args.dataset, args.input_key), classes is None
+    if own:
+        survey, classes = open_split(folder, args.class_map, whole=True, extensions=extensions)
+    else:
+        survey = survey_classes(folder, classes.class_to_idx, whole=True, extensions=extensions)
+    warn(check_split(survey, classes))
+    _check_count(args, classes, folder, own)
+    dataset = create(folder, dict(classes.class_to_idx))
+    if survey.hidden:  # where a folder may have the name of a class
+        reader = dataset.reader
+        reader.samples = [
+            (path, index) for path, index in reader.samples
+            if not any(map(is_hidden, os.path.relpath(path, folder).split(os.sep)[:-1]))]
+    return dataset
+
+
+def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:
+    """A tar file of class folders, its classes numbered by the list."""
+    dataset = create(path, args.class_map)
+    if args.class_map:
+        return dataset
+    held = dataset_classes(dataset)
+    names = [name for name in held if name and not is_hidden(name)]
+    own = classes is None
+    classes = ClassList(number_classes(names), path) if own else classes
+    warn(check_names(names, classes, path))
+    _check_count(args, classes, path, own)
+    return dataset if classes.class_to_idx == held else create(path, dict(classes.class_to_idx))
+
+
+def _numbered_by_itself(args, dataset: Dataset, classes: ClassList | None) -> Dataset:
+    """A data set that numbers its classes, after a look at these numbers."""
+    numbers, place = dataset_classes(dataset), f'--dataset {args.dataset}'
+    if classes is not None and not args.class_map:
+        if args.dataset.lower() in TORCH_FOLDERS:
+            warn(check_names(numbers, classes, place))
+        check_numbers(numbers, classes, place)
+    if numbers:
+        _check_count(args, ClassList(numbers, place), place, own=classes is None)
+    return dataset
+
+
+def _check_count(args, classes: ClassList, place: str, own: bool) -> None:
+    """Labels the head has no output for are refused; a head with more outputs than its own labels is only said."""
+    num_classes = args.num_classes
+    if num_classes is None:
+        return
+    if classes.count > num_classes and vars(args).get('named_by') == '--compare':  # brings its own number of classes
+        raise ValueError(
+            f'The data in {place} has {classes.count} classes, --compare {args.checkpoint or args.model} has '
+            f'{num_classes}; leave it out.')
+    if classes.count > num_classes:
+        raise too_many(classes, place, num_classes)
+    if own and classes.count < num_classes:
+        warn([f'The data in {place} has {classes.count} classes, the model {num_classes}.'])
+
+
+def build_train_dataset(args, data_config: dict[str, Any], classes: ClassList | None = None) -> Dataset:
+    """The training dataset, with augmentation splits.
+
+    Sets `args.class_to_idx`, which the validation images are numbered by and checkpoints record.
 
     Args:
-        name: Value of `--dataset`.
-        root: Data folder, or None.
-
-    Raises:
-        ValueError: No folder is given, or it does not exist or is empty.
+        args: Options.
+        data_config: How images enter the model.
+        classes: The list of classes, where it is not for the training images to make it.
     """
-    if name in EMBEDDED_DATASETS and root:
-        raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
-    if name in UNPACKED_DATASETS and not root:
-        raise ValueError(
-            f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
-            '--data-dir.')
-    if '/' in name:
-        return  # names with a scheme (torch/, hfds/, wds/, keepaug/ ...) know where their data lies
-    if not root:
-        raise ValueError('No data: give the image folder as first argument or with --data-dir.')
-    if not os.path.exists(root):
-        raise ValueError(f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.')
-    if os.path.isdir(root) and not os.listdir(root):
-        raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
-
-
-def check_class_folders(args) -> None:
-    """Says, by the folders alone, that an image folder has more classes than `--num-classes`.
-
-    Reading the images settles it later, for nested folders and class maps too.
-
-    Raises:
-        ValueError: There are more classes.
-    """
-    root = args.data_dir or args.data
-    if args.dataset or args.class_map or args.num_classes is None or not os.path.isdir(root):
-        return
-    split = os.path.join(root, args.train_split)
-    extensions = tuple(get_img_extensions())
-    with os.scandir(split if os.path.isdir(split) else root) as entries:
-        classes = sum(_holds_files(entry.path, extensions) for entry in entries if entry.is_dir())
-    if classes > args.num_classes:
-        raise ValueError(
-            f'The data in {root} has {classes} classes, --num-classes is {args.num_classes}; '
-            f'give --num-classes {classes}.')
-
-
-def _holds_files(folder: str, extensions: tuple[str, ...]) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(extensions) for entry in entries)
-
-
-def _check_classes(source: str, dataset: Dataset, args) -> None:
-    """Labels the head has no output for are refused; a head with more outputs than labels is only said."""
-    num_classes = args.num_classes
-    class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None)
-    if not class_to_idx or num_classes is None:
-        return
-    needed = max(class_to_idx.values()) + 1
-    if needed > num_classes and vars(args).get('named_by') == '--compare':  # which brings its own number of classes
-        raise ValueError(
-            f'The data in {source} has {needed} classes, --compare {args.checkpoint or args.model} has {num_classes}; '
-            'leave it out.')
-    if needed > num_classes:
-        raise ValueError(
-            f'The data in {source} has {needed} classes, --num-classes is {num_classes}; give --num-classes {needed}.')
-    if needed < num_classes:
-        _logger.warning(f'The data in {source} has {needed} classes, the model {num_classes}.')
-
-
-def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
-    """The training dataset, with augmentation splits and the transforms of ours that the flags ask for."""
     dataset = build_dataset(
         args,
         args.train_split,
         root=args.data_dir or args.data,
         channels=data_config['input_size'][0],
+        flag='--train-split',
+        classes=classes,
         num_samples=args.train_num_samples,
         is_training=True,
         repeats=args.epoch_repeats,
     )
+    args.class_to_idx = dataset_classes(dataset)
     if args.epoch_repeats > 1 and not isinstance(dataset, IterableDataset):  # streams repeat themselves
         dataset = Repeated(dataset, args.epoch_repeats)
     if args.aug_splits:
@@ -190,13 +226,26 @@ def build_train_dataset(args, data_config: dict[str, Any]) -> Dataset:
 
 
 def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:
-    """The validation dataset; None with an empty `--val-split`."""
+    """The validation dataset, its classes numbered as in training; None with an empty `--val-split`."""
     if not args.val_split:
         return None
+    root = args.data_dir or args.data
     return build_dataset(
         args,
         args.val_split,
-        root=args.data_dir or args.data,
+        root=root,
         channels=data_config['input_size'][0],
+        flag='--val-split',
+        classes=_training_classes(args, root),
         num_samples=args.val_num_samples,
     )
+
+
+def _training_classes(args, root: str | None) -> ClassList | None:
+    """The list of classes that the training images made, once they are built; None where they do not tell."""
+    if args.class_map:
+        if not (is_image_folder(args.dataset) and os.path.isdir(root)):
+            return None
+        train = split_folder(root, args.train_split, '--train-split')
+        return open_split(train, args.class_map, extensions=image_extensions(args.dataset, args.input_key))[1]
+    return ClassList(args.class_to_idx, 'the training split') if args.class_to_idx else None

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ import torch
 LAST = 'last.pth.tar'  # as timm's saver calls it
 # Where timm's scripts keep the running average of the weights, in the order in which timm looks for it.
 AVERAGED = ('state_dict_ema', 'model_ema')
+# The key under which our safetensors files hold what timm writes to config.json.
+CONFIG_KEY = 'timm_config'
 
 
 def newest_epoch(folder: str, without: str = '') -> str:
@@ -57,6 +60,31 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
     return checkpoint
+
+
+def recorded_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, int]:
+    """The numbers of the classes by name, as the run that wrote a checkpoint had them; empty if it does not tell.
+
+    Args:
+        checkpoint: What `check_checkpoint` read.
+        source: Its file, for the sentence.
+
+    Raises:
+        ValueError: The record is damaged.
+    """
+    args = checkpoint.get('args')
+    classes = vars(args).get('class_to_idx') if isinstance(args, argparse.Namespace) else None
+    if not classes:
+        return {}
+    if not is_class_list(classes):
+        raise ValueError(f'{source} is damaged: what it records as class_to_idx is no number for each class.')
+    return classes
+
+
+def is_class_list(value: Any) -> bool:
+    """Whether something read from a file gives names of classes their numbers."""
+    return isinstance(value, dict) and bool(value) and all(
+        isinstance(name, str) and type(index) is int and index >= 0 for name, index in value.items())
 
 
 def _instead(path: str) -> str:

@@ -96,12 +96,6 @@ def percent(share: float | None) -> str:
     return '-' if share is None or share != share else f'{100 * share:.1f} %'
 
 
-def class_names(dataset) -> dict[int, str]:
-    """Names by class index; none where the data set does not tell."""
-    class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None) or {}
-    return {index: str(name) for name, index in class_to_idx.items()}
-
-
 def label_captions(target: Tensor, names: Mapping[int, str]) -> Iterator[str]:
     """Each image's labels with their shares, the largest first.
 

@@ -26,6 +26,7 @@ KEY = 'exact_resume'
 MAY_DIFFER = {
     'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
     'taken_over', 'prefetcher',  # repeat others
+    'class_to_idx',  # compared by every resumption
     'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
     'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path',
     'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',

@@ -7,7 +7,7 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 
 from keepaug.console.errors import first_line
-from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.files.checkpoints import LAST, check_checkpoint, recorded_classes
 from keepaug.record.run_folder import run_folder
 from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
 
@@ -32,6 +32,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     if args.resume:
         held = check_checkpoint(args.resume, '--resume')
         _tell_early_head(held, task)
+        _check_classes(held, args)
         try:
             resumed_epoch = resume_task_checkpoint(
                 task,
@@ -62,6 +63,20 @@ def _tell_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
         _logger.info('The checkpoint holds no early head; it starts fresh.')
     elif had and not has:
         _logger.info('The early head of the checkpoint is left behind; --early-exit would take it along.')
+
+
+def _check_classes(checkpoint: dict[str, Any], args) -> None:
+    """Refuses to go on with a run whose classes had other numbers, unless `--class-map` says that this is meant."""
+    held = recorded_classes(checkpoint, f'--resume {args.resume}')
+    if args.class_map or not held or not args.class_to_idx:
+        return
+    for name in [*held, *args.class_to_idx]:
+        before, now = held.get(name, 'none'), args.class_to_idx.get(name, 'none')
+        if before != now:
+            raise ValueError(
+                f'--resume {args.resume} goes on with a run in which the class {name} had the number {before}, and '
+                f'here it has {now}: restore the class folders of that run, give the numbers by --class-map, or start '
+                'from its weights on other data with --initial-checkpoint.')
 
 
 def _mismatch(args, error: Exception) -> str:

@@ -19,10 +19,11 @@ import numpy as np
 from timm.data.loader import adapt_to_chs
 from timm.task import TrainingTask
 
+from keepaug.data.classes import dataset_classes, name_classes
 from keepaug.data.seeding import preserved_streams
 from keepaug.measuring.clean_accuracy import CleanAccuracy, build_clean_accuracy
 from keepaug.measuring.regions import Shares, Step, bare_model, measure, run_steps
-from keepaug.pictures.record import Record, class_names, draw_sheet, label_captions
+from keepaug.pictures.record import Record, draw_sheet, label_captions
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loop import LoopSettings
 
@@ -62,7 +63,7 @@ class Watch:
         self.augmented = isinstance(task, AugmentedTask)
         if self.augmented:
             task.watched = True
-        self.names = class_names(dataset)
+        self.names = name_classes(dataset_classes(dataset))
         self.data_config = data_config
         self.settings = settings
         self.clean = clean

@@ -41,7 +41,7 @@ def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
     wandb.init(
         project=args.wandb_project,
         name=os.path.basename(output_dir),
-        config=vars(args),
+        config={name: value for name, value in vars(args).items() if name != 'class_to_idx'},  # thousands of entries
         tags=args.wandb_tags,
         resume='must' if args.wandb_resume_id else None,
         id=args.wandb_resume_id or None,

@@ -1,0 +1,135 @@
+"""What is wrong with the data, by names and listings alone, before anything is built."""
+import logging
+import os
+from collections.abc import Iterable, Mapping
+
+from keepaug.console.logs import is_first_process
+from keepaug.data.classes import ClassList, check_split, open_split
+from keepaug.data.folders import EVAL_NAMES, TRAIN_NAMES, name_some, split_folder, split_name, survey_classes
+from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS
+
+_logger = logging.getLogger('train')
+
+# timm reads a folder of classes for any other name of a data set, and for these two of torchvision by split.
+SCHEMES = ('torch', 'hfds', 'hfids', 'tfds', 'wds', EMBEDDED_PREFIX.rstrip('/'))
+TORCH_FOLDERS = ('torch/folder', 'torch/image_folder')
+# Of these timm takes the test images for any split that is not called as one of training.
+TORCH_IN_TWO = ('torch/cifar10', 'torch/cifar100', 'torch/mnist', 'torch/kmnist', 'torch/fashion_mnist')
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether the name of a data set stands for a folder (or tar file) of classes in timm's own reader."""
+    scheme, slash, _ = name.partition('/')
+    return not slash or scheme.lower() not in SCHEMES
+
+
+def has_split_folders(name: str, root: str | None) -> bool:
+    """Whether the splits of a data set are folders below `root`."""
+    return (is_image_folder(name) or name.lower() in TORCH_FOLDERS) and os.path.isdir(root or '')
+
+
+def image_extensions(name: str, input_key: str | None) -> list[str] | None:
+    """How names of images end, which `--input-key` says for folders; None for timm's own choice."""
+    return input_key.split(';') if input_key and is_image_folder(name) else None
+
+
+def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | None = None) -> None:
+    """Says in a sentence what is wrong with the data folder, before anything is built.
+
+    Args:
+        name: Value of `--dataset`.
+        root: Data folder, or None.
+        splits: Names of splits that must be there, by the flag that gives them.
+
+    Raises:
+        ValueError: No folder is given, or it does not exist, is empty or has not these splits.
+    """
+    if name in EMBEDDED_DATASETS and root:
+        raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
+    if name in UNPACKED_DATASETS and not root:
+        raise ValueError(
+            f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
+            '--data-dir.')
+    if is_image_folder(name):
+        if not root:
+            raise ValueError('No data: give the image folder as first argument or with --data-dir.')
+        if not os.path.exists(root):
+            raise ValueError(
+                f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.')
+        if os.path.isdir(root) and not os.listdir(root):
+            raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
+    for flag, split in (splits or {}).items():
+        check_split_name(name, root, split, flag)
+
+
+def check_split_name(name: str, root: str | None, split: str, flag: str) -> None:
+    """Says that a split is not there where timm would take other images instead.
+
+    Args:
+        name: Value of `--dataset`.
+        root: Data folder, or None.
+        split: Name of the split.
+        flag: The flag that gives it.
+
+    Raises:
+        ValueError: There is no such split.
+    """
+    known = (*TRAIN_NAMES, *EVAL_NAMES, 'test')
+    if has_split_folders(name, root):
+        split_folder(root, split, flag)
+    elif name.lower() in TORCH_IN_TWO and split_name(split) not in known:
+        raise ValueError(f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test.')
+
+
+def check_class_folders(args) -> None:
+    """Says, by the folders alone, what would give an image of either split the number of another class.
+
+    Reading the images settles the rest: folders below those of classes, and data sets that number classes themselves.
+
+    Raises:
+        ValueError: A split is not there, has a class that the list of classes lacks, or there are more classes than
+            `--num-classes`.
+    """
+    name, root = args.dataset, args.data_dir or args.data
+    splits = {'--train-split': args.train_split, '--val-split': args.val_split}
+    for flag, split in splits.items():
+        if split or flag == '--train-split':
+            check_split_name(name, root, split, flag)
+    if args.val_split and is_image_folder(name) and os.path.isfile(root):
+        raise ValueError(
+            f"{root} is one file for both splits, and validation would see the images of training: give --val-split '' "
+            'to train without it, or a folder with train and val in it.')
+    if not has_split_folders(name, root):
+        return
+    train = split_folder(root, args.train_split, '--train-split')
+    val = split_folder(root, args.val_split, '--val-split') if args.val_split else None
+    if train == val == root:
+        raise ValueError(
+            f'{root} has no folders {args.train_split or TRAIN_NAMES[0]} and {args.val_split}, and validation would '
+            "see the images of training: give --val-split '' to train without it, or a folder with both.")
+    if val is not None and os.path.samefile(train, val):
+        warn([f'Training and validation read the same images, those in {train}.'])
+    if not is_image_folder(name):
+        return
+    extensions = image_extensions(name, args.input_key)
+    training, classes = open_split(train, args.class_map, extensions=extensions)
+    told = check_split(training, classes)
+    if val is not None:
+        told += check_split(survey_classes(val, classes.class_to_idx, extensions=extensions), classes)
+    if args.num_classes is not None and classes.count > args.num_classes:
+        raise too_many(classes, root, args.num_classes)
+    if args.check:  # a run says so when it builds the data sets
+        warn(told)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Says in the log what the user should know of the data, once for all processes."""
+    for sentence in sentences if is_first_process() else ():
+        _logger.warning(sentence)
+
+
+def too_many(classes: ClassList, place: str, num_classes: int) -> ValueError:
+    """The error of labels that the head has no output for."""
+    return ValueError(
+        f'The data in {place} has {classes.count} classes ({name_some(classes.class_to_idx)}), --num-classes is '
+        f'{num_classes}; give --num-classes {classes.count}.')
