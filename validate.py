@@ -21,7 +21,7 @@ from keepaug.console.progress import open_progress
 from keepaug.evaluation import Gallery
 from keepaug.files.plain_json import to_json
 from keepaug.validation import runs as validated
-from keepaug.validation.analysis import Analysis, check_analysis, class_names
+from keepaug.validation.analysis import Analysis, check_analysis
 
 _logger = logging.getLogger('validate')
 parser = options.create_validate_parser()
@@ -56,13 +56,14 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     param_count = sum(parameter.numel() for parameter in bare.parameters())
     _logger.info(f'Model {args.model} created, param count: {param_count}')
     forward.place_model(bare)
-    dataset, real_labels = validation.build_validation_set(args, data_config)
+    valid_labels = validation.read_valid_labels(args.valid_labels, args.num_classes)
+    classes = validation.find_classes(args, bare, valid_labels)
+    dataset, real_labels = validation.build_validation_set(args, data_config, classes)
 
     def make_loader(images):
         return validation.build_loader(args, images, bare, data_config, device, forward.dtype, pooled)
 
     loader = make_loader(dataset)
-    valid_labels = validation.read_valid_labels(args.valid_labels, args.num_classes)
     model = validation.compile_model(args, bare)
     if args.num_gpu > 1:
         model = torch.nn.DataParallel(model, device_ids=list(range(args.num_gpu)))
@@ -70,14 +71,14 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         validation.warm_up(model, args, data_config, forward)
 
     num_classes = len(valid_labels or range(args.num_classes))
+    names = validation.class_names(dataset, classes, num_classes)
     progress = open_progress(rank=validation.rank())
     analysis, analysis_dir = None, args.analysis_dir
     if analysis_dir:
-        analysis = Analysis(num_classes, class_names(loader, num_classes), device)
+        analysis = Analysis(num_classes, names, device)
     evaluations = {}
     if args.evaluate:
-        subject = evaluation.build_subject(
-            args, model, bare, data_config, forward, valid_labels, class_names(loader, num_classes))
+        subject = evaluation.build_subject(args, model, bare, data_config, forward, valid_labels, names)
         data = evaluation.build_data(args, dataset, make_loader, data_config, forward, progress)
         evaluations = evaluation.open_evaluations(args, subject, data)
     scores = validation.build_scores(args, real_labels, num_classes, device)
@@ -177,7 +178,7 @@ def main() -> None:
     args = options.complete_validation(args)
     options.check_validate(args)
     validation.check_averaging(args)
-    data.check_data_folder(args.dataset, args.data or args.data_dir)
+    data.check_data_folder(args.dataset, args.data or args.data_dir, {'--split': args.split})
     validation.check_results_file(args.results_file)
     check_analysis(args.analysis_dir, args.real_labels)
     validated.open_exported_folder(args)

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +12,12 @@ from timm.data.loader import adapt_to_chs
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from keepaug.console.progress import Progress
-from keepaug.data.sets import NamedFailures
 from keepaug import validation
+from keepaug.console.progress import Progress
+from keepaug.data.checks import has_split_folders
+from keepaug.data.classes import ClassList, check_loops, dataset_classes
+from keepaug.data.folders import find_split, survey_classes
+from keepaug.data.sets import NamedFailures
 from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data, PassSettings
 from keepaug.evaluation.fgsm import fgsm
@@ -150,24 +152,27 @@ def build_data(
             'random access, such as an image folder.')
 
     def open_folder(path: str) -> Dataset:
+        if os.path.isdir(path):
+            check_loops(survey_classes(path, whole=True))
         try:
             return NamedFailures(ImageDataset(path, input_img_mode=args.input_img_mode or 'RGB'))
         except (RuntimeError, OSError) as error:
             raise ValueError(f'--ood-data-dir {path} holds no images; name a folder that does.') from error
 
+    root, numbers = args.data or args.data_dir, dataset_classes(dataset)
+    classes = ClassList(numbers, 'the validation split') if numbers and not args.class_map else None
+
     def open_training() -> Dataset:
-        training = validation.build_split(args, 'train', data_config)
-        # timm takes the folder itself where it holds no such split, and with it what was to be validated.
-        folder, validated = _folder(training), _folder(dataset)
-        if not args.split.startswith('train') and folder and validated and folder in (validated, *validated.parents):
+        among_folders = has_split_folders(args.dataset, root) and not args.split.startswith('train')
+        if among_folders and not find_split(root, 'train'):
             raise ValueError(
-                f'The folder {args.data or args.data_dir} holds no training images, which --evaluate risk and spectrum '
-                f'look at: they must lie beside those of --split {args.split}, as train; give the folder with both.')
-        return training
+                f'The folder {root} holds no training images, which --evaluate risk and spectrum look at: they must '
+                f'lie beside those of --split {args.split}, as train; give the folder with both.')
+        return validation.build_split(args, 'train', data_config, classes)
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:
         recorded, checkpoint = _read_run(args)
-        return build_augmented(args, recorded, subject.bare, checkpoint, data_config, forward, choose)
+        return build_augmented(args, recorded, subject.bare, checkpoint, data_config, forward, choose, classes)
 
     return Data(
         dataset,
@@ -180,9 +185,3 @@ def build_data(
         seed=args.seed,
         settings=PassSettings(args.log_freq, validation.rank(), validation.world_size(), progress),
     )
-
-
-def _folder(dataset: Dataset) -> Path | None:
-    """The folder of an image folder; None for other data sets."""
-    root = getattr(getattr(dataset, 'reader', None), 'root', None)
-    return Path(os.path.abspath(root)) if root else None

@@ -81,7 +81,7 @@ def create_parser() -> argparse.ArgumentParser:
         add('--no-ema', action='store_true', help='take the plain weights where the checkpoint also has an average')
         if form.labels:
             add('--labels', default='', metavar='PATH',
-                help='file with a class name per line, or the image folder of the run')
+                help='file with a class name per line, or an image folder; unset: as the checkpoint names its classes')
         if form.base:
             add('--base', default='', metavar='FILE', help='configuration of a detector to build upon (_BASE_)')
         group = command.add_argument_group('model, where the checkpoint does not describe it')
@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
     _describe(source)
     options = {}
-    if form.labels and args.labels:
-        options['labels'] = read_labels(args.labels, source.model.num_classes)
+    if form.labels:
+        options['labels'] = read_labels(args.labels, source.model.num_classes) if args.labels else source.labels
     if form.base and args.base:
         options['base'] = args.base
     print(form.export(source, args.output, **options))

@@ -12,18 +12,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_input_data_config
 from timm.models import clean_state_dict, is_model, model_entrypoint, parse_model_name, resolve_model_input_args
-from timm.utils import natural_key
 from torch import Tensor, nn
 
 from keepaug.console.errors import first_line
-from keepaug.files.checkpoints import AVERAGED, check_checkpoint
+from keepaug.data.classes import name_classes, number_classes
+from keepaug.data.folders import find_split, survey_classes
+from keepaug.files.checkpoints import AVERAGED, CONFIG_KEY, check_checkpoint, is_class_list
 
 # Where timm's scripts keep the weights themselves.
 PLAIN = ('state_dict', 'model')
 # What a run may say about its images; the rest is the architecture's own.
 PREPROCESSING = ('in_chans', 'img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
-# The key under which our safetensors files hold what timm writes to config.json.
-CONFIG_KEY = 'timm_config'
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class Source:
         data_config: How images enter the model: `input_size` (C, H, W) in pixels, `mean` and `std` for pixels in
             [0, 1], `crop_pct`, `crop_mode`, `interpolation`.
         averaged: Whether the weights are the running average (EMA).
+        labels: Names of the classes by number, if the file has one for each.
     """
     path: str
     model: nn.Module
     preprocessing: dict[str, Any]
     data_config: dict[str, Any]
     averaged: bool
+    labels: list[str] | None = None
 
     @property
     def architecture(self) -> str:
@@ -87,6 +88,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         preprocessing=preprocessing,
         data_config=data_config,
         averaged=averaged,
+        labels=_name_labels(args.get('class_to_idx'), model.num_classes),
     )
 
 
@@ -156,6 +158,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
         num_classes=config['num_classes'],
         gp=model_kwargs.pop('global_pool', None),
         in_chans=model_kwargs.pop('in_chans', None),
+        class_to_idx={name: index for index, name in enumerate(config.get('label_names') or ())},
         model_kwargs={name: value for name, value in model_kwargs.items() if name != 'num_classes'},
         **{name: of_images[name] for name in PREPROCESSING[2:] if name in of_images},  # its size has the channels too
     )
@@ -212,6 +215,12 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) ->
     model.load_state_dict(weights)
 
 
+def _name_labels(class_to_idx: Any, num_classes: int) -> list[str] | None:
+    """Names by number, where what a file says of classes has one for each."""
+    names = name_classes(class_to_idx) if is_class_list(class_to_idx) else {}
+    return [names[index] for index in range(num_classes)] if names.keys() == {*range(num_classes)} else None
+
+
 def _count(keys: list[str]) -> str:
     return keys[0] + (f' and {len(keys) - 1} more' if len(keys) > 1 else '')
 
@@ -221,7 +230,7 @@ def read_labels(path: str, num_classes: int) -> list[str]:
 
     Args:
         path: Text file with a name per line, or image folder (or its root, with a split `train` in it) with a folder
-            per class, in timm's order.
+            of images per class, in timm's order.
         num_classes: How many there must be.
 
     Raises:
@@ -229,13 +238,11 @@ def read_labels(path: str, num_classes: int) -> list[str]:
     """
     try:
         if os.path.isdir(path):
-            split = os.path.join(path, 'train')
-            folder = split if os.path.isdir(split) else path
-            names = sorted((entry.name for entry in os.scandir(folder) if entry.is_dir()), key=natural_key)
+            names = list(number_classes(survey_classes(find_split(path, 'train') or path).classes))
         else:
             with open(path, encoding='utf-8') as file:
                 names = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f'--labels {path} cannot be read ({first_line(error)}); give a file with a class name per line, or the '
             'image folder of the run.') from error

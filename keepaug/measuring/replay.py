@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.augment import Compose
+from keepaug.data.classes import ClassList
 from keepaug.data.loaders import build_train_loader
 from keepaug.data.mixing import build_mixing
 from keepaug.data.seeding import preserved_streams, seed_streams
@@ -137,6 +138,7 @@ def build_augmented(
         data_config: dict[str, Any],
         forward: Forward,
         choose: Callable[[Dataset], Sequence[int]],
+        classes: ClassList | None = None,
 ) -> AugmentedBatches:
     """The augmentation of a run, from its recorded arguments, on the data that the validation is given.
 
@@ -148,6 +150,7 @@ def build_augmented(
         data_config: How images enter the model.
         forward: How batches reach the model.
         choose: Takes the training set, gives the numbers of the images to look at.
+        classes: The list of classes of the validation; None where the training set makes it.
 
     Raises:
         ValueError: The augmentation works in training mode only, or cannot be had with this model or data.
@@ -162,7 +165,7 @@ def build_augmented(
     run.rank, run.world_size, run.seed = process_rank(), process_count(), args.seed
     run.train_split = 'train'
     try:
-        dataset = wrap_dataset(build_train_dataset(run, data_config), run)
+        dataset = wrap_dataset(build_train_dataset(run, data_config, classes), run)
         if isinstance(dataset, IterableDataset):
             raise ValueError('single samples cannot be asked of this data set')
         _fit_batches(run, len(dataset))

@@ -118,14 +118,6 @@ class Analysis:
                 f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
 
 
-def class_names(loader: Any, num_classes: int) -> list[str] | None:
-    """Names of the classes of an image folder by index, or None where the data set does not tell."""
-    indices = getattr(getattr(getattr(loader, 'dataset', None), 'reader', None), 'class_to_idx', None)
-    if not isinstance(indices, Mapping) or sorted(indices.values()) != list(range(num_classes)):
-        return None
-    return sorted(indices, key=indices.get)
-
-
 def draw_confusion(
         path: str, confusion: Sequence[Sequence[int]], names: Sequence[str], results: Mapping[str, Any]) -> None:
     """Draws the share of each true class (row) that was taken for each class (column), as a PNG."""

@@ -4,17 +4,24 @@ from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader
 from torch.utils.data import Dataset
 
 from keepaug.console.errors import first_line
+from keepaug.data.classes import ClassList
 from keepaug.data.sets import build_dataset
 from keepaug.validation.processes import world_size
 
 
-def build_validation_set(args, data_config: dict) -> tuple[Dataset, RealLabelsImagenet | None]:
+def build_validation_set(
+        args, data_config: dict, classes: ClassList | None = None) -> tuple[Dataset, RealLabelsImagenet | None]:
     """The validation images and, with `--real-labels`, the judge that knows ImageNet's reassessed labels.
+
+    Args:
+        args: Options.
+        data_config: How images enter the model.
+        classes: The list of classes, as `find_classes` gives it.
 
     Raises:
         ValueError: The images or the labels cannot be used.
     """
-    dataset = build_split(args, args.split, data_config)
+    dataset = build_split(args, args.split, data_config, classes)
     if not args.real_labels:
         return dataset, None
     try:
@@ -25,13 +32,14 @@ def build_validation_set(args, data_config: dict) -> tuple[Dataset, RealLabelsIm
             f'validation images ({first_line(error)}).') from error
 
 
-def build_split(args, split: str, data_config: dict) -> Dataset:
-    """The images of a split."""
+def build_split(args, split: str, data_config: dict, classes: ClassList | None = None) -> Dataset:
+    """The images of a split, numbered by a list of classes where there is one."""
     return build_dataset(
         args,
         split,
         root=args.data or args.data_dir,  # here the positional path wins, in training --data-dir does
         channels=data_config['input_size'][0],
+        classes=classes,
         num_samples=args.num_samples,
         load_bytes=args.tf_preprocessing,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from keepaug.validation.analysis import BINS, Analysis, check_analysis, class_names
+from keepaug.validation.analysis import BINS, Analysis, check_analysis
 
 RESULTS = dict(model='net', top1=60., top5=100.)
 
@@ -104,12 +104,3 @@ def test_refusals(tmp_path, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(ValueError, match=r'torchmetrics and matplotlib: pip install keepaug\[eval\]'):
         check_analysis(str(tmp_path), '')
-
-
-def test_names():
-    class Loader:
-        class dataset:
-            class reader:
-                class_to_idx = dict(dog=1, cat=0)
-    assert class_names(Loader, 2) == ['cat', 'dog']
-    assert class_names(Loader, 3) is None and class_names(object(), 2) is None
