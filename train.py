@@ -17,7 +17,7 @@ from timm import create_model
 from timm.data import Mixup
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
-from timm.utils import distribute_bn, setup_default_logging
+from timm.utils import setup_default_logging
 
 import keepaug
 from keepaug import console, data, methods, options, record, training
@@ -204,15 +204,14 @@ def train_epoch(run: Run, epoch: int) -> None:
     train_metrics = training.train_one_epoch(
         epoch, task, run.loader_train, optimizer, run.settings,
         scheduler=run.scheduler, saver=run.recorder.saver, mixup_fn=run.mixup_fn)
-    if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
-        distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == 'reduce')
+    training.share_statistics(task, run.settings)
     if not (training.is_evaluated(args, epoch + 1, run.last_epoch) or run.phases.ends(epoch)):
         run.scheduler.step(epoch + 1)
         return
 
     eval_metrics = {}
     if run.loader_eval is not None:
-        eval_metrics = training.evaluate(args, task, run.loader_eval, run.settings)
+        eval_metrics = training.evaluate(task, run.loader_eval, run.settings)
     metric = run.ranking.value(train_metrics, eval_metrics)
     run.recorder.record(epoch, train_metrics, eval_metrics, metric, lr=training.mean_lr(optimizer))
     run.scheduler.step(epoch + 1, metric)

@@ -15,4 +15,4 @@ from keepaug.training.ranking import Ranking, check_eval_metric
 from keepaug.training.refinement import NoRefinement, Refinement, build_refinement
 from keepaug.training.schedule import HeldRate, build_optimizer, build_scheduler, resolve_learning_rate
 from keepaug.training.task import build_task, compile_task, distribute_task, stop_mixing, set_progress
-from keepaug.training.validation_pass import evaluate, validate
+from keepaug.training.validation_pass import evaluate, share_statistics, validate

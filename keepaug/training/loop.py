@@ -46,6 +46,8 @@ class LoopSettings:
         uneven_ranks: Whether processes may see different numbers of images in a step; losses are weighted by them.
         synchronize_step: Wait for the device after each update.
         image_dir: Where `--save-images` writes, or None.
+        dist_bn: How processes share batch norm's statistics after an epoch: 'broadcast', 'reduce' or '' for not at all.
+        validate_ema: Whether averaged weights are validated too.
         tta: Consecutive outputs averaged in validation; 0 or 1 for none.
         progress: What follows the passes.
     """
@@ -64,6 +66,8 @@ class LoopSettings:
     uneven_ranks: bool = False
     synchronize_step: bool = False
     image_dir: str | None = None
+    dist_bn: str = ''
+    validate_ema: bool = False
     tta: int = 0
     progress: Progress = field(default_factory=Progress)
 
@@ -85,6 +89,8 @@ class LoopSettings:
             recovery_interval=args.recovery_interval,
             uneven_ranks=args.naflex_loader and args.world_size > 1,
             synchronize_step=args.synchronize_step,
+            dist_bn=args.dist_bn if args.distributed and args.dist_bn in ('broadcast', 'reduce') else '',
+            validate_ema=args.model_ema and not args.model_ema_force_cpu,
             tta=args.tta,
         )
 

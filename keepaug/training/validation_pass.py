@@ -139,18 +139,23 @@ def describe_metrics(
         for name, average in evaluator.summary().items())
 
 
-def evaluate(args, task: TrainingTask, loader, settings: LoopSettings) -> OrderedDict[str, float]:
+def evaluate(task: TrainingTask, loader, settings: LoopSettings) -> OrderedDict[str, float]:
     """Validates the plain model and, if there is one on this device, its average.
 
     Returns:
         The average's metrics where it was validated, else the plain model's: they rank epochs, as in stock.
     """
     metrics = _validate(task, loader, settings, ema=False)
-    if args.model_ema and not args.model_ema_force_cpu:
-        if args.distributed and args.dist_bn in ('broadcast', 'reduce'):
-            distribute_bn(task.get_trainable_module(ema=True), args.world_size, args.dist_bn == 'reduce')
+    if settings.validate_ema:
+        share_statistics(task, settings, ema=True)
         metrics = _validate(task, loader, settings, ema=True)
     return metrics
+
+
+def share_statistics(task: TrainingTask, settings: LoopSettings, ema: bool = False) -> None:
+    """Gives all processes the same statistics of batch norm (`--dist-bn`)."""
+    if settings.dist_bn:
+        distribute_bn(task.get_trainable_module(ema=ema), settings.world_size, settings.dist_bn == 'reduce')
 
 
 def _validate(task: TrainingTask, loader, settings: LoopSettings, ema: bool) -> OrderedDict[str, float]:

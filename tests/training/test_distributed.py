@@ -23,7 +23,7 @@ from keepaug.record.run_folder import open_output_dir
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings, train_one_epoch
-from keepaug.training.validation_pass import validate
+from keepaug.training.validation_pass import share_statistics, validate
 from keepaug.validation.scores import AveragedScore
 from tests.functional.toys import small_cnn
 from tests.processes import PROCESSES, free_ports, run_together
@@ -48,7 +48,11 @@ def _train_with_keep_cut(rank: int) -> dict:
     settings = LoopSettings(world_size=WORLD_SIZE, rank=rank, grad_accum_steps=2)
     loss = train_one_epoch(0, task, batches, optimizer, settings)['loss']
     moved = any(not torch.equal(before, after) for before, after in zip(start, model.parameters()))
-    return dict(weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved)
+    own = [buffer.clone() for buffer in model.buffers()]
+    share_statistics(task, LoopSettings(world_size=WORLD_SIZE, dist_bn='reduce'))
+    return dict(
+        weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved, own_statistics=own,
+        statistics=list(model.buffers()))
 
 
 def _train_with_features_mixed(rank: int) -> dict:
@@ -188,6 +192,12 @@ def test_processes_agree_on_weights_and_loss(ranks):
     assert one['moved']
     assert all(torch.equal(a, b) for a, b in zip(one['weights'], other['weights'], strict=True))
     assert one['loss'] == other['loss']
+
+
+def test_processes_share_statistics(ranks):
+    one, other = (rank['train'] for rank in ranks)
+    assert not all(torch.equal(a, b) for a, b in zip(one['own_statistics'], other['own_statistics'], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one['statistics'], other['statistics'], strict=True))
 
 
 def test_processes_draw_their_own_regions(ranks):
