@@ -1,0 +1,254 @@
+"""Trains every arm of a study with several seeds and reports after every run.
+
+    python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- --data-dir /data/cifar10
+"""
+import argparse
+import importlib.util
+import logging
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from timm.utils import setup_default_logging
+
+from keepaug.files.locks import hold_folder, releasing_folders
+from keepaug.machine import describe_machine
+from keepaug.ranges import Range
+from keepaug.study.plan import plan_runs
+from keepaug.study.runs import SCRIPTS, Slot, StudyRun
+from keepaug.study.study import Study, read_study
+
+_logger = logging.getLogger('study')
+
+NEEDED = ('scipy', 'matplotlib')
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """The command's flags; what stands behind `--` is train.py's."""
+    parser = argparse.ArgumentParser(
+        prog='python -m keepaug.study', usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
+        description=__doc__.splitlines()[0],
+        epilog='example: python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- '
+               '--data-dir /data/cifar10')
+    add = parser.add_argument
+    add('file', metavar='FILE', help='study file, such as hparams/papers/keepaugment/table1.yaml')
+    add('--output', type=Path, metavar='DIR', help='folder of runs and report; unset: output/studies/NAME')
+    add('--seeds', type=int, metavar='N', help="runs per arm; unset: the study's")
+    add('--arms', nargs='+', default=[], metavar='ARM', help='arms to train; unset: all')
+    add('--slots', nargs='+', default=['cpu:1'], metavar='SLOT',
+        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (a process on each)')
+    add('--scale', type=float, default=1., metavar='SHARE',
+        help='share of epochs and data that is left, for a small machine; the report says so')
+    add('--sheets', action='store_true', help='draw what each arm does to an image into the report')
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument('--list', action='store_true', help='print a command per run, for any scheduler, and run nothing')
+    mode.add_argument('--collect', action='store_true', help='report on what there is, and run nothing')
+    mode.add_argument('--only', metavar='ARM:SEED', help='carry out one run, as the commands of --list do')
+    mode.add_argument('--slurm', nargs='*', metavar='KEY=VALUE',
+        help='submit the runs through submitit, with parameters of its executor such as timeout_min=600')
+    add('--cluster', metavar='NAME', help="submitit's executor; unset: what it finds, such as slurm")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    setup_default_logging()
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index('--') if '--' in words else len(words)
+    args, flags = create_parser().parse_args(words[:end]), words[end + 1:]
+    check(args)
+    study = read_study(args.file)
+    output = args.output or Path('output') / 'studies' / study.path.stem
+    runs = plan_runs(study, output, args.seeds or study.seeds, args.arms, args.scale, flags)
+    if args.list:
+        own = [word for word in words[:end] if word != '--list']
+        for run in runs:
+            chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
+            print(shlex.join(['python', '-m', 'keepaug.study', *own, *chosen]))
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    slots = [Slot.read(text) for text in args.slots]
+    title = study.title if args.scale == 1. else f'{study.title} (epochs and data at {args.scale:g} of their size)'
+    reporter = Reporter(study, runs, output, title, slots)
+    if args.only:
+        carry_out_one(runs, args.only, slots[0])
+    elif args.slurm is not None:
+        submit(runs, args, words[:end], flags, output)
+    elif args.collect:
+        reporter.show()
+    else:
+        with releasing_folders():
+            hold_folder(str(output))
+            if args.sheets:
+                draw_sheets(runs, output)
+            Scheduler(runs, slots, reporter).run()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Says before anything is read what cannot be.
+
+    Raises:
+        ValueError: A value or a package is missing or wrong.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if args.slurm is not None and importlib.util.find_spec('submitit') is None:
+        missing.append('submitit')
+    if missing:
+        raise ValueError(f'A study needs {" and ".join(missing)}: pip install keepaug[study].')
+    for flag, value, allowed in (
+            ('--seeds', args.seeds, Range(least=1, whole=True)), ('--scale', args.scale, Range(above=0, most=1))):
+        problem = allowed.problem(value)
+        if problem:
+            raise ValueError(f'{flag} {problem}, got {value}.')
+
+
+class Reporter:
+    """Writes the report of a study from what its runs have left.
+
+    Args:
+        study: The study.
+        runs: Its runs.
+        output: Folder of the report.
+        title: Its title.
+        slots: Where it runs.
+    """
+
+    def __init__(self, study: Study, runs: Sequence[StudyRun], output: Path, title: str, slots: Sequence[Slot]):
+        self.study, self.runs, self.output, self.title = study, runs, output, title
+        self.machine = describe_machine(slots[0].device)
+
+    def write(self) -> None:
+        """Writes the files."""
+        from keepaug.study.report import write_report
+        write_report(self.study, self.runs, self.output, self.title, self.machine)
+
+    def show(self) -> None:
+        """Writes the files, and the tables to the screen."""
+        self.write()
+        print((self.output / 'table.md').read_text(), flush=True)
+        _logger.info(f'Report: {self.output / "report.html"}')
+
+
+class Scheduler:
+    """Carries out the runs of a study, each slot one at a time.
+
+    Args:
+        runs: The runs in their order; those that are done are passed over, those that failed are tried again.
+        slots: Where they are carried out.
+        reporter: Writes the report after each.
+    """
+
+    def __init__(self, runs: Sequence[StudyRun], slots: Sequence[Slot], reporter: Reporter):
+        self.runs, self.slots, self.reporter = runs, slots, reporter
+        self.todo: queue.SimpleQueue[StudyRun] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[tuple[StudyRun, bool] | None] = queue.SimpleQueue()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Carries out what is not done yet.
+
+        Raises:
+            KeyboardInterrupt: It was told to stop; the runs in progress have saved what they had.
+            ValueError: A run failed; the others were carried out.
+        """
+        todo = [run for run in self.runs if not run.done]
+        for run in todo:
+            self.todo.put(run)
+        _logger.info(f'{len(self.runs) - len(todo)} of {len(self.runs)} runs are done.')
+        workers = [threading.Thread(target=self._work, args=(slot,)) for slot in self.slots]
+        for worker in workers:
+            worker.start()
+        try:
+            self._follow(len(workers))
+        except BaseException:
+            self.stop.set()
+            for worker in workers:
+                worker.join()
+            _logger.info('Stopped. The same command goes on where the runs are.')
+            raise
+        self.reporter.show()
+        failed = [run.folder.name for run in self.runs if not run.done]
+        if failed:
+            raise ValueError(f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders '
+                             'says why. The same command tries them again.')
+
+    def _work(self, slot: Slot) -> None:
+        while not self.stop.is_set():
+            try:
+                run = self.todo.get_nowait()
+            except queue.Empty:
+                break
+            self.ended.put((run, run.carry_out(slot, self.stop)))
+        self.ended.put(None)
+
+    def _follow(self, working: int) -> None:
+        """Reports on every run that ends, until no slot works any more."""
+        while working:
+            ended = self.ended.get()
+            if ended is None:
+                working -= 1
+                continue
+            run, done = ended
+            reason = '' if done else f' failed: {run.outcome.get("reason", "")}'
+            _logger.info(f'{run.arm.name}, seed {run.seed}{reason or ", is done"}. {self._left()}')
+            self.reporter.write()
+
+    def _left(self) -> str:
+        seconds = [run.outcome['seconds'] for run in self.runs if run.done]
+        left = sum(not run.outcome for run in self.runs)
+        if not seconds or not left:
+            return f'{left} runs left.'
+        time = left * sum(seconds) / len(seconds) / len(self.slots)
+        return f'{left} runs left, about {timedelta(seconds=round(time))}.'
+
+
+def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
+    """Carries out the run of `--only`.
+
+    Raises:
+        ValueError: There is none of this name, or it failed.
+    """
+    run = next((run for run in runs if f'{run.arm.name}:{run.seed}' == name), None)
+    if run is None:
+        raise ValueError(f'--only {name} is no run of this study: --list prints them.')
+    if not run.done and not run.carry_out(slot, threading.Event()):
+        raise ValueError(f'{run.folder.name} failed: {run.outcome.get("reason")}')
+
+
+def submit(runs: Sequence[StudyRun], args: argparse.Namespace, words: Sequence[str], flags: Sequence[str], output: Path) -> None:
+    """Submits the runs that are not done, one job each, in their order."""
+    import submitit
+    executor = submitit.AutoExecutor(folder=output / 'jobs', cluster=args.cluster)
+    parameters = dict(pair.partition('=')[::2] for pair in args.slurm)
+    executor.update_parameters(**{name: int(value) if value.isdigit() else value for name, value in parameters.items()})
+    own = list(words)
+    place = own.index('--slurm')
+    del own[place:place + 1 + len(args.slurm)]
+    jobs = []
+    for run in runs:
+        if not run.done:
+            command = [sys.executable, '-m', 'keepaug.study', *own, '--only', f'{run.arm.name}:{run.seed}', '--', *flags]
+            jobs.append(executor.submit(subprocess.run, command, check=True))
+    _logger.info(f'{len(jobs)} runs are submitted. Collect what they find with --collect in place of --slurm.')
+    if args.cluster in ('local', 'debug'):
+        for job in jobs:
+            job.wait()
+
+
+def draw_sheets(runs: Sequence[StudyRun], output: Path) -> None:
+    """Draws what each arm does to an image, as far as it can be shown without training."""
+    (output / 'sheets').mkdir(exist_ok=True)
+    for arm, run in {run.arm: run for run in runs}.items():
+        sheet = output / 'sheets' / f'{arm.folder}.png'
+        if sheet.exists():
+            continue
+        command = [
+            sys.executable, '-m', 'keepaug.preview', *run.words, '--device', 'cpu', '--preview-images', '4',
+            '--preview-output', str(sheet)]
+        result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
+        if result.returncode:
+            _logger.warning(f'{arm.name} has no sheet: {(result.stderr.strip().splitlines() or ["no reason given"])[-1]}')

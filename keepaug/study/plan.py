@@ -1,0 +1,100 @@
+"""From a study file and a command line to the runs that are to be carried out."""
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from keepaug import options
+from keepaug.options.prepare import defaults
+from keepaug.study.runs import StudyRun, versions
+from keepaug.study.scale import scaled_flags, shrink_folder
+from keepaug.study.study import Study
+
+# What may differ between runs that are compared: where things lie and what computes.
+PLACES = {
+    'data', 'data_dir', 'dataset_download', 'output', 'experiment', 'resume', 'device', 'workers', 'pin_mem', 'seed',
+    'exact_resume', 'log_interval', 'log_tensorboard', 'checkpoint_hist'}
+
+
+def plan_runs(
+        study: Study, output: Path, seeds: int, arms: Sequence[str] = (), scale: float = 1.,
+        flags: Sequence[str] = ()) -> list[StudyRun]:
+    """Every run of a study, all arms of a seed first, so that a study that is cut short stays paired.
+
+    Args:
+        study: The study.
+        output: Folder of its runs and results.
+        seeds: Runs per arm.
+        arms: Names of the arms that are wanted; all of them if empty.
+        scale: Share of epochs and data that is left.
+        flags: Flags of train.py for all runs, such as where the data are.
+
+    Raises:
+        ValueError: An arm's flags do not fit together, or its folder holds another run.
+    """
+    unknown = set(arms) - {arm.name for arm in study.arms}
+    if unknown:
+        raise ValueError(
+            f'--arms {min(unknown)} is none of {study.path}: choose {", ".join(arm.name for arm in study.arms)}.')
+    planned = []
+    for arm in study.arms:
+        if arms and arm.name not in arms:
+            continue
+        words = [*study.words(arm), *flags]
+        args = parse(words, arm.name, study.exact)
+        source = args.data_dir or args.data
+        extra = scaled_flags(args, scale)
+        if scale < 1. and source and not args.dataset:
+            smaller = output / f'data-{scale:g}'
+            shrink_folder(source, smaller, scale)
+            extra += ['--data-dir', str(smaller)]
+        words += extra
+        args = parse(words, arm.name, study.exact)
+        identity = {'flags': spell_options(args), 'data': describe_data(args), **versions()}
+        for seed in range(seeds):
+            planned.append(StudyRun(
+                arm, seed, tuple(words), output / 'runs' / f'{arm.folder}-{seed}', study.exact, identity))
+    planned.sort(key=lambda run: run.seed)  # stable: the order of the arms stays
+    for run in planned:
+        run.check()
+    return planned
+
+
+def parse(words: Sequence[str], arm: str, exact: bool) -> argparse.Namespace:
+    """The options of a run, checked as train.py checks them.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+    try:
+        # The device is that of the slot, which may be another machine's.
+        own = ['--device', 'cpu', *(['--exact-resume'] if exact else [])]
+        args, _ = options.parse_args(options.create_parser(), [*words, *own])
+        args = options.prepare(args)
+        options.check_stock(args)
+    except ValueError as error:
+        raise ValueError(f'The arm {arm}: {error}') from error
+    except SystemExit as error:  # argparse has said why
+        raise ValueError(f'The arm {arm} has flags that train.py does not understand; the line above says why.') from error
+    return args
+
+
+def spell_options(args: argparse.Namespace) -> str:
+    """The options that are not at their defaults and change what is trained, as one line."""
+    unset = defaults()
+    given = {**vars(args), **vars(args.taken_over)}
+    return ' '.join(
+        f'{name}={given[name]!r}'.replace(' ', '') for name in sorted(unset)
+        if name not in PLACES and given[name] != unset[name])
+
+
+def describe_data(args: argparse.Namespace) -> str:
+    """What is said of the data, so that other data are noticed: the name, or how many images each split's classes hold."""
+    source = args.data_dir or args.data
+    if args.dataset or not source or not os.path.isdir(source):
+        return args.dataset or 'a folder elsewhere'
+    counts = []
+    for split in sorted(entry.name for entry in os.scandir(source) if entry.is_dir()):
+        classes = [entry.path for entry in os.scandir(os.path.join(source, split)) if entry.is_dir()]
+        counts.append(f'{split}:{sum(len(os.listdir(folder)) for folder in classes)}/{len(classes)}')
+    return ' '.join(counts)

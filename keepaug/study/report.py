@@ -1,0 +1,193 @@
+"""The report of a study: `results.csv`, `table.md`, `table.png` and one self-contained `report.html`."""
+import base64
+import html
+import io
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+from matplotlib import pyplot  # noqa: E402  the backend is chosen before
+
+from keepaug.files.drafts import whole_file  # noqa: E402
+from keepaug.study.results import Results, collect, write_rows  # noqa: E402
+from keepaug.study.runs import StudyRun  # noqa: E402
+from keepaug.study.study import Study  # noqa: E402
+
+STYLE = '''
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; }
+'''
+
+
+def write_report(study: Study, runs: Sequence[StudyRun], output: Path, title: str, machine: str) -> Results:
+    """Writes everything anew from what the runs have left.
+
+    Args:
+        study: The study.
+        runs: Its runs, done or not.
+        output: Folder to write to.
+        title: Title, which says where the study is a scaled one.
+        machine: What it is measured on.
+    """
+    results = collect(study, runs)
+    write_rows(output / 'results.csv', results.rows)
+    _write(output / 'table.md', f'# {title}\n\n{table_text(results)}\n\n{notes(results, machine)}\n')
+    pictures = {'table': draw_table(results), 'curves': draw_curves(study, runs)}
+    with whole_file(output / 'table.png') as draft:
+        Path(draft).write_bytes(pictures['table'])
+    _write(output / 'report.html', page(results, runs, pictures, output, title, machine))
+    return results
+
+
+def table_rows(results: Results) -> list[list[str]]:
+    """The table, its head first."""
+    statistic = results.study.statistic
+    rows = [['arm', 'paper', f'ours, {statistic}', 'best', 'last', 'at equal time', 'hours']]
+    for line in results.lines:
+        spread = line.spreads
+        failed = f', {line.failed} failed' if line.failed else ''
+        rows.append([
+            line.name, _number(line.paper), f'{spread[statistic]}{failed}' if spread else failed.strip(', ') or '-',
+            *(f'{spread[name].mean:.2f}' if spread else '-' for name in ('best', 'last')),
+            f'{line.at_equal_time.mean:.2f}' if line.at_equal_time else '-', _number(line.hours)])
+    return rows
+
+
+def difference_rows(results: Results) -> list[list[str]]:
+    """The differences, their head first."""
+    rows = [['difference', 'paper', 'ours at equal epochs', 'ours at equal time', 'smallest that n can show']]
+    for pair in results.comparisons:
+        shown = pair.epochs.smallest if pair.epochs and pair.epochs.n > 1 else None
+        rows.append([
+            f'{pair.first} - {pair.second}', '-' if pair.paper is None else f'{pair.paper:+.2f}',
+            str(pair.epochs or '-'), str(pair.time or '-'), _number(shown)])
+    return rows
+
+
+def table_text(results: Results) -> str:
+    """Both tables in Markdown."""
+    return '\n\n'.join(map(_markdown, (table_rows(results), difference_rows(results))))
+
+
+def notes(results: Results, machine: str) -> str:
+    """What the numbers are, in sentences."""
+    study = results.study
+    lines = [
+        f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are paired '
+        'by seed, with 95% intervals of Student\'s t; one seed has none, and shows nothing.',
+        'At equal time: the last value that a run had within the working time of the cheapest arm with the same seed; its '
+        'schedule is not at its end there.',
+        f'Machine: {machine}.',
+    ]
+    versions = sorted({row['versions'] for row in results.rows if row.get('versions')})
+    lines += [f'Versions: {"; ".join(versions)}.'] if versions else []
+    lines += [f'Deviates from the paper: {study.deviates}'] if study.deviates else []
+    lines += [f'Not in a training alone: {study.remains}'] if study.remains else []
+    lines += [f'{row["arm"]}, seed {row["seed"]}, failed: {row["reason"]}' for row in results.rows if row['status'] == 'failed']
+    return '\n\n'.join(lines)
+
+
+def draw_table(results: Results) -> bytes:
+    """Our means with their deviations beside the paper's numbers, as a PNG."""
+    lines = [line for line in results.lines if line.spreads or line.paper is not None]
+    figure, axes = pyplot.subplots(figsize=(8, 1 + 0.45 * max(1, len(lines))), layout='constrained')
+    for place, line in enumerate(reversed(lines)):
+        if line.spreads:
+            spread = line.spreads[results.study.statistic]
+            axes.errorbar(
+                spread.mean, place, xerr=spread.deviation if spread.n > 1 else None, fmt='o', color='C0', capsize=3,
+                label='ours' if not place else None)
+        if line.paper is not None:
+            axes.plot(line.paper, place, marker='|', markersize=14, linestyle='', color='0.4', label='paper' if not place else None)
+    axes.set_yticks(range(len(lines)), [_plain(line.name) for line in reversed(lines)])
+    axes.set_xlabel(results.study.metric)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    return _png(figure)
+
+
+def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
+    """Training and validation loss and the metric over epochs, one colour per arm, as a PNG."""
+    columns = [study.metric, 'eval_loss', 'train_loss']
+    figure, panels = pyplot.subplots(1, len(columns), figsize=(5 * len(columns), 4), layout='constrained')
+    for panel, column in zip(panels, columns):
+        for number, arm in enumerate(study.arms):
+            drawn = False
+            for run in runs:
+                curve = run.curve(column) if run.arm == arm else []
+                if curve:
+                    label = _plain(arm.name) if not drawn else None
+                    panel.plot(*zip(*curve), color=f'C{number % 10}', linewidth=1, alpha=0.7, label=label)
+                    drawn = True
+        panel.set_title(column)
+        panel.set_xlabel('epoch')
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(fontsize='small')
+    return _png(figure)
+
+
+def page(
+        results: Results, runs: Sequence[StudyRun], pictures: dict[str, bytes], output: Path, title: str, machine: str,
+) -> str:
+    """The whole report as one page that needs no other file."""
+    parts = [f'<h1>{html.escape(title)}</h1>', _html_table(table_rows(results)), _picture(pictures['table'], 'Arms')]
+    parts += ['<h2>Differences</h2>', _html_table(difference_rows(results))]
+    parts += [f'<p>{html.escape(line)}</p>' for line in notes(results, machine).split('\n\n')]
+    parts += ['<h2>Curves</h2>', _picture(pictures['curves'], 'Curves of every run')]
+    sheets = [(arm.name, output / 'sheets' / f'{arm.folder}.png') for arm in results.study.arms]
+    sheets = [(name, sheet) for name, sheet in sheets if sheet.exists()]
+    if sheets:
+        parts.append('<h2>What each arm does to an image</h2>')
+        parts += [f'<h3>{html.escape(name)}</h3>{_picture(sheet.read_bytes(), name)}' for name, sheet in sheets]
+    first = {run.arm.name: run for run in reversed(runs)}
+    commands = '\n'.join(f'# {name}\n{shlex.join(first[name].command())}' for name in first)
+    parts += ['<h2>Commands</h2>', f'<pre>{html.escape(commands)}</pre>']
+    body = '\n'.join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{html.escape(title)}</title><style>{STYLE}</style></head>\n'
+        f'<body>\n{body}\n</body></html>\n')
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as draft:
+        Path(draft).write_text(text, encoding='utf-8')
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None or value != value else f'{value:.2f}'
+
+
+def _plain(text: str) -> str:
+    """Text without what matplotlib takes for mathematics."""
+    return text.replace('$', r'\$')
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = [[cell.replace('|', '\\|') for cell in row] for row in rows]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---'] * len(head), *body])
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [
+        '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row) + '</tr>'
+        for row, tag in zip(rows, ['th'] + ['td'] * len(rows))]
+    return f'<table>{"".join(lines)}</table>'
+
+
+def _picture(png: bytes, name: str) -> str:
+    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _png(figure: pyplot.Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    pyplot.close(figure)
+    return buffer.getvalue()

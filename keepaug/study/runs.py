@@ -1,0 +1,238 @@
+"""One run of a study: its command, what is left of it in its folder, and carrying it out."""
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+import keepaug.models  # noqa: F401  registers our networks with timm
+from keepaug.files.plain_json import write_json
+from keepaug.study.study import Arm
+
+SCRIPTS = Path(__file__).parents[2]
+# How often a run's summary is looked at for the time of each epoch; epochs take longer by far.
+LOOK = 1.0  # seconds
+# What a run has to end after it is told to, before it is killed: a checkpoint of the largest networks takes seconds.
+PATIENCE = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a run is carried out.
+
+    Attributes:
+        device: 'cpu' or 'cuda'.
+        units: Threads of each process on a processor, or numbers of GPUs; one process each.
+    """
+    device: str
+    units: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f'{self.device}:{",".join(self.units)}'
+
+    @classmethod
+    def read(cls, text: str) -> 'Slot':
+        """A slot as it is typed: 'cpu:1', 'cuda:0', and with several processes 'cuda:0,1' or 'cpu:1,1'.
+
+        Raises:
+            ValueError: It is none.
+        """
+        device, _, units = text.partition(':')
+        numbers = tuple((units or ('1' if device == 'cpu' else '0')).split(','))
+        if device not in ('cpu', 'cuda') or not all(number.isdigit() for number in numbers):
+            raise ValueError(
+                f'--slots {text} is no slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (a process on each).')
+        if device == 'cpu' and '0' in numbers:
+            raise ValueError(f'--slots {text} has no thread: write cpu:1.')
+        return cls(device, numbers)
+
+    @property
+    def launcher(self) -> list[str]:
+        """What starts train.py."""
+        if len(self.units) == 1:
+            return [sys.executable, str(SCRIPTS / 'train.py')]
+        return [str(SCRIPTS / 'distributed_train.sh'), str(len(self.units))]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of its processes."""
+        if self.device == 'cpu':
+            return {**os.environ, 'OMP_NUM_THREADS': self.units[0]}
+        return {**os.environ, 'CUDA_VISIBLE_DEVICES': ','.join(self.units)}
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One arm with one seed.
+
+    Attributes:
+        arm: The arm.
+        seed: The seed.
+        words: train.py's command line, without what places the run: device and folder.
+        folder: Folder of the run.
+        exact: Whether it is resumed exactly.
+        identity: What runs that stand in one folder must share: options, versions, data.
+    """
+    arm: Arm
+    seed: int
+    words: tuple[str, ...]
+    folder: Path
+    exact: bool
+    identity: dict[str, str]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What is known of the run: `status` ('done' or 'failed'), `seconds`, `command` ...; empty before it ran."""
+        try:
+            return json.loads((self.folder / 'outcome.json').read_text())
+        except (OSError, ValueError):
+            return {}
+
+    @property
+    def done(self) -> bool:
+        return self.outcome.get('status') == 'done'
+
+    def command(self, slot: Slot | None = None) -> list[str]:
+        """The whole command; without a slot for whatever device train.py takes."""
+        launcher = ['python', 'train.py'] if slot is None else slot.launcher
+        device = [] if slot is None else ['--device', slot.device]
+        resume = ['--exact-resume', '--resume', 'auto'] if self.exact else []
+        return [
+            *launcher, *self.words, *device, '--seed', str(self.seed), *resume,
+            '--output', str(self.folder.parent), '--experiment', self.folder.name]
+
+    def check(self) -> None:
+        """Refuses to mix what this run would be with what its folder holds.
+
+        Raises:
+            ValueError: The folder holds a run of other flags, versions or data.
+        """
+        held = self.outcome
+        if not held:
+            return
+        for name, value in self.identity.items():
+            if held.get(name) != value:
+                raise ValueError(
+                    f'{self.folder} holds a run of other {name} ({_first_difference(held.get(name), value)}): give another '
+                    '--output, or the same flags, versions and data.')
+
+    def carry_out(self, slot: Slot, stop: threading.Event) -> bool:
+        """Runs it, or what is left of it, and writes down how it ended.
+
+        Returns:
+            Whether it was trained to its end; False also where it was told to stop.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.exact:  # which cannot go on where it was
+            for name in ('summary.csv', 'clock.csv'):
+                (self.folder / name).unlink(missing_ok=True)
+        with open(self.folder / 'run.log', 'a') as log:
+            process = subprocess.Popen(
+                self.command(slot), cwd=SCRIPTS, env=slot.environment, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
+            clock = Clock(self.folder)
+            while process.poll() is None:
+                clock.look()
+                if stop.wait(LOOK):
+                    _end(process)
+                    clock.look()
+                    return False
+            clock.look()
+        done = process.returncode == 0
+        write_json(str(self.folder / 'outcome.json'), {
+            'arm': self.arm.name, 'seed': self.seed, 'status': 'done' if done else 'failed',
+            'reason': '' if done else _last_words(self.folder / 'run.log'), 'exit_status': process.returncode,
+            'seconds': clock.seconds(), 'slot': str(slot), 'command': shlex.join(self.command()), **self.identity,
+        })
+        return done
+
+    def curve(self, column: str) -> list[tuple[int, float]]:
+        """Values of a column of `summary.csv` by epoch; empty where there are none."""
+        try:
+            with open(self.folder / 'summary.csv', newline='') as file:
+                return [(int(row['epoch']), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+        except OSError:
+            return []
+
+
+class Clock:
+    """Writes down in `clock.csv` after how many seconds of work each epoch of a run was done.
+
+    Args:
+        folder: Folder of the run; what an earlier part of the run took counts.
+    """
+
+    def __init__(self, folder: Path):
+        self.path, self.summary = folder / 'clock.csv', folder / 'summary.csv'
+        self.before = max(read_clock(folder).values(), default=0.)
+        self.start = time.monotonic()
+
+    def seconds(self) -> float:
+        return round(self.before + time.monotonic() - self.start, 1)
+
+    def look(self) -> None:
+        """Notes the epochs that are new in the summary."""
+        known = read_clock(self.path.parent)
+        try:
+            with open(self.summary, newline='') as file:
+                epochs = [int(row['epoch']) for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
+        except OSError:
+            return
+        new = [epoch for epoch in epochs if epoch not in known]
+        if new:
+            with open(self.path, 'a', newline='') as file:
+                csv.writer(file).writerows((epoch, self.seconds()) for epoch in new)
+
+
+def read_clock(folder: Path) -> dict[int, float]:
+    """Seconds of work after which each epoch of a run was done."""
+    try:
+        with open(folder / 'clock.csv', newline='') as file:
+            return {int(epoch): float(seconds) for epoch, seconds in csv.reader(file)}
+    except (OSError, ValueError):
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """What runs must share to be compared, beside their flags."""
+    from importlib.metadata import PackageNotFoundError, version
+    try:
+        own = version('keepaug')
+    except PackageNotFoundError:  # from a checkout that is not installed
+        own = 'checkout'
+    return {'versions': f'keepaug {own}, timm {timm.__version__}, torch {torch.__version__}'}
+
+
+def _first_difference(held: Any, wanted: str) -> str:
+    """The first words in which two texts differ."""
+    before, now = (str(text).split() for text in (held, wanted))
+    pairs = zip([*before, 'nothing more'], [*now, 'nothing more'])
+    first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    return f'{first[0]} where this one has {first[1]}' if first else 'in spaces only'
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Lets a run end with a checkpoint; kills it if it does not."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_words(log: Path) -> str:
+    """What a run that failed says last."""
+    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    errors = [line for line in lines if 'error' in line.lower()]
+    return (errors or lines or ['it said nothing'])[-1][:500]

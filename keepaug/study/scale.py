@@ -1,0 +1,84 @@
+"""A study on a small machine: epochs and data shrunk in proportion."""
+import argparse
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from timm.data.readers.img_extensions import get_img_extensions
+
+# Options that count epochs, of which shares (0.2 of the epochs) stay what they are.
+COUNTS = ('epochs', 'warmup_epochs', 'cooldown_epochs', 'decay_epochs', 'refine_epochs', 'refine_fade', 'mixup_off_epoch')
+
+
+def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
+    """Flags that shrink the epochs of a run, whatever is counted in them, and the samples of an embedded data set.
+
+    Args:
+        args: Options of the whole run, as parsed.
+        scale: Share that is left, in (0, 1].
+    """
+    if scale == 1.:
+        return []
+    flags = []
+    for name in COUNTS:
+        value = vars(args)[name]
+        if value and value >= 1:
+            flags += [f'--{name.replace("_", "-")}', _spell(max(1, round(value * scale)))]
+    if args.sched == 'multistep':
+        milestones = sorted({max(1, round(epoch * scale)) for epoch in args.decay_milestones})
+        flags += ['--decay-milestones', *map(str, milestones)]
+    for name in ('train_num_samples', 'val_num_samples'):
+        value = vars(args)[name]
+        if value:
+            flags += [f'--{name.replace("_", "-")}', str(max(1, round(value * scale)))]
+    return flags
+
+
+def _spell(value: float) -> str:
+    return f'{value:g}'
+
+
+def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> None:
+    """Makes an image folder of links to a share of each class's images, the same ones for the same seed.
+
+    Args:
+        source: Folder with splits, each with a folder per class.
+        target: Folder to make; nothing is done where it is complete already.
+        scale: Share that is left, in (0, 1]; every class keeps one image at least.
+        seed: Seed of the choice.
+    """
+    done = target / '.complete'
+    if done.exists():
+        return
+    for split, classes in _image_folder(source).items():
+        for name, files in classes.items():
+            folder = target / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            chosen = random.Random(f'{seed} {split} {name}').sample(files, max(1, round(len(files) * scale)))
+            for path in chosen:
+                link = folder / path.name
+                if not link.is_symlink():
+                    link.symlink_to(path.absolute())
+    done.touch()
+
+
+def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
+    """Images by split and class.
+
+    Raises:
+        ValueError: The folder has another layout.
+    """
+    extensions = tuple(get_img_extensions())
+    found = {}
+    for split in sorted(entry.name for entry in os.scandir(source) if entry.is_dir()):
+        folders = [folder for folder in sorted((Path(source) / split).iterdir()) if folder.is_dir()]
+        classes = {
+            folder.name: sorted(path for path in folder.iterdir() if path.name.lower().endswith(extensions))
+            for folder in folders}
+        found[split] = {name: files for name, files in classes.items() if files}
+    if not any(found.values()):
+        raise ValueError(
+            f'--scale takes some of the images of each class, and {source} has no folders of splits with folders of '
+            'classes: give such a folder, or leave --scale out.')
+    return {split: classes for split, classes in found.items() if classes}

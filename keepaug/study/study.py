@@ -1,0 +1,149 @@
+"""A study file: which arms are trained, what the paper says of each, and which of them are compared."""
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keepaug.options.config import read_config
+from keepaug.ranges import any_of
+
+# What a table reports of a run's epochs, by the names that a file may use.
+STATISTICS = ('last', 'best', 'median10')
+KEYS = {
+    'title', 'paper', 'table', 'statistic', 'metric', 'seeds', 'configs', 'flags', 'arms', 'compare', 'exact', 'deviates',
+    'remains'}
+ARM_KEYS = {'configs', 'flags', 'paper', 'row'}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        name: As the paper calls it.
+        configs: Recipe files, after the study's own.
+        flags: Flags behind them.
+        paper: The paper's number; None where it reports none.
+        row: Where in the paper it stands, in words.
+    """
+    name: str
+    configs: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+    paper: float | None = None
+    row: str = ''
+
+    @property
+    def folder(self) -> str:
+        """Its name as part of a folder's."""
+        return re.sub(r'[^a-z0-9.]+', '-', self.name.lower()).strip('-')
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says.
+
+    Attributes:
+        path: The file.
+        title: What it measures, and where that stands.
+        arms: The arms, in the order of the table.
+        compare: Pairs of arms whose difference is reported, the first minus the second.
+        statistic: What the paper reports of a run's epochs: one of `STATISTICS`.
+        metric: Column of `summary.csv` that is compared.
+        seeds: Runs per arm.
+        configs: Recipe files of all arms.
+        flags: Flags of all arms.
+        exact: Whether runs are resumed exactly (`--exact-resume`); few optimizers and data sets cannot be.
+        deviates: What differs from the paper, and why.
+        remains: What of the table a training alone does not give.
+    """
+    path: Path
+    title: str
+    arms: tuple[Arm, ...]
+    compare: tuple[tuple[str, str], ...] = ()
+    statistic: str = 'last'
+    metric: str = 'eval_top1'
+    seeds: int = 3
+    configs: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+    exact: bool = True
+    deviates: str = ''
+    remains: str = ''
+
+    def words(self, arm: Arm) -> list[str]:
+        """What an arm's runs have in common on train.py's command line, without data, device and seed."""
+        configs = [word for path in (*self.configs, *arm.configs) for word in ('--config', str(path))]
+        return [*configs, *self.flags, *arm.flags]
+
+
+def read_study(path: str) -> Study:
+    """Reads a study file.
+
+    Raises:
+        ValueError: It is missing, or says something that is not understood.
+    """
+    content = read_config(path, 'The study')
+    file = Path(path)
+    _check_keys(path, content, KEYS, 'the study')
+    if not isinstance(content.get('arms'), dict) or not content['arms']:
+        raise ValueError(f'The study {path} has no arms: write arms: with a name and its settings for each.')
+    arms = tuple(_read_arm(file, str(name), settings or {}) for name, settings in content['arms'].items())
+    names, folders = [arm.name for arm in arms], [arm.folder for arm in arms]
+    for name, folder in zip(names, folders):
+        if not folder or folders.count(folder) > 1:
+            raise ValueError(f'The study {path} has two arms that differ in signs only, or one without letters: {name}.')
+    statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
+    if statistic not in STATISTICS:
+        raise ValueError(f'The study {path} has statistic {statistic!r}: choose {any_of(STATISTICS)}.')
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f'The study {path} has seeds {seeds!r}: write a whole number, at least 1.')
+    compare = content.get('compare', [[name, names[0]] for name in names[1:]])
+    for pair in compare:
+        if not isinstance(pair, list) or len(pair) != 2 or not set(pair) <= set(names):
+            raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
+    return Study(
+        file, str(content.get('title', file.stem)), arms, tuple((first, second) for first, second in compare), statistic,
+        str(content.get('metric', 'eval_top1')), seeds, _find_configs(file, content), _words(file, content),
+        bool(content.get('exact', True)), str(content.get('deviates', '')).strip(),
+        str(content.get('remains', '')).strip())
+
+
+def _read_arm(file: Path, name: str, settings: Any) -> Arm:
+    if not isinstance(settings, dict):
+        raise ValueError(f'The arm {name} of {file} is {settings!r}: write configs:, flags: and paper: below its name.')
+    _check_keys(str(file), settings, ARM_KEYS, f'the arm {name}')
+    paper = settings.get('paper')
+    if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float)) or not math.isfinite(paper)):
+        raise ValueError(f"The arm {name} of {file} has paper: {paper!r}: write the paper's number.")
+    return Arm(name, _find_configs(file, settings), _words(file, settings), paper, str(settings.get('row', '')))
+
+
+def _check_keys(path: str, content: Mapping[str, Any], known: set[str], owner: str) -> None:
+    strange = [key for key in content if key not in known]
+    if strange:
+        raise ValueError(f'The study {path} says {strange[0]} of {owner}: write {any_of(sorted(known))}.')
+
+
+def _words(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    flags = content.get('flags') or ''
+    try:
+        return tuple(shlex.split(flags))
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f'The study {file} has flags {flags!r}: write them as on a command line.') from error
+
+
+def _find_configs(file: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Recipe files, each looked for beside the study file and in the folders above it."""
+    names = content.get('configs') or []
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise ValueError(f'The study {file} has configs {names!r}: write a list of recipe files.')
+    found = []
+    for name in map(str, names):
+        places = [folder / name for folder in file.absolute().parents]
+        place = next((place for place in places if place.is_file()), None)
+        if place is None:
+            raise ValueError(f'The study {file} names the recipe {name}, which is not there: put it beside the study or in a folder above it.')
+        found.append(place)
+    return tuple(found)

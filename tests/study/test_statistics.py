@@ -1,0 +1,52 @@
+"""Numbers of runs, each against what can be counted by hand or what scipy says."""
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from keepaug.study.statistics import at_time, difference_of, of_curve, spread_of
+
+
+def test_of_curve_by_hand():
+    curve = [(epoch, float(value)) for epoch, value in enumerate([9, 1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 11])]
+    assert of_curve(curve) == {'last': 11., 'best': 20., 'median10': 6.5}
+    assert of_curve(curve, decreasing=True)['best'] == 1.
+    assert of_curve([(3, 5.)]) == {'last': 5., 'best': 5., 'median10': 5.}
+
+
+def test_at_time_by_hand():
+    curve, clock = [(0, 10.), (1, 20.), (2, 30.)], {0: 5., 1: 10., 2: 15.}
+    assert [at_time(curve, clock, seconds) for seconds in (4.9, 5., 12., 99.)] == [None, 10., 20., 30.]
+    assert at_time(curve, {}, 99.) is None
+
+
+@pytest.mark.parametrize('n', [2, 3, 10])
+def test_difference_is_that_of_paired_t(n):
+    first, second = np.random.default_rng(n).normal(size=(2, n))
+    found = difference_of(dict(enumerate(first)), dict(enumerate(second)))
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx(((first - second).mean(), low, high, n))
+    assert found.smallest == pytest.approx((high - low) / 2)
+
+
+def test_difference_pairs_by_seed():
+    found = difference_of({0: 1., 1: 5., 7: 100.}, {1: 3., 0: 0., 4: -100.})
+    assert (found.mean, found.n) == (1.5, 2)
+    assert difference_of({0: 1.}, {1: 1.}) is None
+    alone = difference_of({0: 3.}, {0: 1.})
+    assert alone.mean == 2. and math.isnan(alone.low) and str(alone) == '+2.00, n = 1'
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    """10,000 studies of five seeds: 95% of the intervals hold the true difference of 1."""
+    rng = np.random.default_rng(0)
+    differences = 1. + rng.normal(size=(10_000, 5))
+    zero = dict.fromkeys(range(5), 0.)
+    found = [difference_of(dict(enumerate(row)), zero) for row in differences]
+    covered = np.mean([one.low <= 1. <= one.high for one in found])
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 10_000))
+
+
+def test_spread():
+    assert str(spread_of([1., 3.])) == '2.00 ± 1.41 (n = 2)' and str(spread_of([1.])) == '1.00 (n = 1)'

@@ -1,0 +1,103 @@
+"""The whole command: what it trains, reports, lists, and goes on with after it was stopped."""
+import csv
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from keepaug.study import command
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+title: A trial
+seeds: 1
+flags: --model test_resnet --num-classes 3 --img-size 32 -b 8 --epochs {epochs} --warmup-epochs 0 --lr 0.05 -j 0
+arms:
+  none: {{paper: 50}}
+  Cutout: {{flags: --cutout 8, paper: 60.5}}
+  broken: {{flags: --initial-checkpoint {broken}}}
+compare: [[Cutout, none]]
+"""
+
+pytestmark = pytest.mark.xdist_group('study')
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, 'setup_default_logging', lambda: None)
+    (tmp_path / 'broken.pth').write_bytes(b'no checkpoint')
+    path = tmp_path / 'trial.yaml'
+    path.write_text(STUDY.format(epochs=1, broken=tmp_path / 'broken.pth'))
+    return path
+
+
+def rows(folder):
+    with open(folder / 'results.csv', newline='') as file:
+        return {row['arm']: row for row in csv.DictReader(file)}
+
+
+def test_runs_and_reports(study, data, tmp_path, capsys):
+    """A run that fails is reported, and the others are carried out."""
+    out = tmp_path / 'out'
+    words = [str(study), '--output', str(out), '--slots', 'cpu:1', 'cpu:1', '--', '--data-dir', str(data)]
+    with pytest.raises(ValueError, match='1 of 3 runs failed .*broken-0'):
+        command.main(words)
+    found = rows(out)
+    assert [found[arm]['status'] for arm in ('none', 'Cutout', 'broken')] == ['done', 'done', 'failed']
+    assert 'broken.pth' in found['broken']['reason'] and float(found['none']['last']) >= 0
+    assert float(found['none']['seconds']) > 0
+    table = (out / 'table.md').read_text()
+    assert re.search(r'\| none \| 50.00 \| [\d.]+ \(n = 1\)', table) and '| Cutout - none | +10.50 |' in table
+    assert 'failed: ' in table and table in capsys.readouterr().out
+    page = (out / 'report.html').read_text()
+    assert 'src="data:image/png;base64,' in page and not re.search(r'(src|href)="(?!data:)', page)
+    assert (out / 'table.png').stat().st_size > 1000
+
+    # What is done is not done again; --collect reads it, --list prints a command for each.
+    before = {path: path.stat().st_mtime_ns for path in out.glob('runs/*-0/last.pth.tar')}
+    command.main([*words[:3], '--collect', *words[-3:]])
+    command.main([*words[:3], '--only', 'Cutout:0', *words[-3:]])
+    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 2
+    capsys.readouterr()
+    command.main([*words[:3], '--list', *words[-3:]])
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 3 and shlex.split(listed[1])[-4:] == ['Cutout:0', '--', '--data-dir', str(data)]
+
+
+@pytest.mark.slow
+def test_goes_on_after_it_was_stopped(study, data, tmp_path):
+    """Stopped in the middle and started again, it trains no epoch twice."""
+    study.write_text(STUDY.format(epochs=40, broken='').partition('  broken')[0] + 'compare: [[Cutout, none]]\n')
+    words = [
+        sys.executable, '-m', 'keepaug.study', str(study), '--output', str(tmp_path / 'out'), '--', '--data-dir',
+        str(data)]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    summary = tmp_path / 'out' / 'runs' / 'none-0' / 'summary.csv'
+    while not summary.exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert not list(tmp_path.glob('out/runs/*/outcome.json'))
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    with open(summary, newline='') as file:
+        assert [int(row['epoch']) for row in csv.DictReader(file)] == list(range(40))
+    log = (summary.parent / 'run.log').read_text()
+    assert len(re.findall(r'Train: 0 ', log)) < len(re.findall(r'Train: 39 ', log)) + 3
+    assert {row['status'] for row in rows(tmp_path / 'out').values()} == {'done'}
+
+
+@pytest.mark.slow
+def test_submits(study, data, tmp_path):
+    """Through submitit's executor for this machine, which runs jobs as Slurm's does."""
+    pytest.importorskip('submitit', reason='comes with the extra study')
+    out = tmp_path / 'out'
+    command.main([
+        str(study), '--output', str(out), '--arms', 'none', 'Cutout', '--slurm', 'timeout_min=5', '--cluster', 'local',
+        '--', '--data-dir', str(data)])
+    command.main([str(study), '--output', str(out), '--arms', 'none', 'Cutout', '--collect', '--', '--data-dir', str(data)])
+    assert {row['status'] for row in rows(out).values()} == {'done'}
