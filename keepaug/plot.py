@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if os.path.isdir(output):
         raise ValueError(f'--output {output} is a folder; name a picture in it, such as {output}/curves.png.')
     curves = draw_curves(rows)
-    with whole_file(output) as draft:
+    with whole_file(output, typed=bool(args.output)) as draft:
         curves.savefig(draft, dpi=150, format=None if os.path.splitext(output)[1] else 'png')
     print(output)
 

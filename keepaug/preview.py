@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = record_batch(args)
     shares = [measure(step) for step in record.steps if step.mask is not None]
     sheet = draw_sheet(record, shares)
-    with whole_file(args.preview_output) as draft:
+    with whole_file(args.preview_output, typed=True) as draft:
         sheet.save(draft)
     if shares:
         Console(width=110).print(share_table(shares, args.preview_images))

@@ -3,11 +3,13 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 import torch
 
 from keepaug.console.interrupts import heard_signals, is_distributed, leave_at_once, received_signal
+from keepaug.console.loader_errors import explain_loader
 
 _logger = logging.getLogger('train')
 
@@ -35,9 +37,9 @@ def first_line(error: Exception) -> str:
 def explain_errors(main: Callable[[], object]) -> None:
     """Runs a script's main function and turns what its user can mend into one sentence and exit status 2.
 
-    Builders raise `ValueError` and `OSError` for such things. A `RunFailed` is one sentence too, and exit status 1; so
-    is an exchange with a process that is gone; anything else is a defect and keeps its traceback. Lines that an
-    error has as `next_step` end the log. Ctrl-C and SIGTERM where the script does not expect them are one line and the
+    Builders raise `ValueError` and `OSError` for such things, and torch says by a `RuntimeError` that loader workers
+    ended. A `RunFailed` is one sentence too, and exit status 1; so is an exchange with a process that is gone; anything
+    else is a defect and keeps its traceback. Lines that an error has as `next_step` end the log. Ctrl-C and SIGTERM where the script does not expect them are one line and the
     status that shells know them by; after SIGTERM it is that one in any case.
     """
     with heard_signals():
@@ -47,7 +49,8 @@ def explain_errors(main: Callable[[], object]) -> None:
             print('Interrupted.', file=sys.stderr)
             _leave(128 + (received_signal() or signal.SIGINT))
         except Exception as error:
-            sentence = _explain(error)
+            of_loader = explain_loader(error)
+            sentence = of_loader or _explain(error)
             if sentence is not None:
                 _tell(error, sentence)
             elif not hasattr(error, 'next_step'):
@@ -56,7 +59,9 @@ def explain_errors(main: Callable[[], object]) -> None:
                 sys.excepthook(type(error), error, error.__traceback__)
             for line in getattr(error, 'next_step', ()):
                 _logger.info(line)
-            _leave(2 if isinstance(error, MENDABLE) else 1)
+            # Loader workers that these hold end at once; where the interpreter finds them they take five seconds.
+            traceback.clear_frames(error.__traceback__)
+            _leave(2 if of_loader or isinstance(error, MENDABLE) else 1)
         if received_signal() == signal.SIGTERM:
             _leave(128 + signal.SIGTERM)
         if received_signal() is not None and is_distributed():

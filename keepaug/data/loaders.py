@@ -12,6 +12,7 @@ from keepaug.data.patches import create_patch_loader, eval_patches, train_patche
 from keepaug.data.seeding import SeededLoader, plain_loader
 from keepaug.data.transform import change_scheduled, find_changes
 from keepaug.data.views import collate_splits
+from keepaug.data.workers import report_failures
 
 
 def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
@@ -70,7 +71,7 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     if len(loader) == 0:
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
-    return loader
+    return report_failures(loader)
 
 
 def mend_posterize() -> None:
@@ -100,7 +101,7 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
         create, shape = create_patch_loader, eval_patches(args, data_config)
     else:
         create, shape = create_loader, dict(input_size=data_config['input_size'])
-    return create(
+    return report_failures(create(
         dataset,
         batch_size=args.validation_batch_size or args.batch_size,
         is_training=False,
@@ -108,7 +109,7 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
         crop_pct=data_config['crop_pct'],
         **shape,
         **settings,
-    )
+    ))
 
 
 def _loader_settings(args, data_config: dict, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

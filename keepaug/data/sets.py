@@ -16,7 +16,8 @@ from keepaug.data.checks import (
 from keepaug.data.classes import (
     ClassList, check_names, check_numbers, check_split, dataset_classes, number_classes, open_split)
 from keepaug.data.folders import is_hidden, split_folder, split_name, survey_classes
-from keepaug.data.wrapped import Repeated, WrappedDataset
+from keepaug.data.unreadable import NamedFailures
+from keepaug.data.wrapped import Repeated
 from keepaug.datasets import EMBEDDED_PREFIX, UNPACKED_DATASETS, create_embedded_dataset
 
 _logger = logging.getLogger('train')
@@ -25,22 +26,6 @@ _logger = logging.getLogger('train')
 READER_ERRORS = (RuntimeError, AssertionError, ImportError, AttributeError, TypeError, KeyError, ValueError, OSError)
 # What timm's readers import, by the prefix of `--dataset`.
 READER_PACKAGES = {'hfds': 'datasets', 'hfids': 'datasets', 'tfds': 'tensorflow_datasets', 'wds': 'webdataset'}
-
-
-class NamedFailures(WrappedDataset):
-    """A data set that says which image could not be read.
-
-    timm skips up to ten unreadable images in a row with a warning each, then gives up without a name.
-    """
-
-    def __getitem__(self, index: int):
-        try:
-            return self.dataset[index]
-        except RuntimeError as error:
-            if 'consecutive samples' not in str(error):
-                raise
-            name = self.dataset.filename(index, absolute=True)
-            raise OSError(f'{name} and the images listed after it cannot be read; mend or remove them.') from error
 
 
 def build_dataset(

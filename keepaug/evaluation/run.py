@@ -17,7 +17,7 @@ from keepaug.console.progress import Progress
 from keepaug.data.checks import has_split_folders
 from keepaug.data.classes import ClassList, check_loops, dataset_classes
 from keepaug.data.folders import find_split, survey_classes
-from keepaug.data.sets import NamedFailures
+from keepaug.data.unreadable import NamedFailures
 from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data, PassSettings
 from keepaug.evaluation.fgsm import fgsm

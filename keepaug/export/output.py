@@ -2,6 +2,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from keepaug.files import drafts
 
@@ -35,7 +36,7 @@ def whole_file(path: str) -> Iterator[str]:
     Raises:
         ValueError: It cannot be written.
     """
-    with _explained(path, drafts.whole_file) as draft:
+    with _explained(path, partial(drafts.whole_file, typed=True)) as draft:
         yield draft
 
 

@@ -14,22 +14,28 @@ def unwritable(what: str, folder: str, reason: str) -> OSError:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[str]:
+def whole_file(path: str | os.PathLike, typed: bool = False) -> Iterator[str]:
     """Gives a name beside `path` to write to; the file takes its own name when the block ends without an error.
 
-    Killed or without room, what was there before stays whole. A device or a pipe, such as /dev/stdout, is written
-    directly.
+    Killed or without room, what was there before stays whole.
+
+    Args:
+        path: The file.
+        typed: Whether a user named it. Then a link stays one and leads to the file, and a device or a pipe, such as
+            /dev/stdout, is written directly. At a name of ours a link, which may be another's trap, makes way.
 
     Raises:
         OSError: The file cannot be written.
     """
-    path = os.path.realpath(path)  # a link stays one
-    if os.path.exists(path) and not os.path.isfile(path):
-        if os.path.isdir(path):
-            raise IsADirectoryError(None, 'it is a folder', path)
-        yield path
-        return
-    with _renamed(path, _remove_file) as draft:
+    path = os.path.abspath(path)
+    if typed:
+        if os.path.exists(path) and not os.path.isfile(path):
+            if os.path.isdir(path):
+                raise IsADirectoryError(None, 'it is a folder', path)
+            yield path
+            return
+        path = os.path.realpath(path)
+    with _renamed(path, remove_file) as draft:
         yield draft
 
 
@@ -58,6 +64,7 @@ def _renamed(path: str, remove: Callable[[str], None]) -> Iterator[str]:
         remove(draft)
 
 
-def _remove_file(path: str) -> None:
+def remove_file(path: str) -> None:
+    """Removes a file, or a link without what it leads to, if it is there."""
     with suppress(FileNotFoundError):
         os.unlink(path)

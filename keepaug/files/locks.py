@@ -3,16 +3,12 @@
 Both are `flock`s, which the system takes back from a process that dies, however it dies. Forked processes inherit them
 and here close them at once: a loader worker that is still there is not the run.
 """
+import fcntl
 import logging
 import os
 import socket
 from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None
 
 _logger = logging.getLogger('train')
 
@@ -36,20 +32,17 @@ def hold_folder(folder: str) -> None:
     path = _lock_file(folder)
     if path in _folders:
         return
-    if fcntl is None:
-        _warn(folder, 'this system has no flock')
-        return
     while True:
         descriptor = _open_lock(path, os.O_CREAT)
         try:
-            _lock(descriptor, 'LOCK_EX', wait=False)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(descriptor, path):  # the run that had it ended, and took the file away, in between
                 close(descriptor)
                 continue
             os.ftruncate(descriptor, 0)
             _sign(descriptor)
             # Not one step: who takes it in between signs anew.
-            _lock(descriptor, 'LOCK_SH', wait=False)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if _holders(descriptor) != [_this_process()]:
                 raise BlockingIOError
         except BlockingIOError as error:
@@ -60,7 +53,8 @@ def hold_folder(folder: str) -> None:
             with suppress(OSError):
                 os.unlink(path)
             close(descriptor)
-            _warn(folder, error.strerror)
+            _logger.warning(
+                f'{folder} cannot be locked ({error.strerror}): nothing keeps another run from writing there too.')
             return
         _folders[path] = descriptor
         return
@@ -73,7 +67,7 @@ def join_folder(folder: str) -> None:
         return
     descriptor = _open_lock(path)
     try:
-        _lock(descriptor, 'LOCK_SH', wait=False)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         _sign(descriptor)
     except OSError:
         close(descriptor)
@@ -85,7 +79,7 @@ def release_folders() -> None:
     """Gives the folders back; the last process of a run takes the lock file away."""
     for path, descriptor in _folders.items():
         with suppress(OSError):  # others of the run hold it still, or the folder is gone
-            _lock(descriptor, 'LOCK_EX', wait=False)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(descriptor, path):
                 os.unlink(path)
         close(descriptor)
@@ -118,7 +112,7 @@ def join_sweep_attempt(paths: Sequence[str], file: str, attempt: str, held: Muta
             descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
             held.append(descriptor)
             _descriptors.add(descriptor)
-            _lock(descriptor, 'LOCK_SH')
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         except OSError as error:
             raise SystemExit(
                 f'--sweep-locks {path} cannot be locked ({error.strerror}): run the sweep in a folder that can.'
@@ -151,18 +145,6 @@ def _open_lock(path: str, flags: int = 0) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | flags, 0o666)
     _descriptors.add(descriptor)
     return descriptor
-
-
-def _lock(descriptor: int, kind: str, wait: bool = True) -> None:
-    """Locks an open file, or turns one kind of lock into another.
-
-    Raises:
-        BlockingIOError: Another process holds it, and we do not wait.
-        OSError: The file system knows no locks.
-    """
-    if fcntl is None:
-        raise OSError(None, 'this system has no flock')
-    fcntl.flock(descriptor, getattr(fcntl, kind) | (0 if wait else fcntl.LOCK_NB))
 
 
 def _is_at(descriptor: int, path: str) -> bool:
@@ -200,10 +182,6 @@ def _in_use(folder: str, holders: Sequence[tuple[str, int]]) -> str:
         'this one another --experiment.')
 
 
-def _warn(folder: str, reason: str) -> None:
-    _logger.warning(f'{folder} cannot be locked ({reason}): nothing keeps another run from writing there too.')
-
-
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -221,5 +199,4 @@ def _close_in_fork() -> None:
     _folders.clear()
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_close_in_fork)
+os.register_at_fork(after_in_child=_close_in_fork)

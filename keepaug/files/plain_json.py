@@ -12,13 +12,13 @@ def to_json(value: Any) -> str:
     return json.dumps(_finite(value), indent=4, allow_nan=False)
 
 
-def write_json(path: str, value: Any) -> None:
-    """Writes a file with `to_json`, whole or not at all.
+def write_json(path: str, value: Any, typed: bool = False) -> None:
+    """Writes a file with `to_json`, as `whole_file` does.
 
     Raises:
         OSError: The file cannot be written.
     """
-    with whole_file(path) as draft, open(draft, 'w') as file:
+    with whole_file(path, typed) as draft, open(draft, 'w') as file:
         file.write(to_json(value))
 
 

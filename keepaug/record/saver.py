@@ -2,8 +2,9 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from timm.utils.checkpoint_saver import load_checkpoint_metadata
 from keepaug.console.errors import first_line
 from keepaug.console.logs import muted
 from keepaug.files.checkpoints import LAST
-from keepaug.files.drafts import unwritable
+from keepaug.files.drafts import remove_file, unwritable
 from keepaug.record.exact_state import StockResume
 from keepaug.record.run_folder import continues
 from keepaug.training.early_exit_task import checkpoint_optimizer
@@ -22,6 +23,8 @@ from keepaug.training.ranking import Ranking
 
 _logger = logging.getLogger('train')
 
+# How torch's writer says that it could not write.
+UNWRITTEN = re.compile('inline_container|iostream error|Parent directory')
 PROBE = 2 ** 20  # bytes; a disk that refused some of a checkpoint has less room
 
 
@@ -123,7 +126,7 @@ class Saver(CheckpointSaver):
             os.replace(src, dst)
 
     def _duplicate(self, src: str, dst: str) -> None:
-        if os.path.exists(dst) and os.path.samefile(src, dst):
+        if os.path.exists(dst) and not os.path.islink(dst) and os.path.samefile(src, dst):
             return
         draft = f'{dst}.tmp'
         with self._explained(draft):
@@ -141,13 +144,16 @@ class Saver(CheckpointSaver):
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
-        """Removes what was begun and says in a sentence that there is no room for it."""
+        """Removes what was begun, and says in a sentence that there is no room for it if that is what ended it."""
         try:
+            remove_file(path)  # left by a run that was killed, or a link that leads elsewhere
             yield
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             reason = _why_unwritten(path, error)
-            if os.path.lexists(path):
-                os.unlink(path)
+            with suppress(OSError):
+                remove_file(path)
+            if not reason:
+                raise
             folder = os.path.dirname(path)
             raise unwritable(f'A checkpoint in {folder}', folder, reason) from error
 
@@ -156,10 +162,12 @@ def _finite(metric: float | None) -> float | None:
     return metric if metric is not None and math.isfinite(metric) else None
 
 
-def _why_unwritten(path: str, error: Exception) -> str:
-    """Why a file could not be written to its end, as the system calls it."""
+def _why_unwritten(path: str, error: BaseException) -> str:
+    """Why a file could not be written to its end, as the system calls it; empty where it is not that what happened."""
     if isinstance(error, OSError):
         return error.strerror or first_line(error)
+    if not (isinstance(error, RuntimeError) and UNWRITTEN.search(str(error))):
+        return ''
     # torch's writer keeps it to itself; a file that has no room to grow tells it again.
     try:
         with open(path, 'ab') as file:

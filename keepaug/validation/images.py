@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 from keepaug.console.errors import first_line
 from keepaug.data.classes import ClassList
 from keepaug.data.sets import build_dataset
+from keepaug.data.workers import report_failures
 from keepaug.validation.processes import world_size
 
 
@@ -65,11 +66,11 @@ def build_loader(args, dataset: Dataset, model: torch.nn.Module, data_config: di
     )
     if args.naflex_loader:
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
-        return create_naflex_loader(
+        return report_failures(create_naflex_loader(
             dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False,
-            channels=data_config['input_size'][0], **common)
-    return create_loader(
-        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common)
+            channels=data_config['input_size'][0], **common))
+    return report_failures(create_loader(
+        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common))
 
 
 def read_valid_labels(path: str, num_classes: int) -> list[int] | None:

@@ -81,11 +81,11 @@ def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv
     """
     try:
         if file_format == 'json':
-            write_json(path, results)
+            write_json(path, results, typed=True)
             return
         rows = results if isinstance(results, list) else [results]
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        with whole_file(path) as draft, open(draft, 'w', newline='') as file:
+        with whole_file(path, typed=True) as draft, open(draft, 'w', newline='') as file:
             if columns:
                 writer = csv.DictWriter(file, fieldnames=columns)
                 writer.writeheader()

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_transform
 
-from keepaug.data.sets import NamedFailures
+from keepaug.data.unreadable import NamedFailures
 from keepaug.datasets import create_embedded_dataset
 from keepaug.evaluation.boxes import TrueBoxes, match, read_boxes
 

@@ -61,3 +61,45 @@ def test_the_best_is_not_lost_between_two_files(exact, data, tmp_path):
         assert torch.load(run / f'{name}.pth.tar', weights_only=False)['epoch'] == 0
     history = torch.load(run / 'last.pth.tar', weights_only=False)['saver']
     assert history['best_epoch'] == 0 and history['checkpoint_files'][0][0] == 'checkpoint-0.pth.tar'
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), TypeError('a defect'), KeyboardInterrupt()])
+def test_only_what_it_can_explain(error, tmp_path, monkeypatch):
+    """torch tells of a worker's end wherever the process is; what was begun is removed all the same."""
+    one = saver(tmp_path)
+    one.save_checkpoint(0, 1.)
+    before = names(tmp_path)
+
+    def fail(state, path):
+        Path(path).write_text('begun')
+        raise error
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(type(error)) as raised:
+        one.save_checkpoint(1, 2.)
+    assert raised.value is error and names(tmp_path) == before
+
+
+@pytest.mark.parametrize('name', [
+    'tmp.pth.tar', 'recovery_tmp.pth.tar', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-0.pth.tar',
+    'checkpoint-0.pth.tar.tmp', 'model_best.pth.tar.tmp', 'milestone-1.pth.tar', 'recovery-0-0.pth.tar'])
+@pytest.mark.parametrize('exists', [True, False])
+def test_nothing_is_written_through_a_link(name, exists, tmp_path):
+    precious = tmp_path / 'precious'
+    if exists:
+        precious.write_text('precious')
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / name).symlink_to(precious)
+    one = saver(tmp_path / 'run')
+    one.save_checkpoint(0, 1.)
+    one.save_milestone(1)
+    one.save_recovery(0)
+    assert names(tmp_path / 'run') == [
+        f'{name}.pth.tar' for name in ('checkpoint-0', 'last', 'milestone-1', 'model_best', 'recovery-0-0')]
+    assert not any(path.is_symlink() for path in (tmp_path / 'run').iterdir())
+    assert precious.read_text() == 'precious' if exists else not precious.exists()
