@@ -109,7 +109,7 @@ def join_sweep_attempt(paths: Sequence[str], file: str, attempt: str, held: Muta
     """
     for path in paths:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+            descriptor = os.open(path, os.O_RDONLY | (0 if os.path.exists(path) else os.O_CREAT), 0o666)
             held.append(descriptor)
             _descriptors.add(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
