@@ -14,7 +14,7 @@ from tests.scripts import TINY, run_train
 
 METHODS = {
     'keep-cut': '--keep-cut --keep-size 8',
-    'keep-cut-full': '--keep-cut --keep-size 8 --keep-saliency full --keep-prob 0.5',
+    'keep-cut-full': '--keep-cut --keep-size 8 --keep-saliency full --keep-prob 0.5 --keep-windows overflow',
     'keep-cut-blind': '--keep-cut --keep-size 8 --keep-tau none',
     'keep-cut-erase': '--keep-cut erase --reprob 0.7 --remode rand --recount 2',
     'keep-cutmix': '--keep-cut cutmix --mixup 0.2 --mixup-mode elem',

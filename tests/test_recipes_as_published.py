@@ -93,7 +93,8 @@ ADDED = {
     'cifar10/joint-saliency': ['JointOcclusion; mode=saliency; layer=maxpool; size=8; jitter=2; only=False'],
     'cifar10/keep-autoaugment': ['AutoAugment', 'KeepPaste; size=16; tau=0.6; saliency=low; prob=1.0'],
     'cifar10/keep-randaugment': ['RandAugment; n=3; m=15; p=1.0', 'KeepPaste; size=8; tau=0.6; saliency=low; prob=1.0'],
-    'cifar10/keepcutout': ['KeepCut; mode=cutout; fill=zero; size=16; tau=0.6; saliency=low; prob=1.0'],
+    'cifar10/keepcutout': [
+        'KeepCut; mode=cutout; fill=zero; size=16; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
     'cifar10/manifold-mixup': ['ManifoldMixup; alpha=1.0; prob=1.0'],
     'cifar10/randaugment': ['RandAugment; n=3; m=15; p=1.0'],
     'cifar10/refined-cutmix': ['Mixup; mixup=0.0; cutmix=1.0; prob=0.5'],
@@ -112,8 +113,9 @@ ADDED = {
     'imagenet/keep-autoaugment': ['AutoAugment', 'KeepPaste; size=40; tau=0.6; saliency=low; prob=1.0'],
     'imagenet/keep-randaugment': [
         'RandAugment; n=2; m=9; p=1.0', 'KeepPaste; size=40; tau=0.6; saliency=low; prob=1.0'],
-    'imagenet/keepcutmix': ['KeepCut; mode=cutmix; tau=0.6; saliency=low; prob=1.0'],
-    'imagenet/keepcutout': ['KeepCut; mode=cutout; fill=zero; size=40; tau=0.6; saliency=low; prob=1.0'],
+    'imagenet/keepcutmix': ['KeepCut; mode=cutmix; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
+    'imagenet/keepcutout': [
+        'KeepCut; mode=cutout; fill=zero; size=40; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
     'imagenet/manifold-mixup': ['ManifoldMixup; alpha=1.0; prob=1.0'],
     'imagenet/randaugment': ['RandAugment; n=2; m=9; p=1.0'],
     'imagenet/refined-autoaugment': ['AutoAugment'],

@@ -10,8 +10,9 @@ from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
-from keepaug.functional.regions import Size
-from keepaug.ranges import COUNT, check_choice
+from keepaug.functional.mixing import overlapping_boxes
+from keepaug.functional.regions import Size, box_sizes
+from keepaug.ranges import COUNT, HyperParameterError, check_choice
 
 # Random erasing's region: 2% to a third of the image, aspect 0.3 to 1/0.3, both as timm draws them. Ten tries are
 # made to draw one that is smaller than the image.
@@ -37,6 +38,10 @@ class KeepCut(KeepRegion):
         saliency: A kind of `SaliencySource`; None for the cheapest that the model allows.
         low_scale: Size of the low-resolution copy, relative to the image.
         max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
+        windows: 'inside' draws among the windows that lie inside the image. 'overflow' removes what the published
+            Cutout and CutMix do: a centre is drawn anywhere, what lies beyond the border is cut off, and this fixes
+            the region's size; its place is drawn among the windows of that size, and stays around the centre with
+            `tau=None`. Not for 'erase', which draws its own sizes, nor `cutmix_minmax`, whose boxes lie inside.
         **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
 
     `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
@@ -48,6 +53,7 @@ class KeepCut(KeepRegion):
 
     ranges = KeepRegion.ranges | {'max_count': COUNT}
     modes = ('cutout', 'erase', 'cutmix')
+    window_kinds = ('inside', 'overflow')
 
     def __init__(
             self,
@@ -61,12 +67,18 @@ class KeepCut(KeepRegion):
             saliency: str | None = None,
             low_scale: float = 0.5,
             max_count: int = 1,
+            windows: str = 'inside',
             **mixing,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
         self.mode = check_choice('mode', mode, self.modes)
         self.fill = check_choice('fill', fill, FILLS)
         self.max_count = self.check('max_count', max_count)
+        self.windows = check_choice('windows', windows, self.window_kinds)
+        if windows == 'overflow' and mode == 'erase':
+            raise HyperParameterError('windows', 'must be inside for erase, which draws its own sizes', windows)
+        if windows == 'overflow' and mixing.get('cutmix_minmax') is not None:
+            raise HyperParameterError('windows', 'must be inside beside cutmix_minmax, whose boxes lie inside', windows)
         self.mixer = None
         if mode == 'cutmix':
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
@@ -100,7 +112,11 @@ class KeepCut(KeepRegion):
         boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
         out = x
         for size, drawn in self._draw_sizes(x, generator):
-            box = sample_regions(region_scores(shown, size), size, self.tau, 'low', generator)
+            if self.windows == 'inside':
+                box = self.place(shown, size, generator)
+            else:
+                sizes = torch.tensor(size, device=x.device).expand(len(x), 2)
+                box = self.place_again(shown, overlapping_boxes(sizes, x.shape[-2:], generator), generator)
             keep = drawn if applied is None else applied.view(-1) if drawn is None else drawn & applied.view(-1)
             if keep is not None:
                 box = torch.where(keep[:, None], box, 0)
@@ -110,6 +126,20 @@ class KeepCut(KeepRegion):
             removed = removed | mask
         self.last = {'boxes': torch.stack(boxes, 1), 'mask': removed, 'saliency': saliency}
         return out, target
+
+    def _place(self) -> str:
+        if self.windows == 'inside':
+            return super()._place()
+        over = 'over the border too'
+        return f'anywhere, {over}' if self.tau is None else f'{super()._place()}, as large as one anywhere, {over}'
+
+    def place(self, shown: Tensor, size: Size, generator: torch.Generator | None) -> Tensor:
+        """Boxes (B, 4) of a size inside the image, drawn below the quantile of what is shown there."""
+        return sample_regions(region_scores(shown, size), size, self.tau, 'low', generator)
+
+    def place_again(self, shown: Tensor, boxes: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Boxes (B, 4) of the sizes that the border left of these; these themselves where places are drawn blindly."""
+        return boxes if self.tau is None else self.place(shown, box_sizes(boxes), generator)
 
     def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
         """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
@@ -136,10 +166,9 @@ class _KeepCutMix(LabelMixer):
     def place(
             self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
         self.saliency, shown = self.cut.maps(x, target)
-        # A region of no height or width leaves the image as it is, whatever its place.
-        drawn = sizes.clamp(min=1)
-        boxes = sample_regions(region_scores(shown, drawn), drawn, self.cut.tau, 'low', generator)
-        return torch.where((sizes > 0).all(1, keepdim=True), boxes, 0)
+        if self.cut.windows == 'inside':
+            return self.cut.place(shown, sizes, generator)
+        return self.cut.place_again(shown, super().place(x, target, sizes, group, generator), generator)
 
 
 def draw_erasing_sizes(

@@ -22,7 +22,7 @@ def region_scores(saliency: Tensor, size: Size) -> Tensor:
 
     Args:
         saliency: Map (B, 1, H, W), of any floating type and sign.
-        size: Window (h, w) in pixels, or an int tensor (B, 2) of one window per sample.
+        size: Window (h, w) in pixels, or an int tensor (B, 2) of one window per sample, which may be empty.
 
     Returns:
         float64 scores. For one size (B, H - h + 1, W - w + 1); for sizes per sample (B, H, W), nan where a window
@@ -157,6 +157,11 @@ def _draw_place(admitted: Tensor, generator: torch.Generator | None) -> Tensor:
     # The place sought is where the running count first exceeds a number drawn below the count.
     wanted = (u * running[:, -1:]).long()
     return torch.searchsorted(running, wanted, right=True).squeeze(1).clamp(max=admitted.shape[1] - 1)
+
+
+def box_sizes(boxes: Tensor) -> Tensor:
+    """Height and width (B, 2) in pixels of boxes (B, 4) XYXY."""
+    return (boxes[:, 2:] - boxes[:, :2]).flip(1)
 
 
 def boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -20,6 +20,11 @@ class KeepCutMethod(KeepMethod):
         '--keep-cut', parameter='mode', type=str, alone='cutout', choices=KeepCut.modes,
         help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
              'cutmix: another image in the place, with the flags of --cutmix')
+    settings = (*KeepMethod.settings, Flag(
+        '--keep-windows', parameter='windows', type=str, default='inside', choices=KeepCut.window_kinds,
+        help="windows the region is drawn among: inside: those inside the image; overflow: as large as plain Cutout's "
+             "or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout or "
+             'CutMix'))
     augments = ('keep-cut',)
     uses_alpha_of = ('mixup', 'cutmix', 'cutmix_minmax')
     example = '--keep-cut'
@@ -35,7 +40,10 @@ class KeepCutMethod(KeepMethod):
         if args.keep_cut != 'cutout':
             ignored['keep_size'] = f'with --keep-cut {args.keep_cut}, whose size is drawn'
         if args.keep_cut == 'erase':
+            ignored['keep_windows'] = 'with --keep-cut erase, which draws its own sizes'
             ignored['resplit'] = 'with --keep-cut erase, which cuts every image'
+        if args.keep_cut == 'cutmix' and typed(args, 'cutmix_minmax') is not None:
+            ignored['keep_windows'] = 'beside --cutmix-minmax, whose boxes lie inside the image'
         return ignored
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
@@ -52,7 +60,7 @@ class KeepCutMethod(KeepMethod):
         return 'replaced' if 'partner' in drawn else 'removed'
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> KeepCut:
-        settings = self.region_settings(args)
+        settings = dict(self.region_settings(args), windows=args.keep_windows)
         if args.keep_cut == 'erase':
             settings.update(fill=fill_of_erasing(args), max_count=args.recount)
             settings['prob'] = args.taken_over.reprob or 1. if args.keep_prob is None else args.keep_prob

@@ -27,9 +27,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         dict(size=8),
         dict(size=8, saliency='full', fill='pixel', prob=0.5),
         dict(size=8, tau=None, fill='rand'),
+        dict(size=8, windows='overflow'),
         dict(mode='erase', max_count=3, saliency='low'),
         dict(mode='erase', fill='rand', prob=0.5, saliency='full'),
         dict(mode='cutmix', mixing='elem', smoothing=0.1),
+        dict(mode='cutmix', windows='overflow'),
     ],
     'keep-paste': [
         dict(size=8),
