@@ -10,6 +10,7 @@ from timm.task import ClassificationTask
 
 import keepaug
 from keepaug import options
+from tests.covering import covering_pairs
 from tests.scripts import TINY, run_train
 
 METHODS = {
@@ -50,7 +51,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize('method', EVERY)
+# In the default suite one method of each kind is resumed, and what has a state of its own.
+RESUMED = {'refine', *(method for method, _ in covering_pairs(EVERY, ['resumed'], KINDS, times=0))}
+
+
+@pytest.mark.parametrize('method', [
+    pytest.param(method, marks=() if method in RESUMED else pytest.mark.slow) for method in EVERY])
 def test_resumes(method, data, tmp_path):
     run_train(f'{data} {TINY} --epochs 1 {EVERY[method]}', tmp_path)
     run = run_train(f'{data} {TINY} --epochs 2 {EVERY[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)

@@ -67,7 +67,7 @@ LOADING = {
     'mixing': '--mixup 0.2 --cutmix 1 --mixup-mode elem --mixup-off-epoch 2 -j 1',
     'multi-epochs-mixing-off': '--mixup 1 --mixup-off-epoch 2 -j 1 --use-multi-epochs-loader',
     'naflex': '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 9 '
-              '--reprob 0.5 --mixup 0.2 -j 1',
+              '--naflex-max-seq-len 9 --reprob 0.5 --mixup 0.2 -j 1',
     'refined-workers': '--refine-epochs 2 --refine-fade 1 --aa rand-m9 --mixup 0.3 -j 1 --use-multi-epochs-loader',
 }
 SETTINGS = {**SCHEDULES, **OPTIMIZERS, **TRAINING, **LOADING}
@@ -235,7 +235,7 @@ def test_refusals(flags, words, marked, data, tmp_path, capsys):
 def test_another_number_of_processes_is_refused(processes, words, marked):
     args = Namespace(
         exact_resume=True, resume=str(marked / 'last.pth.tar'), dist_bn='reduce', device='cpu', world_size=processes,
-        distributed=True)
+        distributed=True, taken_over=Namespace())
     with pytest.raises(ValueError, match=words):
         open_exact_resume(args)
 

@@ -65,8 +65,12 @@ def test_every_method_gives_a_sheet(method, data, run_preview, capsys):
     assert len(sheet.getcolors(1 << 24)) > 1000
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('method', ['--keep-cut --keep-size 8', ''])
+# What stock itself does to images, or where.
+WITHOUT_METHOD = ('no-prefetcher', 'workers', 'grey-no-prefetcher', 'mixing', 'mixing-no-prefetcher', 'autoaugment')
+
+
+@pytest.mark.parametrize('method, mode', [
+    *(('--keep-cut --keep-size 8', mode) for mode in MODES), *(('', mode) for mode in WITHOUT_METHOD)])
 def test_follows_the_data_path(mode, method, data, run_preview):
     shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
     sheet = run_preview(f'{data} {shape} {method} {MODES[mode]} --preview-images 5')

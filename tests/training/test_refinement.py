@@ -20,6 +20,7 @@ from keepaug.training.phases import Phases
 from keepaug.training.refinement import Refinement
 from keepaug.training.schedule import HeldRate
 from tests.functional.reference import SIGNIFICANT, rate_p
+from tests.processes import PROCESSES
 from tests.scripts import TINY, run_train
 
 # All that timm's loader can do to an image beyond crop and flip; the crop is the whole image and nothing is flipped.
@@ -134,7 +135,9 @@ def test_pairs_fade_on_their_augmented_side(copies):
     (False, 2, True, 'fork', 1, False),
     (True, 2, True, 'fork', 2, False),
     pytest.param(False, 1, False, 'spawn', 2, False, marks=pytest.mark.slow),
-    (True, 1, True, 'spawn', 1, True),
+    pytest.param(True, 1, True, 'spawn', 1, True, marks=pytest.mark.slow),
+    # What it starts is handed its data as by spawn, and has everything imported.
+    pytest.param(True, 1, True, 'forkserver', 1, True, marks=pytest.mark.xdist_group('processes')),
 ])
 def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
     """Images of the refined epoch are the images, bit for bit, though the workers run since the epoch before."""
@@ -144,7 +147,8 @@ def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
     batches = loader(
         prefetcher, workers, copies, use_multi_epochs_loader=multi_epochs, collate_fn=collate, **INTENSIVE, **STILL)
     if start:
-        getattr(batches, 'loader', batches).multiprocessing_context = start
+        context = PROCESSES if start == 'forkserver' else start
+        getattr(batches, 'loader', batches).multiprocessing_context = context
     refinement = Refinement(Phases(2, 2), batches, task())
     arrived = []
     for epoch in range(4):
