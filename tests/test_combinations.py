@@ -77,6 +77,18 @@ MODES = {
 }
 # Readers that stand for those of packages we do not have.
 READERS = {'stream': create_stream, 'multilabel': create_several_labels}
+# What the flags do not tell and the model does, by the class of the mode's model.
+NO_STAGES = (
+    '--feature-dropout dropblock is not possible: {} has no two last stages of convolutions to drop features in: choose '
+    'another model, such as a ResNet.')
+BY_MODEL = {
+    ('feature-dropout', 'vit'): NO_STAGES.format('VisionTransformer'),
+    ('feature-dropout', 'naflex'): NO_STAGES.format('NaFlexVit'),
+    ('feature-dropout', 'token-distillation'): NO_STAGES.format('VisionTransformerDistilled'),
+    ('feature-dropout', 'dropping'):
+        '--feature-dropout dropblock is not possible: The shortcuts of ConvNeXt are not known, on which DropBlock drops '
+        'too: choose dropout or spatial, or a ResNet.',
+}
 # A compiler takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
 COMPILED = ('compile', 'inductor')
 
@@ -101,6 +113,8 @@ def _parser(registered: tuple) -> argparse.ArgumentParser:
 @cache
 def refusal(method: str, mode: str, teacher: str = __file__) -> str:
     """The sentence that refuses the two together; empty where there is none."""
+    if (method, mode) in BY_MODEL:
+        return BY_MODEL[method, mode]
     args = _parser(all_methods()).parse_args(shlex.split(command(method, mode, teacher=teacher)))
     try:
         options.check_stock(keepaug.prepare(args))

@@ -23,6 +23,7 @@ METHODS = {
     'keep-cut-low-early': '--keep-cut --keep-size 8 --keep-saliency low-early',
     'early-exit': '--early-exit',
     'cutout': '--cutout 8',
+    'grid-mask': '--grid-mask --grid-mask-prob 1',
     'attentive-cutmix': '--attentive-cutmix --attentive-teacher self --attentive-teacher-size 64 --mixup-prob 0.5',
     'cutmix-variant': '--cutmix-variant center-gaussian --mixup-mode elem',
     'feature-cutmix': '--feature-cutmix',
@@ -31,6 +32,9 @@ METHODS = {
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
                           '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
     'pad-crop': '--train-crop-mode pad4',
+    'torchvision-policy': '--aa tv-cifar10-m12 --keep-paste --keep-size 8',
+    'feature-dropout': '--feature-dropout dropblock --feature-dropout-block 2',
+    'initialization': '--weight-init xavier-normal',
     'joint-occlusion': '--joint-occlusion saliency --keep-cut --keep-size 8',
     'occlusion-only': '--joint-occlusion cutout --occlusion-only --occlusion-keep-image 0.5 --occlusion-holes 2',
 }
@@ -38,6 +42,7 @@ METHODS = {
 OWN = {
     'copies': '--augment-copies 2 --joint-occlusion',
     'refinement': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
+    'refinement-plain': '--refine-epochs 1 --refine-plain --keep-paste --keep-size 8 --aa rand-m9 --reprob 0.3',
 }
 EVERY = {**METHODS, **OWN}
 # What a method does to a batch or beside it that a mode of the script may get in the way of.

@@ -4,6 +4,7 @@ from keepaug.augment.base import BatchAugment, Compose, check_edge
 from keepaug.augment.cutmix_variants import CutMixVariant
 from keepaug.augment.cutout import Cutout
 from keepaug.augment.feature_mixing import FeatureCutMix, ManifoldMixup
+from keepaug.augment.grid_mask import GridMask
 from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_paste import KeepPaste
@@ -18,6 +19,7 @@ __all__ = [
     'CutMixVariant',
     'Cutout',
     'FeatureCutMix',
+    'GridMask',
     'JointOcclusion',
     'KeepCut',
     'KeepPaste',

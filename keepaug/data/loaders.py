@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from keepaug.console.errors import first_line
 from keepaug.data.patches import create_patch_loader, eval_patches, train_patches
 from keepaug.data.seeding import SeededLoader, plain_loader
-from keepaug.data.transform import change_scheduled, find_changes
+from keepaug.data.transform import change_scheduled, find_changes, whole_image
 from keepaug.data.views import collate_splits
 from keepaug.data.workers import report_failures
 
@@ -22,8 +22,11 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     Raises:
         ValueError: The flags do not fit each other, or the data gives less than one batch.
     """
-    if (args.aug_splits or find_changes(dataset).copies > 1) and not args.prefetcher:
+    changes = find_changes(dataset)
+    if (args.aug_splits or changes.copies > 1) and not args.prefetcher:
         collate_fn = collate_splits
+    if changes.plain:
+        changes.whole = whole_image(data_config)
     if args.aa:
         mend_posterize()
     interpolation = args.train_interpolation

@@ -5,10 +5,11 @@ taken apart once, as it arrives, and put together anew; else it stays as it is.
 """
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import AugMixDataset, IterableImageDataset
+from timm.data import AugMixDataset, IterableImageDataset, create_transform
 from timm.data.naflex_dataset import NaFlexMapDatasetWrapper
 from timm.data.random_erasing import RandomErasing
 from timm.data.scheduled_sampler import ScheduledTransformDataset
@@ -42,12 +43,16 @@ class TransformChanges:
             with timm's `--aug-repeats`, whose copies are decoded anew and go to different processes.
         strength: One number in shared memory, the probability of each step beyond crop and flip; see `Fading`. None
             where nothing fades.
+        plain: Whether crop and flips give way to `whole` while the strength is 0; see `Switched`.
+        whole: Resizes and crops as in validation; who makes the loader knows how.
     """
     crop: Callable[[tuple[int, int]], Step] | None = None
     policy: Step | None = None
     paired: bool = False
     copies: int = 1
     strength: Tensor | None = None
+    plain: bool = False
+    whole: Step | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
@@ -76,6 +81,8 @@ class TransformChanges:
         if self.crop is not None:
             crop = [
                 self.crop(step.size) if isinstance(step, RandomResizedCropAndInterpolation) else step for step in crop]
+        if self.plain:
+            crop = [Switched(transforms.Compose(crop), self.whole, self.strength)]
         if self.policy is not None:
             policy = [self.policy if isinstance(step, POLICIES) else step for step in policy]
         parts = [transforms.Compose(part) for part in (crop, self._fading(policy), self._fading(convert))]
@@ -139,6 +146,38 @@ class Fading:
         strength = self.strength.item()
         applied = strength >= 1. or strength > 0. and torch.rand(()).item() < strength
         return self.step(image) if applied else image
+
+
+class Switched:
+    """A step of a transform that gives way to another while workers run.
+
+    Args:
+        step: Takes and gives an image.
+        other: The same, taken while `strength` is 0.
+        strength: One number in shared memory.
+    """
+
+    def __init__(self, step: Step, other: Step, strength: Tensor):
+        self.step = step
+        self.other = other
+        self.strength = strength
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.step}, {self.other})'
+
+    def __call__(self, image):
+        return (self.step if self.strength.item() > 0. else self.other)(image)
+
+
+def whole_image(data_config: dict[str, Any]) -> Step:
+    """What images go through in validation before they become tensors: resized, and their centre cropped.
+
+    Args:
+        data_config: `input_size` (C, H, W), `interpolation` and `crop_pct`.
+    """
+    names = ('input_size', 'interpolation', 'crop_pct')
+    steps = create_transform(**{name: data_config[name] for name in names}, is_training=False).transforms
+    return transforms.Compose(_split(steps)[0])
 
 
 def shared_strength() -> Tensor:
@@ -210,7 +249,7 @@ def list_steps(dataset: Dataset) -> Iterator[tuple[Step, bool]]:
     """What a loader's training set does to a decoded image, step by step; of several sizes to the largest.
 
     Returns:
-        Each step, and whether it fades.
+        Each step, and whether it fades or gives way.
     """
     while isinstance(dataset, WrappedDataset):
         dataset = dataset.dataset
@@ -234,6 +273,9 @@ def _flat_steps(transform: Step) -> Iterator[tuple[Step, bool]]:
             yield from _flat_steps(part)
     elif isinstance(transform, Fading):
         yield transform.step, True
+    elif isinstance(transform, Switched):
+        for step, _ in _flat_steps(transform.step):
+            yield step, True
     else:
         yield transform, False
 

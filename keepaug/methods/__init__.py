@@ -6,7 +6,10 @@ from keepaug.methods.cutmix_variant import CutMixVariantMethod
 from keepaug.methods.cutout import CutoutMethod
 from keepaug.methods.early_exit import EarlyExitMethod
 from keepaug.methods.exact_resume import ExactResumeMethod
+from keepaug.methods.feature_dropout import FeatureDropoutMethod
 from keepaug.methods.feature_mixing import FeatureCutMixMethod, ManifoldMixupMethod
+from keepaug.methods.grid_mask import GridMaskMethod
+from keepaug.methods.initialization import InitializationMethod
 from keepaug.methods.joint_occlusion import JointOcclusionMethod
 from keepaug.methods.keep_cut import KeepCutMethod
 from keepaug.methods.keep_paste import KeepPasteMethod
@@ -15,6 +18,7 @@ from keepaug.methods.pad_crop import PadCropMethod
 from keepaug.methods.refinement import RefinementMethod, RisksMethod
 from keepaug.methods.registry import active_methods, all_methods, method_of, register_method, unregister_method
 from keepaug.methods.stock_mixing import StockMixingMethod
+from keepaug.methods.torchvision_policy import TorchvisionPolicyMethod
 from keepaug.methods.watching import WatchingMethod
 
 __all__ = [
@@ -35,16 +39,20 @@ __all__ = [
 # In the order in which an image, then its batch, meets them; what follows changes no image.
 for _method in (
         PadCropMethod,
+        TorchvisionPolicyMethod,
         CopiesMethod,
         KeepPasteMethod,
         KeepCutMethod,
         CutoutMethod,
+        GridMaskMethod,
         AttentiveCutMixMethod,
         CutMixVariantMethod,
         FeatureCutMixMethod,
         ManifoldMixupMethod,
         StockMixingMethod,
         JointOcclusionMethod,
+        FeatureDropoutMethod,
+        InitializationMethod,
         EarlyExitMethod,
         RefinementMethod,
         RisksMethod,

@@ -24,6 +24,7 @@ class RefinementMethod(Method):
                   'at least a hundredth of the peak'),
         Flag('--refine-fade', type=int, default=0, metavar='K', range=EPOCHS,
              help="epochs before them over which mixup's alpha and all other probabilities fall linearly to zero"),
+        Flag('--refine-plain', help='no crop and flip in them either: images resized and cropped as in validation'),
     )
     needs = Method.needs | Need.OWN_SCRIPT
     on_batches = False
@@ -40,9 +41,12 @@ class RefinementMethod(Method):
             f'--refine-fade must be at most {args.epochs}, the epochs before the refinement, got {args.refine_fade}.')
         yield args.sched == 'plateau' and args.refine_lr is None, (
             '--refine-epochs cannot know the last learning rate of --sched plateau beforehand: give --refine-lr.')
+        yield args.refine_plain and bool(args.train_img_sizes), (
+            '--refine-plain resizes images to one size, --train-img-sizes trains on several: drop one of the two.')
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         changes.strength = shared_strength()
+        changes.plain = args.refine_plain
 
 
 class RisksMethod(Method):

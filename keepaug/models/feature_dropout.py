@@ -23,7 +23,7 @@ STAGES = 2
 EARLIER_SHARE = 0.25
 
 
-class FeatureDropout:
+class StageDropout:
     """Drops features in the training-mode forward passes of a model.
 
     The places are those of Occlusions, section 4.5, which are DropBlock's: behind every convolution of the last two

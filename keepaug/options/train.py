@@ -152,7 +152,9 @@ def _augmentation(parser: argparse.ArgumentParser) -> None:
     add('--color-jitter-prob', type=float, metavar='P', help='probability of colour jitter; unset: always')
     add('--grayscale-prob', type=float, metavar='P', help='probability of dropping the colours')
     add('--gaussian-blur-prob', type=float, metavar='P', help='probability of a Gaussian blur')
-    add('--aa', type=str, metavar='POLICY', help='policy such as rand-m9-mstd0.5, original, v0, 3a or augmix-m5-w4')
+    add('--aa', type=str, metavar='POLICY',
+        help="policy such as rand-m9-mstd0.5, original, v0, 3a or augmix-m5-w4, or torchvision's: tv-cifar10, tv-svhn, "
+             'tv-imagenet, each with a magnitude such as -m12, of 30')
     add('--aug-repeats', type=float, default=0, metavar='N', help='draws of a sample per epoch, in distributed runs')
     add('--aug-splits', type=int, default=0, metavar='N', help='views of a sample in one batch, the first one clean')
     add('--reprob', type=float, default=0., metavar='P', help='probability of random erasing')

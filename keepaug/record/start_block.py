@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from timm.data import Mixup, NaFlexMixup
-from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.naflex_random_erasing import PatchRandomErasing
 from timm.data.naflex_transforms import RandomResizedCropToSequence
 from timm.data.random_erasing import RandomErasing
@@ -18,9 +17,11 @@ from timm.task import TrainingTask
 from torch.utils.data import Dataset
 from torchvision import transforms
 
+from keepaug.data.policies import POLICIES
 from keepaug.data.seeding import plain_loader
 from keepaug.data.transform import list_steps
 from keepaug.methods import active_methods
+from keepaug.methods.method import typed
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases, span
 
@@ -168,7 +169,7 @@ DESCRIPTIONS = {
     transforms.RandomCrop: _pad_crop,
     transforms.RandomHorizontalFlip: lambda step, args: ('left-right flip', f'probability {step.p:g}'),
     transforms.RandomVerticalFlip: lambda step, args: ('upside-down flip', f'probability {step.p:g}'),
-    **dict.fromkeys((AutoAugment, RandAugment, AugMixAugment), lambda step, args: ('policy', args.aa)),
+    **dict.fromkeys(POLICIES, lambda step, args: ('policy', typed(args, 'aa'))),
     transforms.ColorJitter: _jitter,
     transforms.RandomGrayscale: lambda step, args: ('grayscale', f'probability {step.p:g}'),
     transforms.GaussianBlur: lambda step, args: ('blur', f'Gaussian, {step.kernel_size[0]} px'),
@@ -214,7 +215,7 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
         yield f'{given} (--no-aug: the loader resizes and crops the centre)'
     elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):
         default = ', the default' if args.color_jitter == DEFAULT_JITTER else ''
-        yield f'--color-jitter {args.color_jitter:g}{default} (--aa {args.aa} takes its place)'
+        yield f'--color-jitter {args.color_jitter:g}{default} (--aa {typed(args, "aa")} takes its place)'
     if args.naflex_loader and args.train_crop_mode and not args.no_aug:
         yield f'--train-crop-mode {args.train_crop_mode} (--naflex-loader crops to sequences)'
     if args.mixup_off_epoch and not any(each.mixes for each in found):

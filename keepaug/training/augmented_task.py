@@ -48,8 +48,8 @@ class AugmentedTask(WrappedTask):
         return self.task(*self.augment(input, target))
 
     def set_progress(self, progress: float) -> None:
-        """Tells the augmentations which share of the training, 0 to 1, is done."""
         self.augment.set_progress(progress)
+        super().set_progress(progress)
 
     def stop_mixing(self) -> None:
         """Switches off what mixes labels."""

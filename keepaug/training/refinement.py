@@ -2,9 +2,9 @@
 
 He et al., Data Augmentation Revisited: Rethinking the Distribution Gap between Clean and Augmented Data, 2019.
 
-Crop and flip stay; all that changes an image further, or its label, is off. What happens in loader workers reads one
-number in shared memory, so that a change reaches workers that run already, forked or spawned; what happens on the
-device is told directly.
+Crop and flip stay, unless they are to go too; all that changes an image further, or its label, is off. What happens in
+loader workers reads one number in shared memory, so that a change reaches workers that run already, forked or spawned;
+what happens on the device is told directly.
 """
 import logging
 import math

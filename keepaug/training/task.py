@@ -17,6 +17,7 @@ from keepaug.data.loaders import drop_prefetched
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loss import loss_kwargs
+from keepaug.training.wrapped_task import WrappedTask
 
 
 def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
@@ -86,7 +87,7 @@ def augment_batch(
 
 def set_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
     """Tells what grows with the training that an epoch begins: 0 in the first of all epochs, 1 in the last."""
-    if isinstance(task, AugmentedTask):
+    if isinstance(task, WrappedTask):
         task.set_progress(epoch / max(1, epochs - 1))
 
 

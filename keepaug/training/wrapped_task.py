@@ -26,6 +26,11 @@ class WrappedTask(TrainingTask):
                 raise
             return getattr(self.task, name)
 
+    def set_progress(self, progress: float) -> None:
+        """Tells what grows with the training which share of it, 0 to 1, is done."""
+        if isinstance(self.task, WrappedTask):
+            self.task.set_progress(progress)
+
     def prepare_distributed(self, device_ids=None, **ddp_kwargs) -> TrainingTask:
         self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
         return self

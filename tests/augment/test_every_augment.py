@@ -18,6 +18,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     'cutmix-variant': [dict(), dict(variant='fixed', mixing='elem'), dict(variant='one-hot', mixing='pair')],
     'cutout': [dict(size=8), dict(size=8, holes=2, prob=0.5)],
     'feature-cutmix': [dict(), dict(stages=(2,), mixing='elem')],
+    'grid-mask': [dict(), dict(smallest=4, largest=9, keep=0.5, prob=0.5)],
     'joint-occlusion': [
         dict(),
         dict(mode='cutout', keep_image=0.5, only=True),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from keepaug.models.feature_dropout import KINDS, FeatureDropout, block_shortcuts, last_stages
+from keepaug.models.feature_dropout import KINDS, StageDropout, block_shortcuts, last_stages
 
 SMALL_RESNET = dict(layers=(1, 1, 2, 2), channels=(8, 8, 16, 16))
 NETWORKS = {
@@ -29,7 +29,7 @@ def hooked(model):
 
 
 def drop(model, kind='dropblock', prob=0.3, block=3):
-    dropping = FeatureDropout(model, kind, block)
+    dropping = StageDropout(model, kind, block)
     dropping.set_prob(prob)
     return dropping
 
@@ -141,12 +141,12 @@ def test_models_without_such_stages_are_refused(name):
     with torch.device('meta'):
         model = timm.create_model(name)
     with pytest.raises(ValueError, match='has no two last stages of convolutions'):
-        FeatureDropout(model, 'dropout', 7)
+        StageDropout(model, 'dropout', 7)
 
 
 def test_unknown_shortcuts_are_refused():
     with torch.device('meta'):
         model = timm.create_model('test_efficientnet')
     with pytest.raises(ValueError, match='The shortcuts of EfficientNet are not known'):
-        FeatureDropout(model, 'dropblock', 7)
-    FeatureDropout(model, 'spatial', 7)
+        StageDropout(model, 'dropblock', 7)
+    StageDropout(model, 'spatial', 7)

@@ -11,7 +11,9 @@ from torchvision import transforms
 
 from keepaug import training
 from keepaug.augment import BatchAugment
+from keepaug.data.policies import TorchvisionPolicy
 from keepaug.data.transform import TrainingTransform
+from keepaug.training.feature_dropout_task import FeatureDropoutTask
 from tests.scripts import TINY, run_train
 from tests.test_every_method import EVERY
 
@@ -38,6 +40,7 @@ LINES = {
     'keep-cut-low-early': [*LOADER, SQUARE.format('low-early')],
     'early-exit': LOADER,
     'cutout': [*LOADER, 'cutout 8 x 8 px, squares 1, probability 1, anywhere, over the border too, on the device'],
+    'grid-mask': [*LOADER, 'grid-mask squares 14 to 32 px apart, 84% kept, probability 1, on the device'],
     'attentive-cutmix': [
         *LOADER, 'attentive-cutmix 6 patches of 7 x 7, attention of the model itself, probability 0.5, one draw per '
         'batch, on the device'],
@@ -54,6 +57,12 @@ LINES = {
         'keep-paste 6 x 6 px, probability 1, tau 0.6, saliency early, on the device', SQUARE.format('early'),
         f'mixup mixup alpha 0.2, {MIXUP}, on the device', RAND.replace('rand-m9-mstd0.5', 'augmix-m5-w2')],
     'pad-crop': ['crop at random, padded by 4 px', FLIP, JITTER],
+    'torchvision-policy': [
+        CROP, FLIP, 'policy tv-cifar10-m12', 'keep-paste 8 x 8 px, probability 1, tau 0.6, saliency low, on the device',
+        RAND.replace('rand-m9-mstd0.5', 'tv-cifar10-m12')],
+    'feature-dropout': [
+        *LOADER, 'feature-dropout dropblock, squares of 2 x 2 places, probability 0.1, inside the network'],
+    'initialization': LOADER,
     'joint-occlusion': [
         *LOADER, SQUARE.format('low'),
         'joint-occlusion saliency, 8 x 8 px, moved by up to 2 px, left whole with probability 0, each batch whole and '
@@ -137,7 +146,7 @@ def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_pa
     with caplog.at_level('INFO', logger='train'):
         run_train(f'{data} {TINY} {flags}', tmp_path)
     assert [' '.join(line.split()) for line in block(caplog)[1:]] == lines
-    assert set(EVERY) - set(LINES) == {'refinement'}, 'which the next test has'
+    assert set(EVERY) - set(LINES) == {'refinement', 'refinement-plain'}, 'of which the next test has one'
 
 
 def test_phases_are_told(data, tmp_path, caplog):
@@ -176,6 +185,7 @@ def called(monkeypatch):
 
     def epoch(number, *args, **kwargs):
         now[0] = number
+        by_epoch[number]  # there, even where nothing is at work
         return train_one_epoch(number, *args, **kwargs)
 
     monkeypatch.setattr('keepaug.training.train_one_epoch', epoch)
@@ -185,6 +195,8 @@ def called(monkeypatch):
     watch(transforms.RandomVerticalFlip, 'forward', 'upside-down flip')
     for owner in (AutoAugment, RandAugment, AugMixAugment):
         watch(owner, '__call__', 'policy')
+    watch(TorchvisionPolicy, 'forward', 'policy')
+    watch(FeatureDropoutTask, 'forward', 'feature-dropout')
     watch(transforms.ColorJitter, 'forward', 'color jitter')
     watch(transforms.RandomGrayscale, 'forward', 'grayscale')
     watch(RandomErasing, '__call__', 'random erasing')

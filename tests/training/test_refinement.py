@@ -13,7 +13,8 @@ from timm.task import ClassificationTask
 
 from keepaug.augment import Compose, create_augment
 from keepaug.data.mixing import SharedSwitchCollate
-from keepaug.data.transform import Fading, TransformChanges, change_transform, shared_strength
+from keepaug.data.transform import (
+    Fading, Switched, TransformChanges, change_transform, shared_strength, whole_image)
 from keepaug.data.views import collate_splits
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases
@@ -51,8 +52,10 @@ def plain_batch(target: torch.Tensor) -> torch.Tensor:
     return torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255.
 
 
-def loader(prefetcher: bool = True, workers: int = 0, copies: int = 1, **settings):
-    changes = TransformChanges(copies=copies, strength=shared_strength())
+def loader(prefetcher: bool = True, workers: int = 0, copies: int = 1, plain: bool = False, **settings):
+    changes = TransformChanges(
+        copies=copies, strength=shared_strength(), plain=plain,
+        whole=whole_image(dict(input_size=(3, 32, 32), crop_pct=1., interpolation='bilinear')))
     return create_loader(
         change_transform(Numbered(), changes), (3, 32, 32), batch_size=4, is_training=True, num_workers=workers,
         device=torch.device('cpu'), mean=(0., 0., 0.), std=(1., 1., 1.), use_prefetcher=prefetcher, **settings)
@@ -289,3 +292,52 @@ def test_refining_a_finished_run(data, tmp_path):
     rows = rows_of(run)
     assert list(rows[0]) == [*header.split(','), 'phase', 'risk_augmented', 'risk_clean']
     assert [row['phase'] for row in rows] == ['', '', 'refined'] and rows[0]['eval_top1']
+
+
+# Crop and flip as well as all that is intensive.
+MOVING = dict(INTENSIVE, scale=(0.1, 0.5), hflip=0.5, vflip=0.5)
+
+
+@pytest.mark.parametrize('settings', [
+    dict(workers=2), dict(prefetcher=False), dict(train_crop_mode='rkrc', scale=(0.5, 0.9))])
+def test_plain_epochs_have_whole_images(settings):
+    """The very pixels of the files, of workers that run already too."""
+    batches = loader(plain=True, **{**MOVING, **settings})
+    refinement = Refinement(Phases(1, 1), batches, task())
+    for epoch in range(2):
+        refinement.set_strength(epoch)
+        for images, target in batches:
+            same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(images, plain_batch(target))]
+            assert all(same) if epoch else not any(same)
+
+
+def test_plain_crop_is_that_of_validation():
+    settings = dict(input_size=(3, 24, 20), crop_pct=0.8, interpolation='bicubic')
+    *steps, convert, normalize = create_transform(**settings, is_training=False).transforms
+    expected = picture(3)
+    for step in steps:
+        expected = step(expected)
+    assert whole_image(dict(settings, mean=(0., 0., 0.)))(picture(3)).tobytes() == expected.tobytes()
+
+
+def test_plain_pairs_and_copies():
+    strength = shared_strength()
+    whole = whole_image(dict(input_size=(3, 32, 32), crop_pct=1., interpolation='bilinear'))
+    changes = TransformChanges(paired=True, copies=2, strength=strength, plain=True, whole=whole)
+    transform = changes.apply(create_transform((3, 32, 32), is_training=True, auto_augment='rand-m9', hflip=1.))
+    strength.fill_(0.)
+    views = transform(picture(5))
+    assert len(views) == 4 and all(torch.equal(view, views[0]) for view in views)
+
+
+def test_refine_plain_on_the_command_line(data, tmp_path, caplog, monkeypatch):
+    """Crop and flip end with the scheduled epochs, and the log says so."""
+    seen = []
+    call = Switched.__call__
+    monkeypatch.setattr(Switched, '__call__', lambda self, image: seen.append(self.strength.item()) or call(self, image))
+    caplog.set_level('INFO')
+    run_train(f'{data} {TINY} --epochs 1 --refine-epochs 1 --refine-plain --risk-samples 0', tmp_path)
+    assert seen == [1.] * 24 + [0.] * 24
+    for step in ('crop', 'left-right'):
+        assert any(line.split()[0] == step and 'off from epoch 1 on (refinement)' in line
+                   for line in caplog.text.splitlines() if line.split())

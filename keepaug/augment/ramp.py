@@ -1,0 +1,35 @@
+"""What rises over the first part of a training."""
+
+
+class Ramp:
+    """A share that rises linearly from 0 to 1.
+
+    Args:
+        length: Share of the training over which it rises; 0 for none: it is 1 from the beginning.
+    """
+
+    def __init__(self, length: float):
+        self.length = length
+        self.progress: float | None = None
+
+    def set_progress(self, progress: float) -> None:
+        """Hears which share of the training, 0 to 1, is done."""
+        self.progress = progress
+
+    def __float__(self) -> float:
+        """The share at present.
+
+        Raises:
+            ValueError: It rises, and nobody has told how far the training is.
+        """
+        if not self.length:
+            return 1.
+        if self.progress is None:
+            raise ValueError(
+                'What rises over a training must be told how far it is: call set_progress(epoch / epochs) of the task '
+                'or the augmentation before each epoch.')
+        return min(1., max(0., self.progress / self.length))
+
+    def __str__(self) -> str:
+        """What to say behind a probability; empty where nothing rises."""
+        return f', rising over {self.length:.0%} of the epochs' if self.length else ''
