@@ -54,7 +54,11 @@ class Range:
         """What is wrong with a value, to follow its name; empty where nothing is."""
         if value is None or self._holds(value):
             return ''
-        kind = 'a whole number' if self.whole and not isinstance(value, numbers.Integral) else ''
+        kind = ''
+        if self.whole and not isinstance(value, numbers.Integral):
+            kind = 'a whole number'
+        elif not self.words():
+            kind = 'a finite number'
         instead = f', or {self.instead}' if self.instead else ''
         return f'must be {kind}{", " if kind and self.words() else ""}{self.words()}{instead}'
 

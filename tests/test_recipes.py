@@ -9,7 +9,9 @@ import train
 from keepaug import options, prepare
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / 'hparams').rglob('*.yaml'))
+# Studies are files of another kind; see tests/study.
+RECIPES = sorted(
+    path for path in (ROOT / 'hparams').rglob('*.yaml') if not {'studies', 'papers'} & set(path.parts))
 BASES = [path for path in RECIPES if path.stem.startswith('base-')]
 DELTAS = [path for path in RECIPES if path not in BASES]
 

@@ -120,10 +120,6 @@ def check_task(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
 def _run_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield args.resume == 'auto' and not args.experiment, (
         '--resume auto goes on in the folder of the run, which has no fixed name: add --experiment NAME.')
-    yield args.stop_epoch is not None and args.stop_epoch < 1, (
-        f'--stop-epoch {args.stop_epoch} trains nothing: give at least 1.')
-    yield any(epoch < 1 for epoch in args.save_epochs), (
-        f'--save-epochs {args.save_epochs} counts completed epochs: give numbers from 1.')
 
 
 def _schedule_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
@@ -132,8 +128,6 @@ def _schedule_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield args.lr_stable_timescale is not None and args.sched != 'rsqrt', (
         f'--lr-stable-timescale {args.lr_stable_timescale} has no effect with --sched {args.sched}: choose rsqrt or '
         'drop it.')
-    yield args.lr_stable_timescale is not None and args.lr_stable_timescale <= 0, (
-        f'--lr-stable-timescale {args.lr_stable_timescale} is no time: give a number of epochs above 0.')
     yield args.sched == 'rsqrt' and not args.warmup_epochs and args.lr_stable_timescale is None, (
         '--sched rsqrt takes its time constant from the warmup, and there is none: add --lr-stable-timescale 5.')
     yield args.sched == 'plateau' and args.sched_on_updates, (
@@ -156,8 +150,6 @@ def _task_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         f'--target-key {args.target_key} makes a label of every field: add --task multilabel.')
     yield ',' in (args.target_key or '') and args.target_format == 'multihot', (
         f'--target-key {args.target_key} is a vector already: drop --target-format multihot.')
-    yield not 0 < args.multilabel_threshold < 1, (
-        f'--multilabel-threshold {args.multilabel_threshold} lies outside (0, 1): give a probability such as 0.5.')
 
 
 def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:

@@ -17,6 +17,7 @@ from keepaug.methods.refusals import STOCK_MIXERS
 from keepaug.models.names import nearest_names, unknown_model
 from keepaug.options.newer import check_newer
 from keepaug.options.prepare import refuse
+from keepaug.options.stock_ranges import range_rows
 from keepaug.ranges import any_of
 
 Rows = Iterable[Refusal]
@@ -35,15 +36,6 @@ STOCK_NAMES = {
 STREAMS = ('tfds/', 'wds/', 'hfids/')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
-# Smallest value of numbers that have one; where unset, timm or the script chooses.
-LEAST = {
-    1: ('batch_size', 'validation_batch_size', 'checkpoint_hist', 'epochs', 'log_interval', 'val_interval',
-        'lr_base_size', 'recount', 'num_classes'),
-    0: ('start_epoch', 'mixup', 'cutmix', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs'),
-}
-PROBABILITIES = ('reprob', 'mixup_prob', 'mixup_switch_prob', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob',
-                 'gaussian_blur_prob')
-
 
 def check_stock(args: argparse.Namespace) -> None:
     """Checks what stock's training script and timm would refuse later, some of it only after minutes.
@@ -55,8 +47,8 @@ def check_stock(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     for check in (
-            _model, _stock_names, _optimizer, device_rows, format_rows, _files, _policy, _ranges, _lengths, _loaders,
-            _splits, _mixing, check_newer,
+            _model, _stock_names, _optimizer, device_rows, format_rows, _files, _policy, range_rows, _averaging, _lengths,
+            _loaders, _splits, _mixing, check_newer,
     ):
         refuse(check(args))
 
@@ -122,17 +114,7 @@ def _policy(args: argparse.Namespace) -> Rows:
         yield True, f'--aa {args.aa} is no policy of timm: try rand-m9-mstd0.5, augmix-m5-w4, original, v0 or 3a.'
 
 
-def _ranges(args: argparse.Namespace) -> Rows:
-    for least, names in LEAST.items():
-        for name in names:
-            value = vars(args)[name]
-            yield value is not None and value < least, f'{_flag(name, value)} is too small: give at least {least}.'
-    for name in PROBABILITIES:
-        value = vars(args)[name]
-        yield value is not None and not 0 <= value <= 1, (
-            f'{_flag(name, value)} lies outside [0, 1]: give a probability such as 0.5.')
-    yield not 0 <= args.smoothing < 1, (
-        f'--smoothing {args.smoothing} lies outside [0, 1): give a share such as 0.1.')
+def _averaging(args: argparse.Namespace) -> Rows:
     batch = args.validation_batch_size or args.batch_size
     yield args.tta > 1 and batch % args.tta > 0, (
         f'--tta {args.tta} averages runs of outputs, which must fit into the validation batch of {batch}: '

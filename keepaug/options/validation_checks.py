@@ -10,6 +10,7 @@ from keepaug.methods.method import Refusal
 from keepaug.options.evaluation import check_evaluation
 from keepaug.options.newer import check_task
 from keepaug.options.prepare import refuse
+from keepaug.options.stock_ranges import range_rows
 from keepaug.options.stock_checks import device_rows, format_rows, interpolation_rows
 from keepaug.options.validate import add_ours, create_validate_parser
 
@@ -28,7 +29,8 @@ def check_validate(args: argparse.Namespace) -> None:
     Raises:
         ValueError: One sentence for the user.
     """
-    for check in (device_rows, format_rows, interpolation_rows, _kernels, check_task, _early_exit, check_evaluation):
+    for check in (
+            device_rows, format_rows, interpolation_rows, _kernels, range_rows, check_task, _early_exit, check_evaluation):
         refuse(check(args))
 
 
