@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = keepaug.prepare(args)
     options.check_stock(args)
     check_preview(args)
-    data.check_data_folder(args.dataset, args.data_dir or args.data)
+    data.check_data_folder(args.dataset, args.data_dir or args.data, {'--train-split': args.train_split})
     if args.check:
         _logger.info('The flags fit together.')
         return

@@ -313,7 +313,7 @@ def _stop():
     raise InterruptedError
 
 
-def test_a_tar_file(run, images, tmp_path, capsys):
+def test_a_tar_file(run, images, tmp_path, capsys, caplog, monkeypatch):
     shutil.rmtree(images / 'val' / 'class0')
     for name, folder in {'whole': run[0] / 'val', 'part': images / 'val'}.items():
         with tarfile.open(tmp_path / f'{name}.tar', 'w') as file:
@@ -326,11 +326,19 @@ def test_a_tar_file(run, images, tmp_path, capsys):
     assert 'one file for both splits' in refuse_train(f'{tmp_path}/whole.tar {RUN}', tmp_path, capsys)
     output = run_train(f"{tmp_path}/whole.tar {RUN} --val-split '' --epochs 1", tmp_path)
     assert torch.load(output / 'last.pth.tar', weights_only=False)['args'].class_to_idx == NUMBERS
+    (tmp_path / 'names.txt').write_text('class3\nclass1\n')
+    monkeypatch.setattr('timm.models._builder.load_pretrained', lambda *args, **kwargs: None)
+    chosen = f'{tmp_path}/whole.tar {COMMON} --num-classes 2 --class-map names.txt'
+    run_validate(chosen, capsys)
+    assert 'the classes class0 and class2, which --class-map names.txt leaves out' in warnings(caplog)
+    (tmp_path / 'names.txt').write_text('class3\nKlass1\n')
+    assert 'class0, class1 and class2, which --class-map names.txt lacks' in refuse_validate(chosen, capsys)
 
 
-def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys):
+def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys, caplog):
     flags = f'{images} {RUN} --dataset torch/image_folder'
-    run_train(f'{flags} --epochs 1', tmp_path, 'same')
+    run_train(f'{flags} --epochs 1 --class-map names.txt', tmp_path, 'same')
+    assert '--class-map names.txt has no effect on --dataset torch/image_folder' in warnings(caplog)
     shutil.rmtree(images / 'val' / 'class0')
     assert 'gives the class class1 the number 0, and the training split 1' in refuse_train(flags, tmp_path, capsys)
     (images / 'val' / 'class1').rename(images / 'val' / 'class0')

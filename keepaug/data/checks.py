@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from keepaug.console.logs import is_first_process
 from keepaug.data.classes import ClassList, check_split, open_split
-from keepaug.data.folders import EVAL_NAMES, TRAIN_NAMES, name_some, split_folder, split_name, survey_classes
+from keepaug.data.folders import SPLIT_NAMES, TRAIN_NAMES, name_some, split_folder, split_name, survey_classes
 from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS
 
 _logger = logging.getLogger('train')
@@ -74,10 +74,9 @@ def check_split_name(name: str, root: str | None, split: str, flag: str) -> None
     Raises:
         ValueError: There is no such split.
     """
-    known = (*TRAIN_NAMES, *EVAL_NAMES, 'test')
     if has_split_folders(name, root):
         split_folder(root, split, flag)
-    elif name.lower() in TORCH_IN_TWO and split_name(split) not in known:
+    elif name.lower() in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
         raise ValueError(f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test.')
 
 

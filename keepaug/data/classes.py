@@ -31,6 +31,13 @@ class ClassList:
         """Outputs that a model must have."""
         return max(self.class_to_idx.values()) + 1
 
+    def choosing_from(self, names: Collection[str]) -> 'ClassList':
+        """The list as one that leaves out what else there is, unless it names a class that is not there.
+
+        Then the names that it lacks are more likely those of renamed folders.
+        """
+        return self if _missing(names, self) else replace(self, left_out=frozenset({*names} - {*self.class_to_idx}))
+
 
 def number_classes(names: Iterable[str]) -> dict[str, int]:
     """Numbers of classes in timm's order, in which `c10` follows `c9`; names that differ in case only have one too."""
@@ -60,15 +67,17 @@ def open_split(
         return survey, ClassList(number_classes(survey.classes), root)
     places = filter(None, (root, find_split(os.path.dirname(root), TRAIN_NAMES[0])))
     folder = next((place for place in places if os.path.exists(os.path.join(place, class_map))), root)
-    classes = ClassList(read_class_map(class_map, folder), f'--class-map {class_map}')
+    classes = list_of_map(class_map, folder)
     survey = survey_classes(root, classes.class_to_idx, whole, extensions)
-    if not _missing(survey.classes, classes):  # else folders the list lacks are renamed, as likely as not wanted
-        classes = replace(classes, left_out=frozenset(survey.classes.keys() - classes.class_to_idx.keys()))
-    return survey, classes
+    return survey, classes.choosing_from(survey.classes)
 
 
-def read_class_map(path: str, folder: str = '') -> dict[str, int]:
-    """Class numbers by name, from a text file with a name per line or a pickled dict.
+def list_of_map(path: str, folder: str = '') -> ClassList:
+    """The list in the file of `--class-map`: a text file with a name per line or a pickled dict.
+
+    Args:
+        path: The file.
+        folder: Where it may lie too.
 
     Raises:
         ValueError: There is no such file, or it holds something else.
@@ -82,7 +91,7 @@ def read_class_map(path: str, folder: str = '') -> dict[str, int]:
     class_to_idx.pop('', None)  # an empty line at the end
     if not is_class_list(class_to_idx):
         raise ValueError(f'--class-map {path} must give each class name a number from 0; it holds something else.')
-    return class_to_idx
+    return ClassList(class_to_idx, f'--class-map {path}')
 
 
 def check_split(survey: Survey, classes: ClassList) -> list[str]:

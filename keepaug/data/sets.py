@@ -14,7 +14,8 @@ from keepaug.console.logs import is_first_process
 from keepaug.data.checks import (
     TORCH_FOLDERS, check_data_folder, has_split_folders, image_extensions, is_image_folder, too_many, warn)
 from keepaug.data.classes import (
-    ClassList, check_names, check_numbers, check_split, dataset_classes, number_classes, open_split)
+    ClassList, check_names, check_numbers, check_split, dataset_classes, list_of_map, number_classes,
+    open_split)
 from keepaug.data.folders import is_hidden, split_folder, split_name, survey_classes
 from keepaug.data.unreadable import NamedFailures
 from keepaug.data.wrapped import Repeated
@@ -142,13 +143,13 @@ def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[
 
 def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:
     """A tar file of class folders, its classes numbered by the list."""
-    dataset = create(path, args.class_map)
-    if args.class_map:
-        return dataset
+    dataset, own = create(path, None), classes is None
     held = dataset_classes(dataset)
     names = [name for name in held if name and not is_hidden(name)]
-    own = classes is None
-    classes = ClassList(number_classes(names), path) if own else classes
+    if own and args.class_map:
+        classes = list_of_map(args.class_map, os.path.dirname(path)).choosing_from(names)
+    elif own:
+        classes = ClassList(number_classes(names), path)
     warn(check_names(names, classes, path))
     _check_count(args, classes, path, own)
     return dataset if classes.class_to_idx == held else create(path, dict(classes.class_to_idx))
@@ -157,6 +158,8 @@ def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., 
 def _numbered_by_itself(args, dataset: Dataset, classes: ClassList | None) -> Dataset:
     """A data set that numbers its classes, after a look at these numbers."""
     numbers, place = dataset_classes(dataset), f'--dataset {args.dataset}'
+    if args.class_map and args.dataset.lower().startswith(('torch/', EMBEDDED_PREFIX)):
+        warn([f'--class-map {args.class_map} has no effect on {place}, which numbers its classes itself.'])
     if classes is not None and not args.class_map:
         if args.dataset.lower() in TORCH_FOLDERS:
             warn(check_names(numbers, classes, place))

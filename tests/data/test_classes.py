@@ -7,8 +7,8 @@ import random
 import pytest
 
 from keepaug.data.classes import (
-    ClassList, check_names, check_numbers, check_split, dataset_classes, name_classes, number_classes, open_split,
-    read_class_map)
+    ClassList, check_names, check_numbers, check_split, dataset_classes, list_of_map, name_classes, number_classes,
+    open_split)
 from keepaug.data.folders import survey_classes
 from keepaug.datasets import create_embedded_dataset
 from tests.data.test_folders import make_tree
@@ -108,12 +108,12 @@ def test_an_unusable_class_map_is_one_sentence(name, content, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'^--class-map {tmp_path / name} '):
-        read_class_map(str(tmp_path / name))
+        list_of_map(str(tmp_path / name))
 
 
 def test_an_empty_line_is_no_class(tmp_path):
     (tmp_path / 'map.txt').write_text('cat\ndog\n\n')
-    assert read_class_map('map.txt', str(tmp_path)) == {'cat': 0, 'dog': 1}
+    assert list_of_map('map.txt', str(tmp_path)).class_to_idx == {'cat': 0, 'dog': 1}
 
 
 def test_data_sets_tell_their_classes_or_not():
