@@ -1,4 +1,6 @@
 """Where the evidence for a class lies: the class activation map of any timm classifier, else the input saliency."""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,8 +14,8 @@ from keepaug.functional.saliency import call_with, channels_first, in_eval_mode,
 CLASS_ACTIVATION = 'class activation map'
 INPUT_SALIENCY = 'blurred input saliency'
 
-# A head is taken for linear if a logit is its bias and the sum of its map, but for this share of it; at features of
-# ordinary size and at large ones, where no activation function is nearly linear any more.
+# A head is taken for linear if what it must satisfy holds but for this share of the logits; at features of ordinary size
+# and at large ones, where no activation function is nearly linear any more.
 LINEAR_TOLERANCE = 1e-3
 PROBE_SCALES = (1., 100.)
 PROBE_ROWS = 4
@@ -95,22 +97,12 @@ def class_activation(model: nn.Module, features: Tensor, target: Tensor, size: t
     Returns:
         The parts, or None where the features are no map of the image.
     """
-    head = _Head(model)
-    tensors = dict(own_parameters(head), **dict(head.named_buffers(remove_duplicate=False)))
-    tensors = {name: tensor.detach().float() for name, tensor in tensors.items() if tensor.is_floating_point()}
-    handles = [
-        module.register_forward_hook(_hold_scale) for module in model.modules()
-        if any(kind in type(module).__name__ for kind in CHANNEL_NORMS)]
-    try:
-        with torch.enable_grad(), in_eval_mode(model), torch.autocast(features.device.type, enabled=False):
-            features = features.detach().float().requires_grad_()
-            logit = call_with(head, tensors, features).gather(1, target[:, None]).squeeze(1)
-            gradient, = torch.autograd.grad(logit.sum(), features)
-            with torch.no_grad():
-                bias = call_with(head, tensors, torch.zeros_like(features)).gather(1, target[:, None]).squeeze(1)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.enable_grad(), _float_head(model, _hold_scale) as head:
+        features = features.detach().float().requires_grad_()
+        logit = head(features).gather(1, target[:, None]).squeeze(1)
+        gradient, = torch.autograd.grad(logit.sum(), features)
+        with torch.no_grad():
+            bias = head(torch.zeros_like(features)).gather(1, target[:, None]).squeeze(1)
     parts = channels_first((features * gradient).detach(), model, size)
     if parts is None:
         return None
@@ -139,6 +131,24 @@ class _Head(nn.Module):
         return output[0] if isinstance(output, tuple) else output
 
 
+@contextmanager
+def _float_head(model: nn.Module, norm_hook: Callable) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The head of a classifier in float32, features to logits (B, K), with a hook on its channel norms."""
+    head = _Head(model)
+    tensors = dict(own_parameters(head), **dict(head.named_buffers(remove_duplicate=False)))
+    tensors = {name: tensor.detach().float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    handles = [
+        module.register_forward_hook(norm_hook) for module in model.modules()
+        if any(kind in type(module).__name__ for kind in CHANNEL_NORMS)]
+    device = next(iter(tensors.values())).device
+    try:
+        with in_eval_mode(model), torch.autocast(device.type, enabled=False):
+            yield lambda features: call_with(head, tensors, features)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _features(model: nn.Module, x: Tensor) -> Tensor | None:
     """What the head of a timm classifier gets; None where that is no tensor, or the model is not of timm's kind."""
     model = model.base if isinstance(model, TestTimePoolHead) else model
@@ -150,35 +160,63 @@ def _features(model: nn.Module, x: Tensor) -> Tensor | None:
 
 
 def _is_linear(model: nn.Module, features: Tensor | None, x: Tensor) -> bool:
-    """Whether the parts of the places make up the logits, and there are several places."""
+    """Whether the logits are a bias and what each of several places adds.
+
+    Two things must hold. The parts of the places make up the logit: a class token lies at none of them. And what the
+    head makes of two maps is the sum of what it makes of each, but for the bias: behind an activation function it is
+    not. Pooling by the maximum counts as linear, so both maps are largest at the same places.
+    """
     if features is None:
         return False
-    # Random ones, the same in every process, for all must come to the same answer: offsets of channels, as pooling
-    # would leave nothing else, and variation over places.
-    generator = torch.Generator().manual_seed(0)
-    dims = tuple(range(1, features.ndim))
-    target = torch.zeros(PROBE_ROWS, dtype=torch.int64, device=x.device)
+    probe = _probe(features).to(x.device)
+    found = class_activation(model, probe, torch.zeros(PROBE_ROWS, dtype=torch.int64, device=x.device), x.shape[-2:])
+    if found is None or found.map[0].numel() == 1 or not _alike(found.map.mean((1, 2, 3)), found.logit - found.bias):
+        return False
+    other = probe ** 3
     for scale in PROBE_SCALES:
-        probe = torch.randn(PROBE_ROWS, *features.shape[1:], generator=generator)
-        for dim in dims:
-            probe = probe + torch.randn(
-                PROBE_ROWS, *(edge if other == dim else 1 for other, edge in zip(dims, features.shape[1:])),
-                generator=generator)
-        found = class_activation(model, scale * probe.to(x.device), target, tuple(x.shape[-2:]))
-        if found is None or found.map[0].numel() == 1:
-            return False
-        left = found.logit - found.bias
-        if (left - found.map.mean((1, 2, 3))).abs().max() > LINEAR_TOLERANCE * left.abs().max():
+        with torch.no_grad(), _float_head(model, _drop_scale) as head:
+            bias = head(torch.zeros_like(probe))
+            one, two, both = (head(scale * maps) - bias for maps in (probe, other, probe + other))
+        if not _alike(one + two, both):
             return False
     return True
 
 
+def _probe(like: Tensor) -> Tensor:
+    """Random features (PROBE_ROWS, ...), the same in every process, for all must come to the same answer.
+
+    They have offsets of channels, as pooling would leave nothing else, and vary over places.
+    """
+    generator = torch.Generator().manual_seed(0)
+    dims = tuple(range(1, like.ndim))
+    probe = torch.randn(PROBE_ROWS, *like.shape[1:], generator=generator)
+    for dim in dims:
+        probe = probe + torch.randn(
+            PROBE_ROWS, *(edge if other == dim else 1 for other, edge in zip(dims, like.shape[1:])),
+            generator=generator)
+    return probe
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    return bool((found - wanted).abs().max() <= LINEAR_TOLERANCE * wanted.abs().max())
+
+
 def _hold_scale(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     """Makes a norm linear in its input, at the same output: what it divides by counts as a constant."""
-    x, = inputs
+    scale, shift = _scale_and_shift(norm, *inputs)
+    return shift + (output - shift) * (scale / scale.detach())
+
+
+def _drop_scale(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Makes a norm linear in its input: it divides by 1, whatever comes in."""
+    scale, shift = _scale_and_shift(norm, *inputs)
+    return shift + (output - shift) * scale
+
+
+def _scale_and_shift(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
+    """What a norm divides by and what it adds."""
     dim = 1 if '2d' in type(norm).__name__ else -1
     mean = 0. if 'rms' in type(norm).__name__.lower() else x.mean(dim, keepdim=True)
     scale = ((x - mean).square().mean(dim, keepdim=True) + (norm.eps or 0.)).sqrt()
     bias = getattr(norm, 'bias', None)
-    shift = 0. if bias is None else bias.view(-1, *(1,) * (x.ndim - 2)) if dim == 1 else bias
-    return shift + (output - shift) * (scale / scale.detach())
+    return scale, 0. if bias is None else bias.view(-1, *(1,) * (x.ndim - 2)) if dim == 1 else bias

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from timm.layers import apply_test_time_pool
+from timm.models.vgg import VGG
 from torch import nn
 
 import keepaug  # noqa: F401  registers our networks
@@ -77,6 +78,20 @@ def test_saliency_where_a_logit_does_not_split(name):
     maps = activation(images(family.size, 2), torch.tensor([0, 1]))
     assert activation.method == INPUT_SALIENCY, OTHER[name]
     assert maps.shape == (2, 1, family.size, family.size) and (maps >= 0).all() and maps.any()
+
+
+@pytest.mark.parametrize('bias', [0., 1e-6, 1e-3, 1.])
+def test_a_hidden_layer_whose_biases_are_small(bias):
+    """A fresh VGG head: at large features its logits are nearly proportional to them, and not linear."""
+    torch.manual_seed(0)
+    model = VGG([8, 'M'], num_classes=5, mlp_ratio=0.01).eval()
+    nn.init.constant_(model.pre_logits.fc1.bias, bias)
+    nn.init.constant_(model.pre_logits.fc2.bias, -bias)
+    activation = ClassActivation(model)
+    activation(images(16), torch.arange(3))
+    assert activation.method == INPUT_SALIENCY
+    model.pre_logits.act1 = model.pre_logits.act2 = nn.Identity()
+    assert_splits(model, images(16))
 
 
 def test_saliency_where_there_is_a_single_place():
