@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.scheduler.plateau_lr import PlateauLRScheduler
 
 import keepaug.data.sets
 from keepaug.options import create_parser
-from keepaug.record.exact_state import open_exact_resume
+from keepaug.record.exact_state import load_schedule_state, open_exact_resume, schedule_state
 from tests.readers import create_several_labels
 from tests.scripts import TINY, refuse_train, run_train, write_images
 from tests.test_every_method import EVERY
@@ -294,3 +295,24 @@ def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monke
     said = refuse_train(f'{data} {TINY} --exact-resume {flags}', tmp_path, capsys)
     assert 'no checkpoint' not in caplog.text and 'Resume: ' not in caplog.text
     assert f'{tmp_path}/run is gone, and with it what was saved there.' in said and 'stays' not in said
+
+
+@pytest.mark.parametrize('changes', [
+    dict(exact_resume=[]), dict(args={}), dict(epoch='1'), dict(metric='best'),
+    {'exact_resume/flags': {'lr': 0.1}}, {'exact_resume/lr': ['0.1']}, {'exact_resume/schedule': 'cosine'}])
+def test_what_no_run_wrote_is_refused(changes, marked, data, tmp_path, capsys):
+    held = checkpoint(marked)
+    for name, value in changes.items():
+        *parents, name = name.split('/')
+        (held[parents[0]] if parents else held)[name] = value
+    torch.save(held, tmp_path / 'last.pth.tar')
+    said = refuse_train(f'{data} {TINY} --exact-resume --resume {tmp_path}/last.pth.tar', tmp_path, capsys)
+    assert f'--resume {tmp_path}/last.pth.tar is refused: what it holds as exact_resume' in said
+
+
+@pytest.mark.parametrize('state', [None, {}, {'lr_scheduler': {'step': 3}}])
+def test_a_plateau_takes_over_its_own_state_alone(state):
+    scheduler = PlateauLRScheduler(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))
+    load_schedule_state(scheduler, schedule_state(scheduler))
+    with pytest.raises(ValueError, match='another schedule'):
+        load_schedule_state(scheduler, state)

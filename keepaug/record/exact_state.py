@@ -6,6 +6,7 @@ state, and the flags that both parts of a run must share.
 import ast
 import logging
 import os
+from argparse import Namespace
 from typing import Any
 
 import torch
@@ -138,8 +139,12 @@ def schedule_state(scheduler: Scheduler | HeldRate) -> dict[str, Any] | None:
 def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] | None) -> None:
     """Restores what `schedule_state` gave."""
     if isinstance(scheduler, PlateauLRScheduler):
-        scheduler.lr_scheduler.load_state_dict(state['lr_scheduler'])
-        scheduler.restore_lr = state['restore_lr']
+        counts = (state or {}).get('lr_scheduler')
+        # torch would take over anything under any name.
+        if not isinstance(counts, dict) or {*counts} != {*scheduler.lr_scheduler.state_dict()}:
+            raise ValueError('The checkpoint to resume holds the state of another schedule than --sched plateau.')
+        scheduler.lr_scheduler.load_state_dict(counts)
+        scheduler.restore_lr = state.get('restore_lr')
 
 
 def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
@@ -196,6 +201,24 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
     if KEY not in checkpoint:
         raise ValueError(
             f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.')
+    if not _is_sound(checkpoint):
+        raise ValueError(
+            f'--resume {path} is refused: what it holds as {KEY}, or as the arguments of its run, was written by no '
+            'run; --initial-checkpoint takes its weights alone.')
+
+
+def _is_sound(checkpoint: dict[str, Any]) -> bool:
+    """Whether the parts of a checkpoint are what a run with `--exact-resume` writes there."""
+    held, args = checkpoint[KEY], checkpoint.get('args')
+    if not isinstance(held, dict) or type(checkpoint.get('epoch')) is not int:
+        return False
+    flags, rates, schedule = held.get('flags'), held.get('lr'), held.get('schedule')
+    return (
+        isinstance(flags, dict) and all(isinstance(text, str) for item in flags.items() for text in item)
+        and isinstance(rates, list) and all(isinstance(rate, (int, float)) for rate in rates)
+        and (schedule is None or isinstance(schedule, dict))
+        and isinstance(checkpoint['metric'], (int, float))
+        and isinstance(args, Namespace) and type(getattr(args, 'epochs', None)) is int)
 
 
 def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import LAST, check_checkpoint, recorded_classes
+from keepaug.record.history import check_run
 from keepaug.record.run_folder import run_folder
 from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
 
@@ -31,6 +32,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     resumed_epoch = None
     if args.resume:
         held = check_checkpoint(args.resume, '--resume')
+        check_run(held, f'--resume {args.resume}')
         _tell_early_head(held, task)
         _check_classes(held, args)
         try:

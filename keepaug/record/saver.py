@@ -17,6 +17,7 @@ from keepaug.console.logs import muted
 from keepaug.files.checkpoints import LAST
 from keepaug.files.drafts import remove_file, unwritable
 from keepaug.record.exact_state import StockResume
+from keepaug.record.history import find_strange
 from keepaug.record.run_folder import continues
 from keepaug.training.early_exit_task import checkpoint_optimizer
 from keepaug.training.ranking import Ranking
@@ -76,7 +77,12 @@ class Saver(CheckpointSaver):
             self.unsaved = self._metric = None
 
     def finish_saving(self, history: dict[str, Any]) -> None:
-        """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off."""
+        """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off.
+
+        Raises:
+            ValueError: It holds what no saver writes.
+        """
+        _refuse_strange(history)
         epoch, metric = history['pending']
         with muted(checkpoint_saver):  # which tells of the history before it is whole
             self.load_state_dict({**history, 'pending': (None, None)})
@@ -112,7 +118,12 @@ class Saver(CheckpointSaver):
         return state if self.row is None else {**state, 'row': self.row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a history; what is not finite in it, as timm writes it, ranks last and is no longer the best."""
+        """Takes over a history; what is not finite in it, as timm writes it, ranks last and is no longer the best.
+
+        Raises:
+            ValueError: It holds what no saver writes, such as a file that is none of its own.
+        """
+        _refuse_strange(state_dict)
         epoch, metric = state_dict.get('pending', (None, None))
         files = [(name, _finite(metric)) for name, metric in state_dict.get('checkpoint_files', ())]
         best = _finite(state_dict.get('best_metric'))
@@ -156,6 +167,12 @@ class Saver(CheckpointSaver):
                 raise
             folder = os.path.dirname(path)
             raise unwritable(f'A checkpoint in {folder}', folder, reason) from error
+
+
+def _refuse_strange(history: dict[str, Any]) -> None:
+    strange = find_strange(history)
+    if strange:
+        raise ValueError(f'A history of checkpoints holds {strange}; no run goes on from it.')
 
 
 def _finite(metric: float | None) -> float | None:
@@ -219,7 +236,7 @@ def build_saver(
 
 def _continue_history(saver: Saver, path: str, milestones: Sequence[int]) -> None:
     held = load_checkpoint_metadata(path)
-    epoch, _ = held.get('saver', {}).get('pending', (None, None))
+    epoch, _ = (held.get('saver') or {}).get('pending', (None, None))
     if epoch is None or os.path.basename(path) != LAST:
         saver.load_state_dict_from_checkpoint(path)
         return

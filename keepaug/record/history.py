@@ -1,0 +1,69 @@
+"""What a checkpoint holds of its run beside tensors: the epoch, which checkpoints were kept and how they rank.
+
+Files are deleted and written by it, so it is looked at before it is used, whoever wrote it.
+"""
+import re
+from collections.abc import Mapping
+from typing import Any
+
+KEPT = re.compile(r'checkpoint-\d+\.pth\.tar')  # as timm's saver calls them
+
+
+def check_run(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Says in a sentence what a checkpoint tells of its run that no run writes.
+
+    Args:
+        checkpoint: What `check_checkpoint` read.
+        source: Its file, for the sentence.
+
+    Raises:
+        ValueError: The epoch is none, or the history names other files than the saver's own, which lie in its folder.
+    """
+    strange = ''
+    if not (_is_epoch(checkpoint.get('epoch')) and _is_epoch(checkpoint.get('version'))):
+        strange = 'as epoch or version what is no number'
+    elif checkpoint.get('saver') is not None:
+        strange = find_strange(checkpoint['saver'])
+    if strange:
+        raise ValueError(
+            f'{source} is refused: it holds {strange}, which no run writes there; --initial-checkpoint takes its '
+            'weights alone.')
+
+
+def find_strange(history: Any) -> str:
+    """What the history of a saver holds that it must not, in words; empty if there is nothing."""
+    if not isinstance(history, Mapping):
+        return f'a {type(history).__name__} as history'
+    files, pending = history.get('checkpoint_files', ()), history.get('pending', (None, None))
+    if not isinstance(files, (list, tuple)):
+        return f'a {type(files).__name__} as list of checkpoints'
+    for entry in files:
+        if not (_is_pair(entry) and isinstance(entry[0], str) and _is_metric(entry[1])):
+            return 'in the list of checkpoints what is no file with its metric'
+        if not KEPT.fullmatch(entry[0]):
+            return f'{entry[0]!r} in the list of checkpoints'
+    if not (_is_pair(pending) and _is_epoch(pending[0]) and _is_metric(pending[1])):
+        return 'as pending what is no epoch with its metric'
+    if not (_is_epoch(history.get('best_epoch')) and _is_metric(history.get('best_metric'))):
+        return 'as best what is no epoch with its metric'
+    if history.get('row') is not None and not _is_row(history['row']):
+        return 'a row that is none of summary.csv'
+    return ''
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2
+
+
+def _is_epoch(value: Any) -> bool:
+    return value is None or type(value) is int and value >= 0
+
+
+def _is_metric(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
+def _is_row(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and type(value.get('epoch')) is int
+        and all(isinstance(name, str) and isinstance(cell, (int, float, str)) for name, cell in value.items()))
