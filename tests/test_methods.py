@@ -87,6 +87,7 @@ def test_its_place_in_the_batch(dim):
         keepaug.wrap_task(task, keepaug.prepare(options.create_parser().parse_args(['data', '--dim', '170'])))
 
 
+@pytest.mark.xdist_group('combinations')
 def test_its_row_in_the_table_of_combinations(dim):
     table = test_combinations.table()
     assert '| dim | `--dim` |' in table
