@@ -159,6 +159,16 @@ def draw_applied(batch: int, prob: float, device: torch.device, generator: torch
     return draw.uniform(batch, 1, 1, 1, device=device, generator=generator) < prob
 
 
+def flip_coins(count: int, prob: float, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """How so many coins fall (N,).
+
+    They are flipped on the CPU unless the generator is elsewhere: the host then sees how they fell without waiting for
+    the device, and can leave out what nobody needs.
+    """
+    where = 'cpu' if generator is None or generator.device.type == 'cpu' else device
+    return draw.uniform(count, device=where, generator=generator) < prob
+
+
 def default_window(height: int, width: int) -> int:
     """Edge in pixels of the paper's region: 16 for CIFAR-sized images, 40 for ImageNet's (KeepAugment, section 4).
 

@@ -85,7 +85,9 @@ class CutMixVariant(LabelMixer):
         return super().draw_sizes(batch, size, device, generator)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
+            generator: torch.Generator | None,
+    ) -> Tensor:
         self.check_images(x)
         return PLACES.get(self.variant, overlapping_boxes)(sizes, x.shape[-2:], generator)[group]
 

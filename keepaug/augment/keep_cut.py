@@ -4,7 +4,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import draw_applied
 from keepaug.augment.fill import FILLS, fill_region
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.label_mixing import LabelMixer
@@ -45,7 +44,8 @@ class KeepCut(KeepRegion):
         **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
 
     `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
-    removed, `saliency` float32 (B, 1, H, W), None where none was needed; for 'cutmix' also what `LabelMixer` tells.
+    removed, `saliency` float32 (B, 1, H, W), None where none was needed and 0 in images that needed none; for 'cutmix'
+    also what `LabelMixer` tells.
 
     Raises:
         ValueError: A value is out of range, or a model is needed and missing.
@@ -107,8 +107,8 @@ class KeepCut(KeepRegion):
             x, target = self.mixer(x, target, generator)
             self.last = self.mixer.last | {'saliency': self.mixer.saliency}
             return x, target
-        saliency, shown = self.maps(x, target)
-        applied = draw_applied(len(x), self.prob * self.strength, x.device, generator)
+        applied = self.draw_used(len(x), x.device, generator)
+        saliency, shown = self.maps(x, target, applied)
         boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
         out = x
         for size, drawn in self._draw_sizes(x, generator):
@@ -117,9 +117,9 @@ class KeepCut(KeepRegion):
             else:
                 sizes = torch.tensor(size, device=x.device).expand(len(x), 2)
                 box = self.place_again(shown, overlapping_boxes(sizes, x.shape[-2:], generator), generator)
-            keep = drawn if applied is None else applied.view(-1) if drawn is None else drawn & applied.view(-1)
-            if keep is not None:
-                box = torch.where(keep[:, None], box, 0)
+            for keep in (drawn, applied):
+                if keep is not None:
+                    box = torch.where(keep.to(x.device, non_blocking=True)[:, None], box, 0)
             mask = boxes_to_mask(box, x.shape[-2:])
             out = fill_region(out, mask, self.fill, generator)
             boxes.append(box)
@@ -164,11 +164,13 @@ class _KeepCutMix(LabelMixer):
         return super().mix(x, target, partner, group, generator)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
-        self.saliency, shown = self.cut.maps(x, target)
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
+            generator: torch.Generator | None,
+    ) -> Tensor:
+        self.saliency, shown = self.cut.maps(x, target, cuts)
         if self.cut.windows == 'inside':
             return self.cut.place(shown, sizes, generator)
-        return self.cut.place_again(shown, super().place(x, target, sizes, group, generator), generator)
+        return self.cut.place_again(shown, super().place(x, target, sizes, group, cuts, generator), generator)
 
 
 def draw_erasing_sizes(

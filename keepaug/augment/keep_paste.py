@@ -2,7 +2,6 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import draw_applied
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.registry import register_augment
@@ -83,14 +82,14 @@ class KeepPaste(KeepRegion):
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         clean, augmented, target = split_pairs(x, target)
         size = (self.edge(clean),) * 2
-        saliency, shown = self.maps(clean, target)
+        applied = self.draw_used(len(clean), x.device, generator)
+        saliency, shown = self.maps(clean, target, applied)
         if self.eraser is not None:
             self.eraser.strength = self.strength
             augmented, _ = self.eraser(augmented, None, generator)
         box = sample_regions(region_scores(shown, size), size, self.tau, 'high', generator)
-        applied = draw_applied(len(clean), self.prob * self.strength, x.device, generator)
         if applied is not None:
-            box = torch.where(applied.view(-1, 1), box, 0)
+            box = torch.where(applied.to(x.device, non_blocking=True)[:, None], box, 0)
         mask = boxes_to_mask(box, x.shape[-2:])
         self.last = {
             'boxes': box[:, None], 'mask': mask, 'saliency': saliency, 'clean': clean, 'augmented': augmented}

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment, check_edge, default_window
+from keepaug.augment.base import BatchAugment, check_edge, default_window, flip_coins
 from keepaug.augment.saliency import LOW_SCALE, SaliencySource
 from keepaug.ranges import PIXELS, PROBABILITY, Range
 
@@ -64,11 +64,26 @@ class KeepRegion(BatchAugment):
         """Where regions go, in words."""
         return 'anywhere inside the image' if self.tau is None else f'tau {self.tau:g}, saliency {self.saliency}'
 
-    def maps(self, x: Tensor, target: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map."""
+    def draw_used(self, batch: int, device: torch.device, generator: torch.Generator | None) -> Tensor | None:
+        """Which images (B,) are augmented; None where that is all of them, and nothing is drawn."""
+        prob = self.prob * self.strength
+        return None if prob >= 1. else flip_coins(batch, prob, device, generator)
+
+    def maps(
+            self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """Saliency for regions to be drawn by.
+
+        Args:
+            x: Images (B, C, H, W).
+            target: Their targets.
+            used: bool (B,), images that need it; None for all. What others have cost is spared where the host sees it.
+
+        Returns:
+            The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map.
+        """
         if self.source is None:
             return None, x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.float32)
-        saliency = self.source(x, target)
+        saliency = self.source(x, target, used)
         return saliency, saliency
 
     def edge(self, x: Tensor) -> int:

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from keepaug.augment.base import BatchAugment
+from keepaug.augment.base import BatchAugment, flip_coins
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw
 from keepaug.functional.mixing import (
@@ -104,15 +104,14 @@ class PartnerMixer(BatchAugment):
         return {'batch': torch.zeros_like(own), 'pair': torch.minimum(own, partner), 'elem': own}[self.mixing]
 
     def flip_coin(self, prob: float, group: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Which samples (B,) a coin chooses.
+        """Which samples (B,) a coin chooses, on the CPU where the host is to see it (`flip_coins`).
 
-        The one coin of a whole batch is flipped on the CPU, where the host sees how it fell without waiting for the
-        device, and can leave out what nobody needs.
+        Who pairs with whom is known to the device alone.
         """
-        batch, device = len(group), group.device
-        if self.mixing == 'batch' and (generator is None or generator.device.type == 'cpu'):
-            return (draw.uniform(1, device='cpu', generator=generator) < prob).expand(batch)
-        return (draw.uniform(batch, device=device, generator=generator) < prob)[group]
+        if self.mixing == 'pair':
+            return (draw.uniform(len(group), device=group.device, generator=generator) < prob)[group]
+        count = 1 if self.mixing == 'batch' else len(group)
+        return flip_coins(count, prob, group.device, generator).expand(len(group))
 
 
 def may_be_any(chosen: Tensor) -> bool:
@@ -195,9 +194,10 @@ class LabelMixer(PartnerMixer):
         weight = lam[:, None, None, None]
         boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
         if (self.cutmix_alpha or self.cutmix_minmax) and may_be_any(cuts):
-            cuts = cuts.to(device, non_blocking=True)
             sizes = self.draw_sizes(batch, size, device, generator)[group]
-            boxes = torch.where(cuts[:, None], self.place(x, target, sizes, group, generator), boxes)
+            placed = self.place(x, target, sizes, group, cuts, generator)
+            cuts = cuts.to(device, non_blocking=True)
+            boxes = torch.where(cuts[:, None], placed, boxes)
             lam = torch.where(cuts, self.own_weight(share_left(boxes, size)), lam)
         mask = boxes_to_mask(boxes, size)
         self.last = {'boxes': boxes[:, None], 'mask': mask}
@@ -221,8 +221,19 @@ class LabelMixer(PartnerMixer):
         return minmax_sizes(batch, self.cutmix_minmax, size, generator, device)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`."""
+            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
+            generator: torch.Generator | None,
+    ) -> Tensor:
+        """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`.
+
+        Args:
+            x: Images (B, C, H, W).
+            target: Their labels.
+            sizes: int64 (B, 2).
+            group: int64 (B,): which of B draws each sample takes.
+            cuts: bool (B,), samples whose boxes are used; on the CPU where the host may see it.
+            generator: Source of randomness.
+        """
         boxes = overlapping_boxes if self.cutmix_minmax is None else inside_boxes
         return boxes(sizes, x.shape[-2:], generator)[group]
 

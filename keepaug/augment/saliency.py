@@ -1,7 +1,9 @@
 """Where an augmentation gets its saliency maps: the full pass, or a cheaper one."""
 import logging
+import math
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,6 +37,8 @@ PASSES = {
 SALIENCIES = tuple(PASSES)
 # Edge of the reduced image relative to the image.
 LOW_SCALE = Range(above=0, most=1)
+# Sizes that a pass over a part of a batch may have.
+BATCH_SIZES = 8
 # Unless one is asked for, the first of these that a model can run.
 PREFERENCE = ('low', 'low-early', 'full')
 
@@ -69,8 +73,31 @@ class SaliencySource:
         self.low_scale = low_scale
         self._runners: dict[tuple[int, int], tuple[nn.Module, tuple[int, int]]] = {}
 
-    def __call__(self, x: Tensor, target: Tensor | None) -> Tensor:
-        """The map (B, 1, H, W), float32, of a batch (B, C, H, W)."""
+    def __call__(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> Tensor:
+        """Measures a batch.
+
+        Args:
+            x: Images (B, C, H, W).
+            target: Their targets.
+            used: bool (B,), images whose maps are needed; None for all. Where it lies on the CPU, so that the host may
+                look at it, others are left out, and have a map of 0 or their own.
+
+        Returns:
+            The map (B, 1, H, W), float32.
+        """
+        if used is None or used.device.type != 'cpu':
+            return self._measure(x, target)
+        rows = rows_to_measure(used)
+        if len(rows) == len(x):
+            return self._measure(x, target)
+        maps = torch.zeros(len(x), 1, *x.shape[-2:], device=x.device)
+        if len(rows):
+            rows = rows.to(x.device, non_blocking=True)
+            maps[rows] = self._measure(x[rows], None if target is None else target[rows])
+        return maps
+
+    def _measure(self, x: Tensor, target: Tensor | None) -> Tensor:
+        """The map (B, 1, H, W) of each image of a batch."""
         size = tuple(x.shape[-2:])
         model, pass_size = self.resolve(size, x)
         saliency = input_saliency(model, x, target, size=pass_size)
@@ -114,6 +141,16 @@ class SaliencySource:
         raise HyperParameterError(
             'saliency', f'must be {way_out}, or the low scale another: {name} cannot run at {low[0]} x {low[1]} px',
             self.kind)
+
+
+def rows_to_measure(used: Tensor) -> Tensor:
+    """Numbers of images to measure (N,): those used (B,) and some others, so that few sizes of a batch occur.
+
+    A device may choose its algorithms anew for every size.
+    """
+    step = math.ceil(len(used) / BATCH_SIZES)
+    count = min(len(used), math.ceil(int(used.sum()) / step) * step)
+    return used.long().argsort(descending=True, stable=True)[:count]
 
 
 def low_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
