@@ -64,7 +64,7 @@ def main() -> None:
                 train_epoch(run, epoch)
         finished = True
     except console.Terminated:
-        run.recorder.save_unfinished()
+        run.recorder.save_unfinished(run.settings.progress.last_update)
         _logger.info('Ended by SIGTERM. What was saved stays.')
     except KeyboardInterrupt:
         _logger.info('Interrupted. What was saved stays.')

@@ -22,7 +22,7 @@ NOT_PASSED_ON = (
     'data', 'data_dir', 'dataset_download', 'batch_size', 'device', 'pretrained', 'early_exit', 'seed', 'fuser',
     'torchscript', 'torchcompile', 'torchcompile_mode')
 # A run that goes on from its own checkpoint says these anew, or not at all.
-OF_ONE_START = ('--resume', '--no-resume-opt', '--start-epoch')
+RESUME_FLAGS = ('--resume', '--no-resume-opt', '--start-epoch')
 
 
 class ModelFit(NamedTuple):
@@ -90,6 +90,7 @@ class NextStep:
             finished: Whether all epochs are done.
             diverged: Whether the run ended for want of numbers, and would do so again if it went on as it was.
         """
+        diverged = diverged or self.saver.diverged
         lines, best = [], self._checkpoint('model_best')
         if best:
             metric = f'{Ranking.from_args(self.args).metric} {self.saver.best_metric:.4g}'
@@ -170,7 +171,7 @@ class NextStep:
         folder, flags = self.saver.checkpoint_dir, {**changed, '--resume': checkpoint}
         if not self.args.experiment and os.path.dirname(checkpoint) == folder:
             flags['--experiment'] = os.path.basename(folder)  # history and summary go on, rather than begin elsewhere
-        words = stock_first(self.parser).without(options.without_sweep(sys.argv[1:]), *OF_ONE_START, *changed)
+        words = stock_first(self.parser).without(options.without_sweep(sys.argv[1:]), *RESUME_FLAGS, *changed)
         end = words.index('--') if '--' in words else len(words)
         words[end:end] = chain.from_iterable(flags.items())
         return ' '.join([*_launcher(), shlex.join(words)])

@@ -259,7 +259,7 @@ def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):
 ])
 def test_command_line_without_what_is_of_one_start(typed, kept):
     reader = stock_first(options.create_parser())
-    assert reader.without(typed.split(), *next_step.OF_ONE_START) == kept.split()
+    assert reader.without(typed.split(), *next_step.RESUME_FLAGS) == kept.split()
 
 
 @pytest.mark.parametrize('script, environment, command', [

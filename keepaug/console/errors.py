@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from keepaug.console.interrupts import heard_signals, is_distributed, leave_at_once, received_signal
+from keepaug.console.interrupts import handled_signals, is_distributed, leave_at_once, received_signal
 from keepaug.console.loader_errors import explain_loader
 
 _logger = logging.getLogger('train')
@@ -39,10 +39,11 @@ def explain_errors(main: Callable[[], object]) -> None:
 
     Builders raise `ValueError` and `OSError` for such things, and torch says by a `RuntimeError` that loader workers
     ended. A `RunFailed` is one sentence too, and exit status 1; so is an exchange with a process that is gone; anything
-    else is a defect and keeps its traceback. Lines that an error has as `next_step` end the log. Ctrl-C and SIGTERM where the script does not expect them are one line and the
-    status that shells know them by; after SIGTERM it is that one in any case.
+    else is a defect and keeps its traceback. Lines that an error has as `next_step` end the log. Ctrl-C and SIGTERM
+    where the script does not expect them are one line and the status that shells know them by; after SIGTERM it is that
+    one in any case.
     """
-    with heard_signals():
+    with handled_signals():
         try:
             main()
         except KeyboardInterrupt:
@@ -52,7 +53,7 @@ def explain_errors(main: Callable[[], object]) -> None:
             of_loader = explain_loader(error)
             sentence = of_loader or _explain(error)
             if sentence is not None:
-                _tell(error, sentence)
+                _print(error, sentence)
             elif not hasattr(error, 'next_step'):
                 raise
             else:
@@ -80,7 +81,7 @@ def _explain(error: Exception) -> str | None:
         'see what that one said.')
 
 
-def _tell(error: Exception, sentence: str) -> None:
+def _print(error: Exception, sentence: str) -> None:
     rank = os.environ.get('RANK', '')
     if isinstance(error, RunFailed) and rank not in ('', '0'):
         return  # the first process tells it for all

@@ -25,45 +25,49 @@ TOGETHER = 1.
 # Seconds to wait for a process's own SIGTERM where its loader's workers, of the same group, had theirs.
 OWN_SIGNAL = 1.
 
+# What reading the batch of a loader worker raises that has just ended, beside torch's own RuntimeError.
+OF_LOST_WORKER = (ConnectionError, EOFError, FileNotFoundError)
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM was received."""
 
 
-_process: int | None = None  # which hears
+_process: int | None = None  # which handles signals
 _received: int | None = None  # the first signal
-_waits = False  # whether SIGTERM waits for the end of a batch
-_heeded = threading.Event()  # the process knows of it and is about to end
+_batches_end_first = False  # whether SIGTERM waits for the end of a batch
+_child_handler = None  # torch's, which is set aside after SIGTERM
+_acknowledged = threading.Event()  # the process knows of it and is about to end
 
 
 @contextmanager
-def heard_signals() -> Iterator[None]:
-    """Hears Ctrl-C and SIGTERM, unless whoever runs this in a process handles or ignores them already."""
-    global _process, _received
+def handled_signals() -> Iterator[None]:
+    """Handles Ctrl-C and SIGTERM as told above, unless whoever runs this handles or ignores them already."""
+    global _child_handler, _process, _received
     handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    heard = [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
-    if threading.current_thread() is not threading.main_thread() or not heard:
+    ours = [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
+    if threading.current_thread() is not threading.main_thread() or not ours or os.name != 'posix':
         yield
         return
-    _process, on_child = os.getpid(), signal.getsignal(signal.SIGCHLD)
+    _process = os.getpid()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python's handlers wait for the main thread, which may be in a call that does not end; this pipe does not.
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_enforce, args=(reader, heard), daemon=True).start()
-    for number in heard:
-        signal.signal(number, _hear)
+    threading.Thread(target=_watch_over, args=(reader, ours), daemon=True).start()
+    for number in ours:
+        signal.signal(number, _handle)
     try:
         yield
     finally:
-        for number in heard:
+        for number in ours:
             signal.signal(number, handlers[number])
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
-            signal.signal(signal.SIGCHLD, on_child)
+        if _child_handler is not None:
+            signal.signal(signal.SIGCHLD, _child_handler)
         signal.set_wakeup_fd(before)
         os.close(writer)
-        _process = _received = None
-        _heeded.clear()
+        _child_handler = _process = _received = None
+        _acknowledged.clear()
 
 
 @contextmanager
@@ -73,23 +77,23 @@ def waiting_for_batches() -> Iterator[None]:
     Raises:
         Terminated: SIGTERM was received.
     """
-    global _waits
-    _waits = True
+    global _batches_end_first
+    _batches_end_first = True
     try:
         yield
-    except RuntimeError as error:
-        if 'DataLoader worker' in str(error):
+    except (RuntimeError, *OF_LOST_WORKER) as error:
+        if isinstance(error, OF_LOST_WORKER) or 'DataLoader worker' in str(error):
             _await_own_signal()
         if _received == signal.SIGTERM:
-            _heeded.set()
+            _acknowledged.set()
             raise Terminated from error
         raise
     finally:
-        _waits = False
+        _batches_end_first = False
 
 
 def raise_pending_signal() -> None:
-    """Raises what was received in `heard_signals` and not been raised, or was lost; to be called before a batch.
+    """Raises what was received in `handled_signals` and not been raised, or was lost; to be called before a batch.
 
     Of several processes only the first one stops at SIGTERM: the others take part in its steps until it has left.
 
@@ -100,7 +104,7 @@ def raise_pending_signal() -> None:
     if _received == signal.SIGINT:
         raise KeyboardInterrupt
     if _received == signal.SIGTERM and not (is_distributed() and torch.distributed.get_rank()):
-        _heeded.set()
+        _acknowledged.set()
         raise Terminated
 
 
@@ -110,7 +114,7 @@ def is_distributed() -> bool:
 
 
 def received_signal() -> int | None:
-    """The number of the first signal that was received in `heard_signals`."""
+    """The number of the first signal that was received in `handled_signals`."""
     return _received
 
 
@@ -121,8 +125,8 @@ def leave_at_once(status: int) -> None:
     os._exit(status)
 
 
-def _hear(number: int, frame: FrameType | None) -> None:
-    global _received
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _child_handler, _received
     if os.getpid() != _process:  # a loader worker, before it has handlers of its own
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.raise_signal(number)
@@ -133,29 +137,29 @@ def _hear(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     # torch would raise wherever the process is that a worker is gone, which the same signal may have ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if not _waits:
-        _heeded.set()
+    _child_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not _batches_end_first:
+        _acknowledged.set()
         raise Terminated
 
 
-def _enforce(reader: int, heard: list[int]) -> None:
+def _watch_over(reader: int, numbers: list[int]) -> None:
     """Ends the process where it does not end itself in time, and at a second signal."""
     first = deadline = None
     while True:
         patience = None if deadline is None else max(0., deadline - time.monotonic())
         if not select.select([reader], [], [], patience)[0]:
-            if not _heeded.is_set():
+            if not _acknowledged.is_set():
                 os.write(2, f'SIGTERM: the step under way did not end within {PATIENCE:g} s.\n'.encode())
                 leave_at_once(128 + signal.SIGTERM)
             deadline = None
             continue
-        numbers = os.read(reader, 64)
-        if not numbers:
+        received = os.read(reader, 64)
+        if not received:
             os.close(reader)
             return
-        for number in numbers:
-            if number not in heard:
+        for number in received:
+            if number not in numbers:
                 continue
             now = time.monotonic()
             if first is None:
@@ -171,9 +175,10 @@ def _await_own_signal() -> None:
         time.sleep(0.05)
 
 
-def _be_deaf_in_child() -> None:
+def _leave_pipe_to_parent() -> None:
     if _process is not None:
         signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_be_deaf_in_child)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_pipe_to_parent)

@@ -21,10 +21,12 @@ class Progress:
 
     Attributes:
         images_per_second: Images of all processes over the seconds of the last training epoch; 0 before there is one.
+        last_update: Epoch and number of the last update; None before the first, and while one is being made.
     """
 
     def __init__(self):
         self.images_per_second = 0.
+        self.last_update: tuple[int, int] | None = None
         self._images = 0
         self._start = 0.
 
@@ -45,7 +47,7 @@ class Progress:
         """One batch is done, of so many images over all processes."""
         self._images += images
 
-    def tell(self, loss: str) -> None:
+    def show_loss(self, loss: str) -> None:
         """Takes the loss whenever a log line has fetched it."""
 
     def _begin(self) -> None:
@@ -100,7 +102,7 @@ class LiveProgress(Progress):
             self._display.refresh()
             self._drawn = time.perf_counter()
 
-    def tell(self, loss: str) -> None:
+    def show_loss(self, loss: str) -> None:
         self._display.update(self._task.id, loss=f'loss {loss}')
 
     @contextlib.contextmanager

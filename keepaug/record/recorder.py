@@ -113,22 +113,22 @@ class Recorder:
         if epoch + 1 in self.milestones:
             self.saver.save_milestone(epoch + 1)
         self.results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
-        self._tell(row)
+        self._publish(row)
 
     def incomplete_epoch(self) -> int | None:
         """The epoch that was saved by a run that ended before all was told of it, to be completed; None if all was."""
         row = self.saver.row
         if row is None or row['epoch'] >= self.start_epoch:
             return None
-        held = next((held for held in self.summary.rows() if int(held['epoch']) == row['epoch']), {})
+        written = self.summary.row(row['epoch'])
         names = (*row, *(self.risks.names if 'phase' in row else ()))  # without phases it was another kind of run
-        return None if all(held.get(name) for name in names) else row['epoch']
+        return None if all(written.get(name) for name in names) else row['epoch']
 
     def complete(self) -> None:
         """Tells what `incomplete_epoch` lacks; the task augments as it did in that epoch."""
-        self._tell(self.saver.row)
+        self._publish(self.saver.row)
 
-    def _tell(self, row: dict[str, Any]) -> None:
+    def _publish(self, row: dict[str, Any]) -> None:
         self.summary.write(row)
         if self.risks.names:
             row = {**row, **self.risks.measure(self.task, self.mixup_fn)}
@@ -137,9 +137,9 @@ class Recorder:
         for sink in self.sinks:
             sink.write(row, scalars, pictures)
 
-    def save_unfinished(self) -> None:
-        """Saves what was trained of an epoch that ends here, where `--recovery-interval` asks for such files."""
-        self.saver.save_unfinished()
+    def save_unfinished(self, last_update: tuple[int, int] | None) -> None:
+        """Saves an epoch that ends with an update, where `--recovery-interval` asks for such files."""
+        self.saver.save_unfinished(last_update)
 
     def finish(self) -> None:
         """Tells what came of the run: in the log, and as JSON on stdout."""
@@ -161,7 +161,7 @@ class NoRecorder:
     def record(self, epoch: int, train_metrics: Metrics, eval_metrics: Metrics, metric: float, lr: float) -> None:
         pass
 
-    def save_unfinished(self) -> None:
+    def save_unfinished(self, last_update: tuple[int, int] | None) -> None:
         pass
 
     def finish(self) -> None:

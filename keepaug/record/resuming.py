@@ -33,7 +33,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     if args.resume:
         held = check_checkpoint(args.resume, '--resume')
         check_run(held, f'--resume {args.resume}')
-        _tell_early_head(held, task)
+        _log_early_head(held, task)
         _check_classes(held, args)
         try:
             resumed_epoch = resume_task_checkpoint(
@@ -58,7 +58,7 @@ def resume_ema(args, task: TrainingTask) -> None:
         raise ValueError(_mismatch(args, error)) from error
 
 
-def _tell_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
+def _log_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
     """Says where a run goes on with or without the early head that the one before did not have, or had."""
     had, has = 'early_exit' in (checkpoint.get('task_state') or {}), find_early_exit(task) is not None
     if has and not had:

@@ -26,7 +26,7 @@ _logger = logging.getLogger('train')
 
 # How torch's writer says that it could not write.
 UNWRITTEN = re.compile('inline_container|iostream error|Parent directory')
-PROBE = 2 ** 20  # bytes; a disk that refused some of a checkpoint has less room
+PROBE_BYTES = 2 ** 20  # a disk that refused some of a checkpoint has less room
 
 
 class Saver(CheckpointSaver):
@@ -41,7 +41,6 @@ class Saver(CheckpointSaver):
         recovers: Whether a run that ends within an epoch leaves a recovery file.
 
     Attributes:
-        unsaved: Epoch and number of the last update since a checkpoint; None where there is none or one is being made.
         row: The row of `summary.csv` of the epoch that was saved last, here or before the run was resumed. Checkpoints
             hold it with the history, which is what stock, too, resumes a folder from; stock reads no other names there.
     """
@@ -50,11 +49,11 @@ class Saver(CheckpointSaver):
         super().__init__(*args, **kwargs)
         self.durable = durable
         self.recovers = recovers
-        self.unsaved: tuple[int, int] | None = None
         self.row: dict[str, Any] | None = None
         self._metric: float | None = None  # of the epoch that is being saved
-        self._is_written = False
-        self._last_is_good = False
+        self._is_redone = False  # what follows the writing of a checkpoint that is there already
+        self._last_epoch = -1
+        self._last_is_good: bool | None = None
 
     def save_checkpoint(
             self, epoch: int, metric: float | None = None, row: dict[str, Any] | None = None,
@@ -74,7 +73,7 @@ class Saver(CheckpointSaver):
         try:
             return super().save_checkpoint(epoch, _finite(metric))
         finally:
-            self.unsaved = self._metric = None
+            self._last_epoch, self._metric = epoch, None
 
     def finish_saving(self, history: dict[str, Any]) -> None:
         """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off.
@@ -86,24 +85,29 @@ class Saver(CheckpointSaver):
         epoch, metric = history['pending']
         with muted(checkpoint_saver):  # which tells of the history before it is whole
             self.load_state_dict({**history, 'pending': (None, None)})
-            self._is_written = True
-            self.save_checkpoint(epoch, metric, history.get('row'))
-            self._is_written = False
+            self._is_redone = True
+            self.save_checkpoint(epoch, metric, self.row)
+            self._is_redone = False
         _logger.info(
             f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
             f'(epoch {self.best_epoch}).')
 
-    def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
-        super().save_recovery(epoch, batch_idx)
-        self.unsaved = None
+    def save_unfinished(self, last_update: tuple[int, int] | None) -> None:
+        """Saves an epoch that is not to be finished in a recovery file; no collective is called.
 
-    def save_unfinished(self) -> None:
-        """Saves the updates since the last checkpoint in a recovery file; no collective is called."""
-        if self.recovers and self.unsaved is not None:
-            self.save_recovery(*self.unsaved)
+        Args:
+            last_update: Epoch and number of the last update; None where weights are between two.
+        """
+        if self.recovers and last_update is not None and last_update[0] > self._last_epoch:
+            self.save_recovery(*last_update)
             _logger.info(
                 f'Saved what was trained since the last checkpoint as {self.curr_recovery_file}; a run resumed from it '
                 'begins with the next epoch.')
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the epoch that was saved last has a loss or a metric that is not finite."""
+        return self._last_is_good is False
 
     def last_good(self) -> str:
         """The last checkpoint whose metric is finite, as far as they were kept; empty if there is none."""
@@ -127,13 +131,14 @@ class Saver(CheckpointSaver):
         epoch, metric = state_dict.get('pending', (None, None))
         files = [(name, _finite(metric)) for name, metric in state_dict.get('checkpoint_files', ())]
         best = _finite(state_dict.get('best_metric'))
-        self.row = state_dict.get('row')
+        row = state_dict.get('row')
+        self.row = row if isinstance(row, dict) and isinstance(row.get('epoch'), int) else None
         super().load_state_dict({
             **state_dict, 'checkpoint_files': files, 'pending': (epoch, _finite(metric)), 'best_metric': best,
             'best_epoch': None if best is None else state_dict['best_epoch']})
 
     def _replace(self, src: str, dst: str) -> None:
-        if not self._is_written:
+        if not self._is_redone:
             os.replace(src, dst)
 
     def _duplicate(self, src: str, dst: str) -> None:
@@ -145,10 +150,10 @@ class Saver(CheckpointSaver):
         os.replace(draft, dst)
 
     def _save(self, save_path: str, epoch: int, metric: Any = None) -> None:
-        if self._is_written:
+        if self._is_redone:
             return
         with self._explained(save_path):
-            super()._save(save_path, epoch, self._metric)
+            super()._save(save_path, epoch, self._metric)  # where it is not finite, the ranking knows of none
             if self.durable:
                 with open(save_path, 'rb') as file:
                     os.fsync(file.fileno())
@@ -188,7 +193,7 @@ def _why_unwritten(path: str, error: BaseException) -> str:
     # torch's writer keeps it to itself; a file that has no room to grow tells it again.
     try:
         with open(path, 'ab') as file:
-            file.write(bytes(PROBE))
+            file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as refusal:

@@ -28,6 +28,10 @@ class Summary:
         with open(self.path, newline='') as file:
             return [row for row in csv.DictReader(file) if row['epoch'] != 'epoch']
 
+    def row(self, epoch: int) -> dict[str, str]:
+        """An epoch's row, as text; empty where it has none."""
+        return next((row for row in self.rows() if _epoch(row) == epoch), {})
+
     def write(
             self,
             row: Mapping[str, Any],

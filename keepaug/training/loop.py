@@ -138,7 +138,7 @@ def train_one_epoch(
     # Summed on the device in double precision: the same numbers as a meter of floats, without waiting for each batch.
     loss_sum = torch.zeros((), dtype=torch.float64, device=settings.forward.device)
     loss_count = 0
-    finite_batches = torch.zeros_like(loss_sum)
+    least_loss = torch.full_like(loss_sum, math.inf)  # of those that are numbers
     update_time, data_time = AverageMeter(), AverageMeter()
     update_samples = 0
     update_start = data_start = time.time()
@@ -157,8 +157,6 @@ def train_one_epoch(
             batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
             data_wait += time.time() - data_start
 
-            if saver is not None and need_update:
-                saver.unsaved = None
             with nullcontext() if need_update else task.no_sync():
                 with settings.forward.autocast():
                     loss = task(input, target)['loss']
@@ -169,7 +167,7 @@ def train_one_epoch(
             loss = loss.detach().double() * group_size
             loss_sum += loss * batch_size
             loss_count += batch_size
-            finite_batches += loss.isfinite()
+            least_loss = torch.fmin(least_loss, loss)
             update_samples += batch_size * settings.world_size
             settings.progress.advance(batch_size * settings.world_size)
             if not need_update:
@@ -179,8 +177,7 @@ def train_one_epoch(
             num_updates = epoch * updates + update_idx + 1
             optimizer.zero_grad()
             task.update_ema(step=num_updates)
-            if saver is not None:
-                saver.unsaved = epoch, update_idx
+            settings.progress.last_update = epoch, update_idx
             if settings.synchronize_step and settings.forward.device.type == 'cuda':
                 torch.cuda.synchronize()
             now = time.time()
@@ -196,7 +193,7 @@ def train_one_epoch(
                     loss_avg = reduce_tensor(loss_avg, settings.world_size)
                 if settings.rank == 0:
                     shown_loss = f'{loss_now.item():#.3g} ({loss_avg.item():#.3g})'
-                    settings.progress.tell(loss=shown_loss)
+                    settings.progress.show_loss(loss=shown_loss)
                     _logger.info(
                         f'Train: {epoch} [{update_idx:>4d}/{updates} ({100 * (update_idx + 1) / updates:>3.0f}%)]  '
                         f'Loss: {shown_loss}  '
@@ -219,7 +216,7 @@ def train_one_epoch(
 
         if hasattr(optimizer, 'sync_lookahead'):
             optimizer.sync_lookahead()
-        outcome = torch.stack([loss_sum / max(loss_count, 1), finite_batches])
+        outcome = torch.stack([loss_sum / max(loss_count, 1), least_loss.isfinite().double()])
         if settings.world_size > 1:
             outcome = reduce_tensor(outcome, settings.world_size)
         loss_avg, finite = outcome.tolist()
@@ -245,12 +242,15 @@ def _backward(
         parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
     ) if need_update and settings.clip_grad is not None else {}
     if settings.scaler is not None:
+        if need_update:
+            settings.progress.last_update = None
         settings.scaler(loss, optimizer, create_graph=create_graph, need_update=need_update, **clip)
         return
     loss.backward(create_graph=create_graph)
     if need_update:
         if clip:
             dispatch_clip_grad(clip['parameters'], value=clip['clip_grad'], mode=clip['clip_mode'])
+        settings.progress.last_update = None
         optimizer.step()
 
 

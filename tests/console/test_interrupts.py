@@ -11,7 +11,7 @@ import torch
 from timm.task.evaluator import ClassificationEvaluator
 
 from keepaug.console.errors import explain_errors
-from keepaug.console.interrupts import heard_signals
+from keepaug.console.interrupts import handled_signals
 from keepaug.evaluation.data import PassSettings
 from keepaug.training.forward import Forward
 from keepaug.training.validation_pass import validate
@@ -95,7 +95,7 @@ def test_nor_is_it_in_a_validation(follow):
                 Deaf()
             return super().__iter__()
 
-    with pytest.raises(KeyboardInterrupt), heard_signals():
+    with pytest.raises(KeyboardInterrupt), handled_signals():
         follow(Pressed([(torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))]))
 
 

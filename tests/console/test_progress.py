@@ -78,7 +78,7 @@ def test_line_tells_the_epoch_and_the_run(clock):
     terminal = Terminal()
     subject = live(terminal, first_epoch=2, last_epoch=5)
     with subject.training(2, 4):
-        subject.tell(loss='1.5 (2.5)')
+        subject.show_loss(loss='1.5 (2.5)')
         clock[0] += 60
         subject.advance(120)
     shown = ESCAPE.sub('', terminal.getvalue())

@@ -38,7 +38,7 @@ def _train(said: Path, environment: dict[str, str], flags: str, output: Path) ->
     _begin(said, environment)
     mean_lr = loop.mean_lr
     loop.mean_lr = lambda optimizer: (time.sleep(0.3), mean_lr(optimizer))[1]
-    interrupts.PATIENCE = 3.
+    interrupts.PATIENCE = float(environment.get('PATIENCE', 20.))
     multiprocessing.set_start_method('fork', force=True)  # of loader workers: the fastest
     errors.explain_errors(lambda: run_train(f'{TINY} --epochs 30 --log-interval 1 {flags}', output))
 
@@ -46,12 +46,13 @@ def _train(said: Path, environment: dict[str, str], flags: str, output: Path) ->
 class Run:
     """A process, or several of one run."""
 
-    def __init__(self, folder: Path, target: Callable, *arguments, processes: int = 1):
+    def __init__(self, folder: Path, target: Callable, *arguments, processes: int = 1, patience: float = 20.):
         (port,) = free_ports(1)
         self.said, self.processes = [folder / f'rank{rank}' for rank in range(processes)], []
         for rank, said in enumerate(self.said):
             environment = {} if processes == 1 else dict(
-                MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
+                PATIENCE=str(patience), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank),
+                LOCAL_RANK=str(rank),
                 WORLD_SIZE=str(processes))
             self.processes.append(PROCESSES.Process(target=target, args=(said, environment, *arguments)))
         for process in self.processes:
@@ -154,14 +155,14 @@ def test_where_one_process_ends_the_others_say_so(start, data, tmp_path):
 
 
 def test_a_process_that_waits_for_another_does_not_wait_for_ever(start, data, tmp_path):
-    run = start(_train, str(data), tmp_path, processes=2)
+    run = start(_train, str(data), tmp_path, processes=2, patience=2.)
     run.wait_for('Train: 0 [   0/')
     run.send(signal.SIGSTOP)
     time.sleep(0.5)  # in which the other comes to wait for it
     run.send(signal.SIGTERM, (1,))
     run.processes[1].join(20)
     assert run.processes[1].exitcode == TERMINATED
-    assert run.log(1).splitlines()[-1] == 'SIGTERM: the step under way did not end within 3 s.'
+    assert run.log(1).splitlines()[-1] == 'SIGTERM: the step under way did not end within 2 s.'
 
 
 def _wait(said: Path, environment: dict[str, str]) -> None:
