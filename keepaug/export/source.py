@@ -1,7 +1,6 @@
 """What is exported: a checkpoint, and the model that it describes itself."""
 import argparse
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from keepaug.console.errors import first_line
 from keepaug.data.classes import name_classes, number_classes
 from keepaug.data.folders import find_split, survey_classes
 from keepaug.files.checkpoints import AVERAGED, CONFIG_KEY, check_checkpoint, is_class_list
+from keepaug.models.recorded import check_images, check_recorded
 
 # Where timm's scripts keep the weights themselves.
 PLAIN = ('state_dict', 'model')
@@ -72,6 +72,8 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         recorded, {name: value for name, value in (overrides or {}).items() if value not in (None, '', {})})
     if not args.get('model'):
         raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
+    of_file = {} if (overrides or {}).get('model_kwargs') else recorded.get('model_kwargs') or {}
+    check_recorded(lambda: build_model(args), of_file, os.path.getsize(path), f'CHECKPOINT {path}')
     try:
         model = build_model(args)
         data_config = resolve_input_data_config(model, args=args)
@@ -80,7 +82,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         raise ValueError(
             f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
             'give --model, --num-classes and --model-kwargs of the run that wrote it.') from error
-    _check_numbers(data_config, path)
+    check_images(data_config, f'CHECKPOINT {path}')
     _load(model, weights, path, args['model'])
     return Source(
         path=path,
@@ -100,18 +102,6 @@ def _override(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     elif given.get('img_size') and recorded.get('input_size'):
         args.update(in_chans=args.get('in_chans') or recorded['input_size'][0], input_size=None)
     return args
-
-
-def _check_numbers(data_config: Mapping[str, Any], path: str) -> None:
-    """Raises:
-        ValueError: Images cannot be prepared with these numbers.
-    """
-    for name, least in (('mean', -math.inf), ('std', 0), ('crop_pct', 0)):
-        value = data_config[name]
-        for number in value if name != 'crop_pct' else (value,):
-            if not isinstance(number, (int, float)) or not least < number < math.inf:
-                raise ValueError(
-                    f'CHECKPOINT {path} prepares images with {name} {value}; give --{name.replace("_", "-")}.')
 
 
 def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], bool]:

@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ LAST = 'last.pth.tar'  # as timm's saver calls it
 AVERAGED = ('state_dict_ema', 'model_ema')
 # The key under which our safetensors files hold what timm writes to config.json.
 CONFIG_KEY = 'timm_config'
+# Bytes of a tensor that may be larger than its file: one value that stands for many.
+SMALL = 2 ** 24
 
 
 def newest_epoch(folder: str, without: str = '') -> str:
@@ -59,7 +61,25 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
         raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint{_instead(path)}.') from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f'{flag} {path} is no checkpoint: it holds a {type(checkpoint).__name__}, not named weights.')
+    most = max(os.path.getsize(path), SMALL)
+    for tensor in _tensors(checkpoint):
+        if tensor.numel() * tensor.element_size() > most:
+            raise ValueError(
+                f'{flag} {path} is refused: it holds a tensor of shape {tuple(tensor.shape)}, for which the file is '
+                'too small.')
     return checkpoint
+
+
+def _tensors(checkpoint: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """All tensors in dictionaries and lists, however deep, each container once."""
+    left, seen = [checkpoint], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, Mapping) else value
 
 
 def recorded_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, int]:

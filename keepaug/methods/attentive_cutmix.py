@@ -18,6 +18,7 @@ from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.early_exit import EarlyExit
 from keepaug.models.names import unknown_model
+from keepaug.models.recorded import check_images, check_recorded
 from keepaug.ranges import PIXELS, Range
 from keepaug.training.device import is_first_process
 
@@ -121,10 +122,17 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     """
     name, path = args.attentive_teacher, args.attentive_teacher_checkpoint
     recorded = _recorded(check_checkpoint(path, '--attentive-teacher-checkpoint')) if path else {}
-    try:
-        teacher = timm.create_model(pretrained=not path, **resolve_model_input_args(
+    arguments = recorded.get('model_kwargs') or {}
+
+    def build(pretrained: bool = False) -> nn.Module:
+        return timm.create_model(pretrained=pretrained, **resolve_model_input_args(
             name, {**recorded, 'in_chans': channels, 'input_size': None},
-            **{**(recorded.get('model_kwargs') or {}), 'num_classes': 0, 'in_chans': channels}))
+            **{**arguments, 'num_classes': 0, 'in_chans': channels}))
+
+    if path:
+        check_recorded(build, arguments, os.path.getsize(path), f'--attentive-teacher-checkpoint {path}')
+    try:
+        teacher = build(pretrained=not path)
     except Exception as error:  # whatever a download or a model without weights raises
         reason = first_line(error).split('. ')[0]
         raise ValueError(
@@ -134,7 +142,9 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
         _load_weights(teacher, name, path)
     if is_first_process():
         _logger.info(f'Teacher {name} attends for --attentive-cutmix, from {path or "its pretrained weights"}')
-    return teacher.eval().requires_grad_(False), resolve_input_data_config(teacher, args=recorded)
+    own = resolve_input_data_config(teacher, args=recorded)
+    check_images(own, f'--attentive-teacher-checkpoint {path}' if path else f'--attentive-teacher {name}')
+    return teacher.eval().requires_grad_(False), own
 
 
 def _recorded(checkpoint: dict[str, Any]) -> dict[str, Any]:

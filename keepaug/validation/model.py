@@ -1,6 +1,8 @@
 """The model that a validation judges."""
+import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from json import JSONDecodeError
@@ -14,9 +16,11 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
+from keepaug.models.recorded import check_images, check_recorded
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
+from keepaug.validation.runs import LOCAL
 
 _logger = logging.getLogger('validate')
 
@@ -48,6 +52,9 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         model_args = resolve_model_input_args(
             args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
             **args.model_kwargs)
+        described = _describe(args)
+        if described is not None:
+            check_recorded(lambda: create_model(pretrained=False, **model_args), *described)
         model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
@@ -62,6 +69,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         model = reparameterize_model(model)
     data_config = resolve_input_data_config(
         model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    if described is not None:
+        check_images(data_config, described[-1])
     if args.checkpoint.endswith('.safetensors'):
         _compare_size(args.checkpoint, data_config)
     pooled = False
@@ -73,6 +82,20 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         except ValueError as error:
             raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
     return model, data_config, pooled
+
+
+def _describe(args) -> tuple[Any, int, str] | None:
+    """What a file says of the model: its arguments, the bytes of its weights, and its name; None where flags say it."""
+    if not args.model.startswith(LOCAL):
+        if args.named_by != '--compare':
+            return None
+        return args.model_kwargs, os.path.getsize(args.checkpoint), f'--compare {args.checkpoint}'
+    folder, arguments, size = args.model.removeprefix(LOCAL), {}, 0
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # timm says why a folder cannot be read
+        size = sum(entry.stat().st_size for entry in os.scandir(folder))
+        with open(os.path.join(folder, 'config.json'), encoding='utf-8') as file:
+            arguments = json.load(file).get('model_args', {})
+    return arguments, size, folder
 
 
 def _explain_mismatch(error: Exception) -> str:
@@ -89,8 +112,11 @@ def _explain_mismatch(error: Exception) -> str:
 def _compare_size(path: str, data_config: dict[str, Any]) -> None:
     """Says where an exported file was trained at another size than it is judged at; stock's script does not look."""
     with safe_open(path, framework='pt') as file:
-        size = json.loads((file.metadata() or {}).get('input_size', 'null'))
-    if size and tuple(size) != tuple(data_config['input_size']):
+        try:
+            size = json.loads((file.metadata() or {}).get('input_size', 'null'))
+        except JSONDecodeError:
+            return
+    if isinstance(size, list) and size and tuple(size) != tuple(data_config['input_size']):
         _logger.warning(
             f'{path} is of a run on images {tuple(size)} and is judged on {tuple(data_config["input_size"])}; '
             f'give --input-size {" ".join(map(str, size))} for those of the run.')
