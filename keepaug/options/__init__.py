@@ -1,6 +1,6 @@
 """The command line: stock's flags, ours, and the checks that turn a bad combination into one clear sentence."""
 from keepaug.options.add_arguments import add_arguments
-from keepaug.options.parse import create_config_parser, create_parser, parse_args, without_sweep
+from keepaug.options.parse import create_config_parser, create_parser, parse_args, parse_options, without_sweep
 from keepaug.options.prepare import prepare
 from keepaug.options.stock_checks import check_stock
 from keepaug.options.train import create_train_parser
@@ -9,5 +9,6 @@ from keepaug.options.validation_checks import check_validate, complete_validatio
 
 __all__ = [
     'add_arguments', 'add_ours', 'check_stock', 'check_validate', 'complete_validation', 'create_config_parser',
-    'create_parser', 'create_train_parser', 'create_validate_parser', 'parse_args', 'prepare', 'without_sweep',
+    'create_parser', 'create_train_parser', 'create_validate_parser', 'parse_args', 'parse_options', 'prepare',
+    'without_sweep',
 ]

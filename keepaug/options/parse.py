@@ -52,29 +52,49 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, str]:
+    """The options of a command line, and the text of `args.yaml`: every argument as parsed, sorted by name.
+
+    Arguments stock does not have stay out of the text where all stand at their defaults, so that a run without them
+    writes what stock writes.
+
+    Raises:
+        SystemExit: As `parse_options`.
+    """
+    args = _parse(parser, argv)
+    newer = {action.dest: action.default for action in stock_first(parser).newer}
+    ours = {name for name, default in newer.items() if vars(args)[name] != default}
+    stock = {name: value for name, value in vars(args).items() if name not in newer}
+    recorded = {**stock, **{name: vars(args)[name] for name in (newer if ours else ()) if name != 'check'}}
+    text = yaml.safe_dump(recorded, default_flow_style=False)
+    _name_loss(args)
+    return args, text
+
+
+def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses `argv` (default: that of the process) with defaults from the YAML files of `-c/--config`, one file each.
 
-    Built-in defaults yield to the files, an earlier file to a later one, all of them to the command line. The second
-    value is the text of `args.yaml`: every argument as parsed, sorted by name. Arguments stock does not have stay out
-    of it where all stand at their defaults, so that a run without them writes what stock writes.
+    Built-in defaults yield to the files, an earlier file to a later one, all of them to the command line.
 
     Raises:
         SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
     """
+    args = _parse(parser, argv)
+    _name_loss(args)
+    return args
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     given, rest = create_config_parser(parser).parse_known_args(argv)
     try:
         known, unknown = read_defaults(parser, [path for path in given.configs if path])
     except ValueError as error:
         parser.error(str(error))
-    newer = {action.dest: action.default for action in stock_first(parser).newer}
     with replaced_defaults(parser, known):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
     with replaced_defaults(parser, {**implied_defaults(args), **known}):
-        args = parser.parse_args(rest, argparse.Namespace(**unknown))
-    ours = {name for name, default in newer.items() if vars(args)[name] != default}
-    stock = {name: value for name, value in vars(args).items() if name not in newer}
-    recorded = {**stock, **{name: vars(args)[name] for name in (newer if ours else ()) if name != 'check'}}
-    text = yaml.safe_dump(recorded, default_flow_style=False)
+        return parser.parse_args(rest, argparse.Namespace(**unknown))
+
+
+def _name_loss(args: argparse.Namespace) -> None:
     if hasattr(args, 'loss'):  # a parser of stock's flags alone has none
         name_loss(args)
-    return args, text

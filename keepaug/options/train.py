@@ -9,10 +9,10 @@ from keepaug.options import shared
 def create_train_parser() -> argparse.ArgumentParser:
     """Every flag of the stock training script, and no other; `-c/--config` is read before it (`parse_args`)."""
     parser = argparse.ArgumentParser(
-        usage='%(prog)s [-c FILE] [options] [DIR]',
+        usage='%(prog)s [-c FILE]... [options] [DIR]',
         description='Train an image classifier on a timm backbone.',
-        epilog='-c FILE, --config FILE: YAML file of defaults, keys written like flags but with underscores; '
-               'the command line wins over it.',
+        epilog='-c FILE, --config FILE: YAML file of defaults, keys written like flags but with underscores; may be given '
+               'several times: a later file wins over an earlier one, the command line over all of them.',
         formatter_class=shared.HelpFormatter,
     )
     for add_group in (

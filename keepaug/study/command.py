@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, flags = create_parser().parse_args(words[:end]), words[end + 1:]
     check(args)
     study = read_study(args.file)
-    output = args.output or Path('output') / 'studies' / study.path.stem
+    output = args.output or Path('output') / 'studies' / study.name
     runs = plan_runs(study, output, args.seeds or study.seeds, args.arms, args.scale, flags)
     if args.list:
         own = [word for word in words[:end] if word != '--list']
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output.mkdir(parents=True, exist_ok=True)
     slots = [Slot.read(text) for text in args.slots]
-    title = study.title if args.scale == 1. else f'{study.title} (epochs and data at {args.scale:g} of their size)'
+    title = study.heading if args.scale == 1. else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
     reporter = Reporter(study, runs, output, title, slots)
     if args.only:
         carry_out_one(runs, args.only, slots[0])

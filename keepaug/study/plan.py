@@ -36,20 +36,21 @@ def plan_runs(
     if unknown:
         raise ValueError(
             f'--arms {min(unknown)} is none of {study.path}: choose {", ".join(arm.name for arm in study.arms)}.')
-    planned = []
+    planned, parser = [], options.create_parser()
     for arm in study.arms:
         if arms and arm.name not in arms:
             continue
         words = [*study.words(arm), *flags]
-        args = parse(words, arm.name, study.exact)
+        args = parse(parser, words, arm.name, study.exact)
         source = args.data_dir or args.data
         extra = scaled_flags(args, scale)
         if scale < 1. and source and not args.dataset:
             smaller = output / f'data-{scale:g}'
             shrink_folder(source, smaller, scale)
             extra += ['--data-dir', str(smaller)]
-        words += extra
-        args = parse(words, arm.name, study.exact)
+        if extra:
+            words += extra
+            args = parse(parser, words, arm.name, study.exact)
         identity = {'flags': spell_options(args), 'data': describe_data(args), **versions()}
         for seed in range(seeds):
             planned.append(StudyRun(
@@ -60,7 +61,7 @@ def plan_runs(
     return planned
 
 
-def parse(words: Sequence[str], arm: str, exact: bool) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, words: Sequence[str], arm: str, exact: bool) -> argparse.Namespace:
     """The options of a run, checked as train.py checks them.
 
     Raises:
@@ -69,7 +70,7 @@ def parse(words: Sequence[str], arm: str, exact: bool) -> argparse.Namespace:
     try:
         # The device is that of the slot, which may be another machine's.
         own = ['--device', 'cpu', *(['--exact-resume'] if exact else [])]
-        args, _ = options.parse_args(options.create_parser(), [*words, *own])
+        args = options.parse_options(parser, [*words, *own])
         args = options.prepare(args)
         options.check_stock(args)
     except ValueError as error:

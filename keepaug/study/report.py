@@ -88,6 +88,8 @@ def notes(results: Results, machine: str) -> str:
     ]
     versions = sorted({row['versions'] for row in results.rows if row.get('versions')})
     lines += [f'Versions: {"; ".join(versions)}.'] if versions else []
+    rows = [f'{arm.name}: {arm.row}' for arm in study.arms if arm.row]
+    lines += [f'In the paper: {"; ".join(rows)}.'] if rows else []
     lines += [f'Deviates from the paper: {study.deviates}'] if study.deviates else []
     lines += [f'Not in a training alone: {study.remains}'] if study.remains else []
     lines += [f'{row["arm"]}, seed {row["seed"]}, failed: {row["reason"]}' for row in results.rows if row['status'] == 'failed']

@@ -2,7 +2,7 @@
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from keepaug.ranges import any_of
 # What a table reports of a run's epochs, by the names that a file may use.
 STATISTICS = ('last', 'best', 'median10')
 KEYS = {
-    'title', 'paper', 'table', 'statistic', 'metric', 'seeds', 'configs', 'flags', 'arms', 'compare', 'exact', 'deviates',
-    'remains'}
+    'title', 'paper', 'table', 'statistic', 'metric', 'seeds', 'configs', 'flags', 'columns', 'arms', 'compare', 'exact',
+    'deviates', 'remains'}
 ARM_KEYS = {'configs', 'flags', 'paper', 'row'}
+COLUMN_KEYS = {'configs', 'flags'}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Arm:
         configs: Recipe files, after the study's own.
         flags: Flags behind them.
         paper: The paper's number; None where it reports none.
-        row: Where in the paper it stands, in words.
+        row: What else the paper says of it, in words.
     """
     name: str
     configs: tuple[Path, ...] = ()
@@ -48,6 +49,8 @@ class Study:
     Attributes:
         path: The file.
         title: What it measures, and where that stands.
+        paper: Short name of the paper; empty for a study of our own.
+        table: Its table or figure, such as 'Table 1'.
         arms: The arms, in the order of the table.
         compare: Pairs of arms whose difference is reported, the first minus the second.
         statistic: What the paper reports of a run's epochs: one of `STATISTICS`.
@@ -62,6 +65,8 @@ class Study:
     path: Path
     title: str
     arms: tuple[Arm, ...]
+    paper: str = ''
+    table: str = ''
     compare: tuple[tuple[str, str], ...] = ()
     statistic: str = 'last'
     metric: str = 'eval_top1'
@@ -71,6 +76,16 @@ class Study:
     exact: bool = True
     deviates: str = ''
     remains: str = ''
+
+    @property
+    def name(self) -> str:
+        """Its own among all studies: a paper's tables stand in a folder of its own, and several papers have a Table 1."""
+        return f'{self.path.absolute().parent.name}-{self.path.stem}' if self.paper else self.path.stem
+
+    @property
+    def heading(self) -> str:
+        """Title that says where in a paper it stands."""
+        return f'{self.paper}, {self.table}: {self.title}' if self.paper else self.title
 
     def words(self, arm: Arm) -> list[str]:
         """What an arm's runs have in common on train.py's command line, without data, device and seed."""
@@ -89,7 +104,7 @@ def read_study(path: str) -> Study:
     _check_keys(path, content, KEYS, 'the study')
     if not isinstance(content.get('arms'), dict) or not content['arms']:
         raise ValueError(f'The study {path} has no arms: write arms: with a name and its settings for each.')
-    arms = tuple(_read_arm(file, str(name), settings or {}) for name, settings in content['arms'].items())
+    arms = tuple(_read_arms(file, content))
     names, folders = [arm.name for arm in arms], [arm.folder for arm in arms]
     for name, folder in zip(names, folders):
         if not folder or folders.count(folder) > 1:
@@ -99,25 +114,67 @@ def read_study(path: str) -> Study:
         raise ValueError(f'The study {path} has statistic {statistic!r}: choose {any_of(STATISTICS)}.')
     if not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f'The study {path} has seeds {seeds!r}: write a whole number, at least 1.')
-    compare = content.get('compare', [[name, names[0]] for name in names[1:]])
-    for pair in compare:
-        if not isinstance(pair, list) or len(pair) != 2 or not set(pair) <= set(names):
-            raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
     return Study(
-        file, str(content.get('title', file.stem)), arms, tuple((first, second) for first, second in compare), statistic,
-        str(content.get('metric', 'eval_top1')), seeds, _find_configs(file, content), _words(file, content),
-        bool(content.get('exact', True)), str(content.get('deviates', '')).strip(),
-        str(content.get('remains', '')).strip())
+        file, str(content.get('title', file.stem)), arms, str(content.get('paper', '')), str(content.get('table', '')),
+        _pairs(path, content, names), statistic, str(content.get('metric', 'eval_top1')), seeds,
+        _find_configs(file, content), _words(file, content), bool(content.get('exact', True)),
+        str(content.get('deviates', '')).strip(), str(content.get('remains', '')).strip())
 
 
-def _read_arm(file: Path, name: str, settings: Any) -> Arm:
-    if not isinstance(settings, dict):
-        raise ValueError(f'The arm {name} of {file} is {settings!r}: write configs:, flags: and paper: below its name.')
-    _check_keys(str(file), settings, ARM_KEYS, f'the arm {name}')
-    paper = settings.get('paper')
+def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
+    """The arms in their order; a row of a table with columns is an arm in each of them."""
+    columns = {str(name): settings or {} for name, settings in (content.get('columns') or {}).items()}
+    for column, settings in columns.items():
+        _check_settings(file, f'the column {column}', settings, COLUMN_KEYS)
+    for name, settings in content['arms'].items():
+        name, settings = str(name), settings or {}
+        _check_settings(file, f'the arm {name}', settings, ARM_KEYS)
+        numbers = settings.get('paper')
+        if not columns or isinstance(numbers, (int, float)):
+            yield _read_arm(file, name, settings, {}, numbers)
+            continue
+        numbers = [None] * len(columns) if numbers is None else numbers
+        if not isinstance(numbers, list) or len(numbers) != len(columns):
+            raise ValueError(
+                f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one for each column: a '
+                'number, ~ where the paper has none, no where there is no such arm.')
+        for (column, own), number in zip(columns.items(), numbers):
+            if number is not False:
+                yield _read_arm(file, f'{name}, {column}', settings, own, number)
+
+
+def _read_arm(
+        file: Path, name: str, settings: Mapping[str, Any], column: Mapping[str, Any], paper: float | None) -> Arm:
     if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float)) or not math.isfinite(paper)):
         raise ValueError(f"The arm {name} of {file} has paper: {paper!r}: write the paper's number.")
-    return Arm(name, _find_configs(file, settings), _words(file, settings), paper, str(settings.get('row', '')))
+    configs = (*_find_configs(file, column), *_find_configs(file, settings))
+    return Arm(name, configs, (*_words(file, column), *_words(file, settings)), paper, str(settings.get('row', '')))
+
+
+def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Arms that are compared: by their names, or a row or column with another one throughout the table."""
+    rows, columns = list(map(str, content['arms'])), list(map(str, content.get('columns') or ()))
+    default = [[row, rows[0]] for row in rows[1:]]
+    found = []
+    for pair in content.get('compare', default):
+        pairs = []
+        if isinstance(pair, list) and len(pair) == 2:
+            first, second = map(str, pair)
+            pairs = [
+                (first, second), *((f'{first}, {column}', f'{second}, {column}') for column in columns),
+                *((f'{row}, {first}', f'{row}, {second}') for row in rows)]
+            pairs = [each for each in pairs if set(each) <= set(names)]
+        if not pairs and 'compare' in content:
+            raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
+        found += pairs
+    return tuple(found)
+
+
+def _check_settings(file: Path, owner: str, settings: Any, known: set[str]) -> None:
+    if not isinstance(settings, dict):
+        keys = ', '.join(f'{key}:' for key in sorted(known))
+        raise ValueError(f'{file} has {settings!r} for {owner}: write {keys} below its name.')
+    _check_keys(str(file), settings, known, owner)
 
 
 def _check_keys(path: str, content: Mapping[str, Any], known: set[str], owner: str) -> None:
