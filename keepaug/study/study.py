@@ -15,7 +15,7 @@ STATISTICS = ('last', 'best', 'median10')
 KEYS = {
     'title', 'paper', 'table', 'statistic', 'metric', 'seeds', 'configs', 'flags', 'columns', 'arms', 'compare', 'exact',
     'deviates', 'remains'}
-ARM_KEYS = {'configs', 'flags', 'paper', 'row'}
+ARM_KEYS = {'columns', 'configs', 'flags', 'paper', 'row'}
 COLUMN_KEYS = {'configs', 'flags'}
 
 
@@ -130,7 +130,7 @@ def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
         name, settings = str(name), settings or {}
         _check_settings(file, f'the arm {name}', settings, ARM_KEYS)
         numbers = settings.get('paper')
-        if not columns or isinstance(numbers, (int, float)):
+        if not columns or settings.get('columns') is False:
             yield _read_arm(file, name, settings, {}, numbers)
             continue
         numbers = [None] * len(columns) if numbers is None else numbers

@@ -1,0 +1,53 @@
+"""A study file for every table and figure of the papers: each reads, and each of its arms passes train.py's checks."""
+import math
+from pathlib import Path
+
+import pytest
+import timm
+
+from keepaug.study import plan
+from keepaug.study.study import read_study
+
+ROOT = Path(__file__).parents[1] / 'hparams' / 'papers'
+FILES = sorted(ROOT.rglob('*.yaml'))
+
+# Of CutMix, Tables 1, 2 and 10 are of other things than trainings of their own; its Figures 1 and 4 are pictures.
+WANTED = {
+    'keepaugment': ('KeepAugment', [*(f'Table {n}' for n in range(1, 9)), 'Figure 2', 'Figure 3']),
+    'cutmix': ('CutMix', [
+        *(f'Table {n}' for n in (*range(3, 10), 11, 12)), 'Figure 2', 'Figure 3', 'Figure 5']),
+}
+
+
+def tables(paper):
+    return [read_study(str(path)) for path in FILES if path.parent.name == paper]
+
+
+@pytest.mark.parametrize('paper', WANTED)
+def test_every_table_has_a_file(paper):
+    name, wanted = WANTED[paper]
+    studies = tables(paper)
+    assert {study.paper for study in studies} == {name}
+    assert {study.table for study in studies} == set(wanted)
+    for study in studies:
+        assert study.path.stem.startswith(study.table.lower().replace(' ', '')), 'a file is called as its table'
+
+
+def test_names_differ():
+    names = [read_study(str(path)).name for path in FILES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: f'{path.parent.name}/{path.stem}')
+def test_every_arm_passes_the_checks(path, tmp_path, caplog, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plan, 'describe_data', lambda args: seen.append(args) or '')
+    study = read_study(str(path))
+    runs = plan.plan_runs(study, tmp_path, 1)
+    assert len(runs) == len(study.arms) == len(seen) and not caplog.records  # an unknown key would be warned of
+    for args in seen:
+        assert timm.is_model(args.model) and args.data is None, 'a word that belongs to no flag would name the data'
+    flags = [run.identity['flags'] for run in runs]
+    assert len(set(flags)) == len(flags), 'two arms would train the same'
+    for arm in study.arms:
+        assert arm.paper is None or math.isfinite(arm.paper) and 0 < arm.paper < 100
