@@ -79,7 +79,7 @@ TRAINING = {
 # What a delta adds to its base's crop and flip: kind and settings of each step, as the log spells them.
 ADDED = {
     'cifar10/attentive-cutmix': ['AttentiveCutMix; patches=6; grid=7; teacher_size=(224, 224); prob=1.0'],
-    'cifar10/autoaugment': ['AutoAugment'],
+    'cifar10/autoaugment': ['TorchvisionPolicy; cifar10'],
     'cifar10/cutmix': ['Mixup; mixup=0.0; cutmix=1.0; prob=0.5'],
     'cifar10/cutmix-center-gaussian': ['CutMixVariant; variant=center-gaussian; cutmix_alpha=1.0; prob=0.5'],
     'cifar10/cutmix-complete-label': ['CutMixVariant; variant=complete-label; cutmix_alpha=1.0; prob=0.5'],
@@ -91,7 +91,8 @@ ADDED = {
     'cifar10/joint-cutout': ['JointOcclusion; mode=cutout; holes=6; size=8; only=False'],
     'cifar10/joint-hide-and-seek': ['JointOcclusion; mode=hide-and-seek; grid=4; keep_patch=0.5; only=False'],
     'cifar10/joint-saliency': ['JointOcclusion; mode=saliency; layer=maxpool; size=8; jitter=2; only=False'],
-    'cifar10/keep-autoaugment': ['AutoAugment', 'KeepPaste; size=16; tau=0.6; saliency=low; prob=1.0'],
+    'cifar10/keep-autoaugment': [
+        'TorchvisionPolicy; cifar10', 'KeepPaste; size=16; tau=0.6; saliency=low; prob=1.0'],
     'cifar10/keep-randaugment': ['RandAugment; n=3; m=15; p=1.0', 'KeepPaste; size=8; tau=0.6; saliency=low; prob=1.0'],
     'cifar10/keepcutout': [
         'KeepCut; mode=cutout; fill=zero; size=16; tau=0.6; saliency=low; windows=overflow; prob=1.0'],

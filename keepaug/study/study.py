@@ -152,18 +152,24 @@ def _read_arm(
 
 
 def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Arms that are compared: by their names, or a row or column with another one throughout the table."""
+    """The arms that are compared: two of them, or two rows or columns throughout the table, or one with a single arm."""
     rows, columns = list(map(str, content['arms'])), list(map(str, content.get('columns') or ()))
-    default = [[row, rows[0]] for row in rows[1:]]
+
+    def find(name: str) -> dict[str, str]:
+        """Arms of a name, by what they share with those of another."""
+        if name in names:
+            return {'': name}
+        cells = [(column, f'{name}, {column}') for column in columns] + [(row, f'{row}, {name}') for row in rows]
+        return {shared: arm for shared, arm in cells if arm in names}
+
     found = []
-    for pair in content.get('compare', default):
+    for pair in content.get('compare', [[row, rows[0]] for row in rows[1:]]):
         pairs = []
         if isinstance(pair, list) and len(pair) == 2:
-            first, second = map(str, pair)
+            first, second = (find(str(name)) for name in pair)
             pairs = [
-                (first, second), *((f'{first}, {column}', f'{second}, {column}') for column in columns),
-                *((f'{row}, {first}', f'{row}, {second}') for row in rows)]
-            pairs = [each for each in pairs if set(each) <= set(names)]
+                (arm, second.get(shared, second.get(''))) for shared, arm in first.items()
+                if shared in second or '' in second]
         if not pairs and 'compare' in content:
             raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
         found += pairs

@@ -19,7 +19,7 @@ seeds: 1
 flags: --model test_resnet --num-classes 3 --img-size 32 -b 8 --epochs {epochs} --warmup-epochs 0 --lr 0.05 -j 0
 arms:
   none: {{paper: 50}}
-  Cutout: {{flags: --cutout 8, paper: 60.5}}
+  Cutout: {{flags: --cutout 8, paper: 60.5, row: 70.1 with more epochs}}
   broken: {{flags: --initial-checkpoint {broken}}}
 compare: [[Cutout, none]]
 """
@@ -53,6 +53,7 @@ def test_runs_and_reports(study, data, tmp_path, capsys):
     assert float(found['none']['seconds']) > 0
     table = (out / 'table.md').read_text()
     assert re.search(r'\| none \| 50.00 \| [\d.]+ \(n = 1\)', table) and '| Cutout - none | +10.50 |' in table
+    assert 'In the paper: Cutout: 70.1 with more epochs.' in table
     assert 'failed: ' in table and table in capsys.readouterr().out
     page = (out / 'report.html').read_text()
     assert 'src="data:image/png;base64,' in page and not re.search(r'(src|href)="(?!data:)', page)

@@ -43,7 +43,56 @@ def test_what_a_file_says(study, tmp_path):
     assert study.compare == (('Cutout', 'none'),) and (study.statistic, study.seeds) == ('best', 2)
 
 
+TABLE = """
+paper: Somebody
+table: Table 2
+title: Cuts
+configs: [base.yaml]
+columns:
+  small: {flags: --lr 0.1}
+  large: {configs: [large.yaml], flags: --lr 0.2}
+arms:
+  none: {columns: no, paper: 1}
+  Cutout: {flags: --cutout 8, paper: [2, ~]}
+  KeepCutout: {flags: --keep-cut, paper: [no, 4]}
+  Mixup: {flags: --mixup 1}
+"""
+
+
+def table(tmp_path, compare=''):
+    for name in ('base', 'large'):
+        (tmp_path / f'{name}.yaml').write_text('')
+    return read_study(written(tmp_path, f'{TABLE}{compare}'))
+
+
+def test_rows_and_columns(tmp_path):
+    study = table(tmp_path)
+    assert [(arm.name, arm.paper) for arm in study.arms] == [
+        ('none', 1), ('Cutout, small', 2), ('Cutout, large', None), ('KeepCutout, large', 4), ('Mixup, small', None),
+        ('Mixup, large', None)]
+    paths = [str(tmp_path / name) for name in ('base.yaml', 'large.yaml')]
+    assert study.words(study.arms[2]) == ['--config', paths[0], '--config', paths[1], '--lr', '0.2', '--cutout', '8']
+    assert study.heading == 'Somebody, Table 2: Cuts' and study.name == f'{tmp_path.name}-study'
+
+
+@pytest.mark.parametrize('compare, pairs', [
+    ('', [('Cutout, small', 'none'), ('Cutout, large', 'none'), ('KeepCutout, large', 'none'), ('Mixup, small', 'none'),
+          ('Mixup, large', 'none')]),
+    ('compare: [[Mixup, Cutout]]', [('Mixup, small', 'Cutout, small'), ('Mixup, large', 'Cutout, large')]),
+    ('compare: [[KeepCutout, Cutout]]', [('KeepCutout, large', 'Cutout, large')]),
+    ('compare: [[large, small]]', [('Cutout, large', 'Cutout, small'), ('Mixup, large', 'Mixup, small')]),
+    ("compare: [['Mixup, large', 'Cutout, small']]", [('Mixup, large', 'Cutout, small')]),
+])
+def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
+    assert list(table(tmp_path, compare).compare) == pairs
+
+
 @pytest.mark.parametrize('text, named', [
+    ('columns: {x: }\narms: {a: {paper: 3}}', ['a', 'list of 1', 'column']),
+    ('columns: {x: , y: }\narms: {a: {paper: [3]}}', ['a', 'list of 2', '[3]']),
+    ('columns: {x: {paper: 3}}\narms: {a: }', ['paper', 'column x']),
+    ('columns: {x: 3}\narms: {a: }', ['column x', '3']),
+    ('columns: {x: }\narms: {a: {paper: [high]}}', ['a, x', 'high']),
     ('title: x', ['arms']),
     ('arms: {a: {}, A: {}}', ['signs']),
     ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
@@ -54,6 +103,8 @@ def test_what_a_file_says(study, tmp_path):
     ('arms: {a: {flags: "--x \'"}}', ['flags']),
     ('arms: {a: {configs: [nowhere.yaml]}}', ['nowhere.yaml']),
     ('arms: {a: {}}\ncompare: [[a, b]]', ['compares', 'b']),
+    ('columns: {x: }\narms: {a: , b: }\ncompare: [[a, c]]', ['compares', 'c']),
+    ('arms: {a: {}}\ncompare: [a]', ['compares', "'a'"]),
     ('arms: {a: 3}', ['a', '3']),
 ])
 def test_what_is_refused(text, named, tmp_path):
