@@ -33,6 +33,10 @@ SOURCE = (
 )
 
 
+# Numbers that multiply work and memory: a record may be anybody's, and is not followed beyond these.
+MOST = dict(augment_copies=1_000, aug_splits=1_000, recount=1_000, epoch_repeats=10_000, train_img_sizes=16_384)
+
+
 class SeededSelection(Selection):
     """Some samples of a data set, the draws of each by its number alone, whichever worker or process makes them.
 
@@ -126,6 +130,10 @@ def check_replay(recorded: argparse.Namespace) -> None:
         reasons.append('--task multilabel has several labels per image')
     if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
         reasons.append('--mixup-mode half exists in the prefetching loader only')
+    for name, most in MOST.items():
+        value = getattr(recorded, name)
+        if any(number > most for number in (value if isinstance(value, list) else [value or 0])):
+            reasons.append(f'--{name.replace("_", "-")} {value} is more than any run has')
     if reasons:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
 

@@ -87,6 +87,7 @@ def test_seeds_differ():
     (dict(feature_cutmix='all'), '--feature-cutmix'), (dict(manifold_mixup='0,1'), '--manifold-mixup'),
     (dict(naflex_loader=True), '--naflex-loader'), (dict(task='multilabel'), '--task multilabel'),
     (dict(mixup_mode='half', mixup=0.2), '--mixup-mode half'),
+    (dict(augment_copies=10 ** 6), '--augment-copies'), (dict(train_img_sizes=[32, 10 ** 6]), '--train-img-sizes'),
 ])
 def test_what_only_training_has_is_refused(changes, named):
     run = vars(prepare(argparse.Namespace()))
