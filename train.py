@@ -128,6 +128,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
         loader_eval = data.build_eval_loader(args, dataset_eval, data_config, device, forward.dtype)
     task = training.build_task(args, model, device, forward.dtype)
     task = keepaug.wrap_task(task, args)
+    training.open_maps(task, dataset_train)
     optimizer = training.build_optimizer(args, task)
 
     # From where: a checkpoint; then the wrappers, in the order that keeps state dicts plain.
@@ -150,7 +151,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     training.check_eval_metric(args, task)
     scheduler, epochs = training.build_scheduler(
         args, optimizer, len(loader_train), start_epoch, decreasing_metric=ranking.decreasing)
-    exact.restore(optimizer, scheduler)
+    exact.restore(task, optimizer, scheduler)
     phases = training.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = training.last_epoch(args, phases.total)
     refinement = training.build_refinement(args, phases, loader_train, mixup_fn, task)
@@ -205,6 +206,7 @@ def train_epoch(run: Run, epoch: int) -> None:
         epoch, task, run.loader_train, optimizer, run.settings,
         scheduler=run.scheduler, saver=run.recorder.saver, mixup_fn=run.mixup_fn)
     training.share_statistics(task, run.settings)
+    training.exchange_maps(task)
     if not (training.is_evaluated(args, epoch + 1, run.last_epoch) or run.phases.ends(epoch)):
         run.scheduler.step(epoch + 1)
         return

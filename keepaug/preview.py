@@ -27,7 +27,7 @@ from keepaug.data.classes import name_classes
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.files.drafts import whole_file
 from keepaug.measuring.regions import bare_model, measure, run_steps
-from keepaug.methods import wrap_loader
+from keepaug.methods import outside_training, wrap_loader
 from keepaug.pictures.record import Record, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup_default_logging()
     parser = create_parser()
     args, _ = options.parse_args(parser, argv)
-    args = keepaug.prepare(args)
+    args = outside_training(keepaug.prepare(args))
     options.check_stock(args)
     check_preview(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data, {'--train-split': args.train_split})

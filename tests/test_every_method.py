@@ -41,6 +41,10 @@ METHODS = {
 # What needs our own script.
 OWN = {
     'copies': '--augment-copies 2 --joint-occlusion',
+    'recycled': '--keep-cut --keep-size 8 --keep-saliency recycled --keep-map-size 8',
+    'recycled-erase': '--keep-cut erase --keep-saliency recycled --augment-copies 2 --joint-occlusion '
+                      '--train-crop-mode pad4',
+    'recycled-cutmix': '--keep-cut cutmix --keep-saliency recycled --mixup-mode elem --train-crop-mode rkrr',
     'refinement': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
     'refinement-plain': '--refine-epochs 1 --refine-plain --keep-paste --keep-size 8 --aa rand-m9 --reprob 0.3',
 }
@@ -52,6 +56,7 @@ KINDS = {
     'mixed labels': ('keep-cutmix', 'attentive-cutmix', 'cutmix-variant', 'keep-paste-and-cut', 'refine'),
     'mixed features': ('feature-cutmix', 'manifold-mixup'),
     'pairs': ('keep-paste', 'keep-paste-and-cut'),
+    'recycled': ('recycled', 'recycled-erase', 'recycled-cutmix'),
     'doubled batch': ('joint-occlusion', 'copies'),
 }
 

@@ -78,7 +78,7 @@ FAST = (
     'workers', 'no-prefetcher', 'sizes-cycled', 'splits', 'mixing', 'multi-epochs-mixing-off', 'naflex',
     'refined-workers',
 )
-FAST_METHODS = ('keep-paste-and-cut', 'keep-cut-early', 'refine')
+FAST_METHODS = ('recycled', 'recycled-erase', 'keep-paste-and-cut', 'keep-cut-early', 'refine')
 
 
 def checkpoint(run: Path, name: str = 'last') -> dict:

@@ -25,6 +25,7 @@ SETTINGS = {
     'workers': f'{BUSY} -j 2 --recovery-interval 1',
     'refined': '--refine-epochs 1 --refine-fade 2 -j 1 --use-multi-epochs-loader --reprob 0.3',
     'no-prefetcher': '--no-prefetcher --model-ema --grad-accum-steps 2 --sched tanh --sched-on-updates',
+    'recycled': "--aa '' --mixup 0 --keep-saliency recycled --train-crop-mode pad4 -j 1",
     'lookahead': '--opt lookahead_adamw --joint-occlusion --augment-copies 2 --val-interval 2',
 }
 

@@ -9,6 +9,7 @@ from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_paste import KeepPaste
 from keepaug.augment.label_mixing import CutMix, LabelMixer, Mixup
+from keepaug.augment.recycled import SaliencyMaps
 from keepaug.augment.registry import create_augment, list_augments, register_augment
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'LabelMixer',
     'ManifoldMixup',
     'Mixup',
+    'SaliencyMaps',
     'check_edge',
     'create_augment',
     'list_augments',

@@ -1,4 +1,5 @@
 """What every batch augmentation is."""
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keepaug.augment.recycled import SaliencyMaps
 from keepaug.functional import draw
 from keepaug.ranges import HyperParameterError, Range
 
@@ -24,12 +26,14 @@ class BatchAugment:
         strength: Share of its probability that is left, in [0, 1], while the augmentation is faded out; 0 is off.
         rows_per_sample: Rows of an incoming batch that are one sample. Rows of a kind stand together (all clean ones,
             then all augmented ones), each time in the same order.
+        recycled: Maps of past training steps that guide it, which is then called with `where`; None for none.
         last: What was drawn for the last batch, detached: `boxes`, `mask`, `saliency` ... by name, as each class says.
     """
 
     name = ''
     ranges: Mapping[str, Range] = {}
     rows_per_sample = 1
+    recycled: SaliencyMaps | None = None
 
     def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
         self.model = model
@@ -94,6 +98,14 @@ class BatchAugment:
     def set_progress(self, progress: float) -> None:
         """Hears, before each epoch, which share of the training, 0 to 1, is done."""
 
+    def own_pixels(self) -> Tensor | None:
+        """Where the first rows of the last batch that came out still show their own image: bool (B, 1, H, W).
+
+        As many rows as went in; None for everywhere.
+        """
+        mask = self.last.get('mask')
+        return None if mask is None else ~mask
+
     def check_images(self, x: Tensor) -> None:
         """Says before training whether images like these can be augmented.
 
@@ -128,15 +140,41 @@ class Compose:
         """Rows of an incoming batch that are one sample."""
         return math.prod(augment.rows_per_sample for augment in self.augments)
 
+    @property
+    def recycling(self) -> BatchAugment | None:
+        """The augmentation that maps of past training steps guide."""
+        return next((augment for augment in self.augments if augment.recycled is not None), None)
+
     def __call__(
-            self, x: Tensor, target: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+            self,
+            x: Tensor,
+            target: Tensor,
+            generator: torch.Generator | None = None,
+            where: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         for augment in self.augments:
-            x, target = augment(x, target, generator)
+            x, target = call(augment, x, target, generator, where)
         return x, target
+
+    def own_pixels(self) -> Tensor | None:
+        """Where the first rows of the last batch show their own image, after all: bool (B, 1, H, W); None: everywhere."""
+        own = [part for augment in self.augments if (part := augment.own_pixels()) is not None]
+        return functools.reduce(torch.logical_and, own) if own else None
 
     def set_progress(self, progress: float) -> None:
         for augment in self.augments:
             augment.set_progress(progress)
+
+
+def call(
+        augment: BatchAugment,
+        x: Tensor,
+        target: Tensor,
+        generator: torch.Generator | None = None,
+        where: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Calls an augmentation, with the places of the crops where it asks for them."""
+    return augment(x, target, generator, **({} if augment.recycled is None else {'where': where}))
 
 
 def check_edge(parameter: str, edge: int, x: Tensor) -> int:

@@ -110,6 +110,9 @@ class JointOcclusion(BatchAugment):
             check_edge('size', self._edge(x.shape[-2:]), x)
             norm_grad_saliency(self.model, self.layer, x, None)
 
+    def own_pixels(self) -> Tensor | None:
+        return super().own_pixels() if self.only else None  # the first rows are whole
+
     def augment(
             self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         draw_mask = {

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from keepaug.augment.fill import FILLS, fill_region
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.label_mixing import LabelMixer
+from keepaug.augment.recycled import SaliencyMaps
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
 from keepaug.functional.mixing import overlapping_boxes
@@ -34,8 +35,10 @@ class KeepCut(KeepRegion):
         tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
             windows, which is the control for what saliency adds.
         prob: Probability that an image is cut.
-        saliency: A kind of `SaliencySource`; None for the cheapest that the model allows.
+        saliency: A kind of `SaliencySource`, or 'recycled' for `maps`; None for the cheapest pass that the model allows.
         low_scale: Size of the low-resolution copy, relative to the image.
+        maps: Maps of past training steps, for 'recycled'; each batch then comes with `where` its crops lie, and goes
+            to the network through `recycle`.
         max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
         windows: 'inside' draws among the windows that lie inside the image. 'overflow' removes what the published
             Cutout and CutMix do: a centre is drawn anywhere, what lies beyond the border is cut off, and this fixes
@@ -66,11 +69,12 @@ class KeepCut(KeepRegion):
             prob: float = 1.,
             saliency: str | None = None,
             low_scale: float = 0.5,
+            maps: SaliencyMaps | None = None,
             max_count: int = 1,
             windows: str = 'inside',
             **mixing,
     ):
-        super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
+        super().__init__(model, num_classes, size, tau, prob, saliency, low_scale, maps)
         self.mode = check_choice('mode', mode, self.modes)
         self.fill = check_choice('fill', fill, FILLS)
         self.max_count = self.check('max_count', max_count)
@@ -84,10 +88,16 @@ class KeepCut(KeepRegion):
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
         elif mixing:
             raise TypeError(f"Unknown, or known in mode 'cutmix' only: {', '.join(mixing)} (mode is {mode!r}).")
+        if maps is not None and mixing.get('mixup_alpha'):
+            raise ValueError("saliency 'recycled' cannot tell two blended images apart: leave out mixup_alpha.")
 
     @property
     def mixes_labels(self) -> bool:
         return self.mixer is not None
+
+    def recycle(self, x: Tensor) -> Tensor:
+        """The images that the last call gave, as the network is to see them for `maps` to learn of their gradient."""
+        return self.recycled.listen(x, self.source.where, self.own_pixels()) if self.active else x
 
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'cutout':

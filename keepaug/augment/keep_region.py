@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from keepaug.augment.base import BatchAugment, check_edge, default_window, flip_coins
+from keepaug.augment.recycled import RECYCLED, RecycledSaliency, SaliencyMaps
 from keepaug.augment.saliency import LOW_SCALE, SaliencySource
 from keepaug.ranges import PIXELS, PROBABILITY, Range
 
@@ -17,8 +18,9 @@ class KeepRegion(BatchAugment):
         tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
             windows, which is the control for what saliency adds.
         prob: Probability that an image is augmented.
-        saliency: A kind of `SaliencySource`; None for the cheapest that the model allows.
+        saliency: A kind of `SaliencySource`, or 'recycled' for `maps`; None for the cheapest pass that the model allows.
         low_scale: Size of the low-resolution copy, relative to the image.
+        maps: Maps of past training steps, for 'recycled'.
 
     Raises:
         ValueError: A value is out of range, or a model is needed and missing.
@@ -40,13 +42,44 @@ class KeepRegion(BatchAugment):
             prob: float = 1.,
             saliency: str | None = None,
             low_scale: float = 0.5,
+            maps: SaliencyMaps | None = None,
     ):
         super().__init__(model, num_classes)
         self.size = self.check('size', size)
         self.tau = self.check('tau', tau)
         self.prob = self.check('prob', prob)
         self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
-        self.source = None if tau is None else SaliencySource(model, saliency, low_scale)
+        if (maps is None) == (saliency == RECYCLED):
+            raise ValueError(f"saliency 'recycled' and maps=SaliencyMaps(...) go together, got {saliency = }, {maps = }.")
+        self.source = None
+        if tau is not None and maps is not None:
+            self.recycled, self.source = maps, RecycledSaliency(maps)
+        elif tau is not None:
+            self.source = SaliencySource(model, saliency, low_scale)
+
+    def __call__(
+            self,
+            x: Tensor,
+            target: Tensor | None,
+            generator: torch.Generator | None = None,
+            where: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augments a batch; see `BatchAugment`.
+
+        Args:
+            x: Images (B, C, H, W).
+            target: Their targets.
+            generator: Source of randomness; torch's default one if None.
+            where: int64 (B, 9), where the images lie in those that `maps` are of; needed with them alone.
+
+        Raises:
+            ValueError: `where` and `maps` do not come together.
+        """
+        if (where is None) != (self.recycled is None):
+            raise ValueError("Recycled saliency, and no other, needs where=: the places of the crops in their images.")
+        if self.recycled is not None:
+            self.source.where = where
+        return super().__call__(x, target, generator)
 
     def check_images(self, x: Tensor) -> None:
         if self.source is not None:

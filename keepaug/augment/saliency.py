@@ -34,7 +34,8 @@ PASSES = {
     'early': Pass(low=False, early=True, price=1.2),
     'low-early': Pass(low=True, early=True, price=1.06),
 }
-SALIENCIES = tuple(PASSES)
+LOW = tuple(name for name, way in PASSES.items() if way.low)
+EARLY = tuple(name for name, way in PASSES.items() if way.early)
 # Edge of the reduced image relative to the image.
 LOW_SCALE = Range(above=0, most=1)
 # Sizes that a pass over a part of a batch may have.

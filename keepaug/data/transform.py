@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset
 from torchvision import transforms
 
 from keepaug.data.policies import POLICIES
+from keepaug.data.places import Placed, TracedCrop
 from keepaug.data.views import Views
 from keepaug.data.wrapped import WrappedDataset
 
@@ -41,6 +42,7 @@ class TransformChanges:
         paired: Give every image twice, before and after the policy: one crop and flip, decoded once.
         copies: How often an image, decoded once, is cropped and augmented, each time on its own. Not to be confused
             with timm's `--aug-repeats`, whose copies are decoded anew and go to different processes.
+        placed: Tell where each crop lies in its image.
         strength: One number in shared memory, the probability of each step beyond crop and flip; see `Fading`. None
             where nothing fades.
         plain: Whether crop and flips give way to `whole` while the strength is 0; see `Switched`.
@@ -50,6 +52,7 @@ class TransformChanges:
     policy: Step | None = None
     paired: bool = False
     copies: int = 1
+    placed: bool = False
     strength: Tensor | None = None
     plain: bool = False
     whole: Step | None = None
@@ -57,7 +60,7 @@ class TransformChanges:
     def __bool__(self) -> bool:
         """Whether anything is changed."""
         steps = (self.crop, self.policy, self.strength)
-        return self.paired or self.copies > 1 or any(step is not None for step in steps)
+        return self.paired or self.placed or self.copies > 1 or any(step is not None for step in steps)
 
     def apply(self, transform: transforms.Compose | tuple) -> 'TrainingTransform | tuple':
         """Puts a transform of timm's together anew.
@@ -70,7 +73,7 @@ class TransformChanges:
             The same kind, with the changes.
 
         Raises:
-            ValueError: Pairs or another policy are asked for, and there is no policy.
+            ValueError: Pairs or another policy are asked for, and there is no policy; or a crop cannot be traced.
         """
         stages = isinstance(transform, tuple)
         crop, policy, convert = [stage.transforms for stage in transform] if stages else _split(transform.transforms)
@@ -81,12 +84,14 @@ class TransformChanges:
         if self.crop is not None:
             crop = [
                 self.crop(step.size) if isinstance(step, RandomResizedCropAndInterpolation) else step for step in crop]
-        if self.plain:
-            crop = [Switched(transforms.Compose(crop), self.whole, self.strength)]
         if self.policy is not None:
             policy = [self.policy if isinstance(step, POLICIES) else step for step in policy]
-        parts = [transforms.Compose(part) for part in (crop, self._fading(policy), self._fading(convert))]
-        return tuple(parts) if stages else TrainingTransform(*parts, paired=self.paired, copies=self.copies)
+        places: list[int] | None = [] if self.placed else None
+        crop = _crop(crop, places)
+        if self.plain:
+            crop = Switched(crop, _crop([self.whole], places), self.strength)
+        parts = [crop, *(transforms.Compose(self._fading(part)) for part in (policy, convert))]
+        return tuple(parts) if stages else TrainingTransform(*parts, self.paired, self.copies, places)
 
     def _fading(self, steps: Sequence[Step]) -> list[Step]:
         if self.strength is None:
@@ -103,22 +108,37 @@ class TrainingTransform:
         convert: Conversion to a tensor; where the loader does not do it, normalisation and erasing too.
         paired: Whether the crop is given before and after the policy.
         copies: How often all of it is done.
+        places: What the crop adds its places to; None where images come without.
     """
 
-    def __init__(self, crop: Step, policy: Step, convert: Step, paired: bool = False, copies: int = 1):
+    def __init__(
+            self,
+            crop: Step,
+            policy: Step,
+            convert: Step,
+            paired: bool = False,
+            copies: int = 1,
+            places: list[int] | None = None,
+    ):
         self.crop = crop
         self.policy = policy
         self.convert = convert
         self.paired = paired
         self.copies = copies
+        self.places = places
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({", ".join(f"{name}={value}" for name, value in vars(self).items())})'
 
-    def __call__(self, image: Image.Image) -> Tensor | Views:
+    def __call__(self, image: Image.Image) -> Tensor | Views | Placed:
         copies = [self._augment(image) for _ in range(self.copies)]
         views = Views(view for kind in zip(*copies) for view in kind)
-        return views if len(views) > 1 else views[0]
+        sample = views if len(views) > 1 else views[0]
+        if self.places is None:
+            return sample
+        places = self.places.copy()
+        self.places.clear()
+        return Placed(sample, places)
 
     def _augment(self, image: Image.Image) -> list[Tensor]:
         """One image of the sample; of a pair the clean one and the augmented one."""
@@ -217,6 +237,26 @@ class ChangedStreamTransform(ChangedTransform, IterableImageDataset):
             self.dataset.set_loader_cfg(**settings)
 
 
+class PlacedImages(WrappedDataset):
+    """Images, labels, and where in its image each crop lies, for a loop of one's own; see `KeepCut.recycle`.
+
+    Args:
+        dataset: Map-style data set, of which this one changes the transform.
+        transform: A training transform of `timm.data.create_transform`.
+
+    Raises:
+        ValueError: The transform crops in a way that is not known.
+    """
+
+    def __init__(self, dataset: Dataset, transform: transforms.Compose):
+        super().__init__(dataset)
+        self.transform = TransformChanges(placed=True).apply(transform)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any, Tensor]:
+        placed, target = self.dataset[index]
+        return placed.views, target, torch.tensor([index, *placed.places])
+
+
 def change_transform(dataset: Dataset, changes: TransformChanges) -> Dataset:
     """A training set whose transform will be changed; itself where nothing is.
 
@@ -278,6 +318,10 @@ def _flat_steps(transform: Step) -> Iterator[tuple[Step, bool]]:
             yield step, True
     else:
         yield transform, False
+
+
+def _crop(steps: Sequence[Step], places: list[int] | None) -> Step:
+    return transforms.Compose(steps) if places is None else TracedCrop(steps, places)
 
 
 def _split(steps: Sequence[Step]) -> tuple[Sequence[Step], Sequence[Step], Sequence[Step]]:

@@ -9,6 +9,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from keepaug.augment import BatchAugment
+from keepaug.augment.base import call
 from keepaug.functional import input_saliency
 from keepaug.methods import Method, method_of
 from keepaug.models import EarlyExit
@@ -91,6 +92,7 @@ def run_steps(
         target: Tensor,
         rows: int,
         model: nn.Module,
+        where: Tensor | None = None,
 ) -> tuple[list[Step], Tensor]:
     """Augments a batch and records what each augmentation did to its first images.
 
@@ -100,6 +102,7 @@ def run_steps(
         target: Their targets.
         rows: Images B to record.
         model: Model whose saliency judges the regions.
+        where: Places of the images, where past steps guide an augmentation.
 
     Returns:
         A step per augmentation that is on, and the targets of the first B results.
@@ -107,7 +110,7 @@ def run_steps(
     steps = []
     for augment in augments:
         received, before, labels = len(x), x[:rows], target[:rows]
-        x, target = augment(x, target)
+        x, target = call(augment, x, target, where=where)
         drawn = {name: value[:rows] for name, value in augment.last.items() if torch.is_tensor(value) and value.ndim}
         if not augment.active:
             continue

@@ -1,6 +1,5 @@
 """Training images augmented as a finished run augmented them, for a look at its model."""
 import argparse
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from keepaug.data.seeding import preserved_streams, seed_streams
 from keepaug.data.sets import build_train_dataset
 from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import select_batches, without_smoothing
-from keepaug.methods import active_methods, build_augment, wrap_dataset, wrap_loader
+from keepaug.methods import active_methods, build_augment, outside_training, wrap_dataset, wrap_loader
 from keepaug.training.device import process_count, process_rank
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
@@ -164,7 +163,7 @@ def build_augmented(
         ValueError: The augmentation works in training mode only, or cannot be had with this model or data.
     """
     check_replay(recorded)
-    run = copy.copy(recorded)
+    run = outside_training(recorded)
     for name in SOURCE:
         setattr(run, name, vars(args)[name])
     run.img_size, run.input_size = None, list(data_config['input_size'])

@@ -1,6 +1,6 @@
 """One file per method: all that the command line must know of it."""
 from keepaug.methods.attentive_cutmix import AttentiveCutMixMethod
-from keepaug.methods.build import build_augment, wrap_dataset, wrap_loader, wrap_task
+from keepaug.methods.build import build_augment, outside_training, wrap_dataset, wrap_loader, wrap_task
 from keepaug.methods.copies import CopiesMethod
 from keepaug.methods.cutmix_variant import CutMixVariantMethod
 from keepaug.methods.cutout import CutoutMethod
@@ -15,6 +15,7 @@ from keepaug.methods.keep_cut import KeepCutMethod
 from keepaug.methods.keep_paste import KeepPasteMethod
 from keepaug.methods.method import Flag, Method, Need
 from keepaug.methods.pad_crop import PadCropMethod
+from keepaug.methods.recycled import RecycledMethod
 from keepaug.methods.refinement import RefinementMethod, RisksMethod
 from keepaug.methods.registry import active_methods, all_methods, method_of, register_method, unregister_method
 from keepaug.methods.stock_mixing import StockMixingMethod
@@ -29,6 +30,7 @@ __all__ = [
     'all_methods',
     'build_augment',
     'method_of',
+    'outside_training',
     'register_method',
     'unregister_method',
     'wrap_dataset',
@@ -43,6 +45,7 @@ for _method in (
         CopiesMethod,
         KeepPasteMethod,
         KeepCutMethod,
+        RecycledMethod,
         CutoutMethod,
         GridMaskMethod,
         AttentiveCutMixMethod,

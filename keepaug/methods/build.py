@@ -18,6 +18,7 @@ from keepaug.ranges import HyperParameterError
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.device import is_first_process
 from keepaug.training.images import image_shapes
+from keepaug.training.recycling import RecyclingTask
 
 _logger = logging.getLogger('train')
 
@@ -81,7 +82,17 @@ def wrap_task(task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         return task
     if is_first_process():
         _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augment.augments)))
+    if augment.recycling is not None:
+        return RecyclingTask(task, augment, args.augment_copies, dense=args.task == 'multilabel')
     return AugmentedTask(task, augment)
+
+
+def outside_training(args: argparse.Namespace) -> argparse.Namespace:
+    """The options of a run as they are where its images are made outside of its training."""
+    instead = {}
+    for method in active_methods(args):
+        instead |= method.outside_training(args)
+    return argparse.Namespace(**{**vars(args), **instead})
 
 
 def build_augment(args: argparse.Namespace, model: nn.Module) -> Compose | None:

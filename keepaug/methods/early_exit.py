@@ -7,7 +7,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
 
-from keepaug.augment.saliency import PASSES, low_size
+from keepaug.augment.saliency import EARLY, low_size
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.registry import active_methods
 from keepaug.models.early_exit import EarlyExit
@@ -38,7 +38,7 @@ class EarlyExitMethod(Method):
     example = '--early-exit'
 
     def is_on(self, args: argparse.Namespace) -> bool:
-        return args.early_exit or args.keep_saliency is not None and PASSES[args.keep_saliency].early
+        return args.early_exit or args.keep_saliency in EARLY
 
     def follows(self, others: Sequence[Method], args: argparse.Namespace) -> bool:
         """It may: a model that cannot run on reduced images gets a head for its first layers."""

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from keepaug.augment import KeepCut
+from keepaug.augment.recycled import RECYCLED, SaliencyMaps
 from keepaug.methods.keep_region import KeepMethod, fill_of_erasing
 from keepaug.methods.method import Flag, Refusal, typed
 from keepaug.methods.stock_mixing import MIXING_OFF, mixing_settings
@@ -61,6 +62,8 @@ class KeepCutMethod(KeepMethod):
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> KeepCut:
         settings = dict(self.region_settings(args), windows=args.keep_windows)
+        if args.keep_saliency == RECYCLED:
+            settings['maps'] = SaliencyMaps(cells=args.keep_map_size)
         if args.keep_cut == 'erase':
             settings.update(fill=fill_of_erasing(args), max_count=args.recount)
             settings['prob'] = args.taken_over.reprob or 1. if args.keep_prob is None else args.keep_prob

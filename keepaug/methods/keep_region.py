@@ -3,7 +3,8 @@ import argparse
 from typing import Any
 
 from keepaug.augment.keep_region import KeepRegion
-from keepaug.augment.saliency import PASSES, SALIENCIES
+from keepaug.augment.recycled import RECYCLED
+from keepaug.augment.saliency import LOW, PASSES
 from keepaug.methods.method import Flag, Method
 
 
@@ -24,9 +25,9 @@ PROB = Flag(
     '--keep-prob', parameter='prob', type=float, metavar='P', range=KeepRegion.ranges['prob'],
     help='probability per image; unset: 1')
 SALIENCY = Flag(
-    '--keep-saliency', parameter='saliency', type=str, choices=SALIENCIES,
+    '--keep-saliency', parameter='saliency', type=str, choices=(*PASSES, RECYCLED),
     help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early (both); '
-         'unset: low where the model can')
+         'recycled: what the training steps before have told; unset: low where the model can')
 LOW_SCALE = Flag(
     '--keep-low-scale', parameter='low_scale', type=float, default=0.5, metavar='SHARE',
     range=KeepRegion.ranges['low_scale'], help='side of the reduced image, as a share')
@@ -41,7 +42,7 @@ class KeepMethod(Method):
         ignored = {}
         if args.keep_tau is None:
             ignored['keep_saliency'] = ignored['keep_low_scale'] = 'with --keep-tau none, which draws blindly'
-        elif args.keep_saliency is not None and not PASSES[args.keep_saliency].low:
+        elif args.keep_saliency is not None and args.keep_saliency not in LOW:
             ignored['keep_low_scale'] = f'with --keep-saliency {args.keep_saliency}, which reduces no image'
         return ignored
 

@@ -233,6 +233,10 @@ class Method:
         """
         return None
 
+    def outside_training(self, args: argparse.Namespace) -> dict[str, Any]:
+        """Options that change where images are made as in training, but outside of it: in previews and replays."""
+        return {}
+
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         """Adds to what becomes of the transform of training images."""
 

@@ -48,11 +48,14 @@ def refusals(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[
 
 def foreign_script_refusals(args: argparse.Namespace) -> Iterator[Refusal]:
     """What is refused in another person's script, whose loop and loader are not ours to change."""
+    sentence = "{} needs keepaug's own train.py, this script has another loop: drop it or train there."
     for method in all_methods():
-        for flag in method.flags if Need.OWN_SCRIPT in method.needs else ():
-            yield flag.is_given(args), (
-                f"{flag.spell(args)} needs keepaug's own train.py, this script has another loop: drop it or train "
-                'there.')
+        if Need.OWN_SCRIPT not in method.needs:
+            continue
+        for flag in method.flags:
+            yield flag.is_given(args), sentence.format(flag.spell(args))
+        if method.switch is None and method.is_on(args):  # by the value of another method's flag
+            yield True, sentence.format(method.spelled(args))
 
 
 def all_flags() -> dict[str, Flag]:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from keepaug.files.checkpoints import LAST, check_checkpoint
 from keepaug.methods.refusals import all_flags
+from keepaug.record.kept_maps import NoMaps, find_maps, maps_path
 from keepaug.training.schedule import HeldRate
 
 _logger = logging.getLogger('train')
@@ -43,11 +44,13 @@ class StockResume:
     """What a run has without `--exact-resume`: it goes on as stock does, and adds nothing to checkpoints."""
 
     durable = False
+    maps = NoMaps()
 
     def check_samples(self, args, dataset: Dataset) -> None:
         pass
 
-    def restore(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+    def restore(
+            self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         pass
 
     def with_state(self, task: TrainingTask) -> TrainingTask:
@@ -88,14 +91,16 @@ class ExactResume(StockResume):
                 f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.')
         self.samples = samples
 
-    def restore(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
-        """Brings optimizer and schedule to where the next epoch begins; checkpoints hold the schedule from now on."""
-        self.optimizer, self.scheduler = optimizer, scheduler
+    def restore(
+            self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+        """Brings all to where the next epoch begins; checkpoints hold the schedule and name the maps from now on."""
+        self.optimizer, self.scheduler, self.maps = optimizer, scheduler, find_maps(task)
         resumed, self.resumed = self.resumed, None
         if resumed is None:
             return
         keep_formats(optimizer, resumed)
         held = resumed[KEY]
+        self.maps.read(os.path.dirname(self.path), held.get('maps', ''))
         for group, lr in zip(optimizer.param_groups, held['lr'], strict=True):
             group['lr'] = lr
         load_schedule_state(scheduler, held['schedule'])
@@ -112,6 +117,7 @@ class ExactResume(StockResume):
             'samples': self.samples,
             'lr': [group['lr'] for group in self.optimizer.param_groups],
             'schedule': schedule_state(self.scheduler),
+            'maps': self.maps.name,
         }
 
 
@@ -185,6 +191,8 @@ def open_exact_resume(args) -> StockResume:
     resumed = check_checkpoint(args.resume, '--resume')
     _check_kind(args.resume, resumed)
     _check_flags(args.resume, resumed[KEY]['flags'], flags)
+    if resumed[KEY].get('maps'):
+        maps_path(os.path.dirname(args.resume), resumed[KEY]['maps'])
     if args.rank == 0 and args.epochs != resumed['args'].epochs:
         _logger.warning(
             f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '

@@ -11,6 +11,7 @@ from keepaug.files.checkpoints import LAST, check_checkpoint, recorded_classes
 from keepaug.record.history import check_run
 from keepaug.record.run_folder import run_folder
 from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
+from keepaug.training.recycling import RecyclingTask
 
 _logger = logging.getLogger('train')
 
@@ -35,6 +36,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
         check_run(held, f'--resume {args.resume}')
         _log_early_head(held, task)
         _check_classes(held, args)
+        _tell_maps(args, task)
         try:
             resumed_epoch = resume_task_checkpoint(
                 task,
@@ -79,6 +81,14 @@ def _check_classes(checkpoint: dict[str, Any], args) -> None:
                 f'--resume {args.resume} goes on with a run in which the class {name} had the number {before}, and '
                 f'here it has {now}: restore the class folders of that run, give the numbers by --class-map, or start '
                 'from its weights on other data with --initial-checkpoint.')
+
+
+def _tell_maps(args, task: TrainingTask) -> None:
+    """Says where a run begins without the maps of the one before."""
+    if isinstance(task, RecyclingTask) and not args.exact_resume:
+        _logger.info(
+            'The saliency maps of the run before are not kept without --exact-resume: images are cut blindly until each '
+            'has been seen again.')
 
 
 def _mismatch(args, error: Exception) -> str:

@@ -18,6 +18,7 @@ from keepaug.files.checkpoints import LAST
 from keepaug.files.drafts import remove_file, unwritable
 from keepaug.record.exact_state import StockResume
 from keepaug.record.history import find_strange
+from keepaug.record.kept_maps import NoMaps
 from keepaug.record.run_folder import continues
 from keepaug.training.early_exit_task import checkpoint_optimizer
 from keepaug.training.ranking import Ranking
@@ -39,14 +40,17 @@ class Saver(CheckpointSaver):
     Args:
         durable: Wait until a checkpoint is on the disk before it takes its name, which is then true after a power cut.
         recovers: Whether a run that ends within an epoch leaves a recovery file.
+        maps: What each checkpoint goes on with beside its own contents.
 
     Attributes:
         row: The row of `summary.csv` of the epoch that was saved last, here or before the run was resumed. Checkpoints
             hold it with the history, which is what stock, too, resumes a folder from; stock reads no other names there.
     """
 
-    def __init__(self, *args, durable: bool = False, recovers: bool = False, **kwargs):
+    def __init__(
+            self, *args, durable: bool = False, recovers: bool = False, maps: NoMaps | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.maps = maps or NoMaps()
         self.durable = durable
         self.recovers = recovers
         self.row: dict[str, Any] | None = None
@@ -70,10 +74,15 @@ class Saver(CheckpointSaver):
         """
         self.row, self._metric = row, metric
         self._last_is_good = _finite(metric) is not None
+        if not self._is_redone:
+            with self._explained(os.path.join(self.checkpoint_dir, f'tmp{self.extension}')):
+                self.maps.write(self.checkpoint_dir, epoch)
         try:
-            return super().save_checkpoint(epoch, _finite(metric))
+            best = super().save_checkpoint(epoch, _finite(metric))
         finally:
             self._last_epoch, self._metric = epoch, None
+        self.maps.remove_older(self.checkpoint_dir)
+        return best
 
     def finish_saving(self, history: dict[str, Any]) -> None:
         """Takes over the history in `last.pth.tar`, and does what follows its writing, which a kill may have cut off.
@@ -232,6 +241,7 @@ def build_saver(
         decreasing=ranking.decreasing,
         max_history=args.checkpoint_hist,
         durable=exact.durable,
+        maps=exact.maps,
         recovers=bool(args.recovery_interval) and not args.exact_resume,
     )
     if continues(args, output_dir):

@@ -90,7 +90,7 @@ class Watch:
         rows = min(MEASURED, len(x) // self.task.rows_per_sample)
         # Other draws in each epoch: one for the whole batch, as between mixup and CutMix, would fall alike for ever.
         with preserved_streams(self.settings.forward.device, self.seed + epoch), self.settings.forward.autocast():
-            steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task))
+            steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task), self.task.where)
         if labels.ndim == 2:
             labels = (labels - self.smoothing / labels.shape[1]) / (1. - self.smoothing)
         return steps, list(label_captions(labels, self.names))

@@ -12,6 +12,7 @@ from keepaug.training.loop import LoopSettings, mean_lr, train_one_epoch
 from keepaug.training.model import build_model, place_model
 from keepaug.training.phases import Phases, is_evaluated, last_epoch
 from keepaug.training.ranking import Ranking, check_eval_metric
+from keepaug.training.recycling import exchange_maps, open_maps
 from keepaug.training.refinement import NoRefinement, Refinement, build_refinement
 from keepaug.training.schedule import HeldRate, build_optimizer, build_scheduler, resolve_learning_rate
 from keepaug.training.task import build_task, compile_task, distribute_task, stop_mixing, set_progress

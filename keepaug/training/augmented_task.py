@@ -24,6 +24,7 @@ class AugmentedTask(WrappedTask):
         augment: Callable `(x, target) -> (x, target)`; see `keepaug.augment`.
         watched: Whether the last training batch is kept.
         received: That batch as it came in, images and targets.
+        where: The places of its crops, where saliency is recycled.
     """
 
     def __init__(self, task: TrainingTask, augment: Compose):
@@ -34,6 +35,7 @@ class AugmentedTask(WrappedTask):
         self.augment = augment
         self.watched = False
         self.received: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.where: torch.Tensor | None = None
 
     @property
     def rows_per_sample(self) -> int:
@@ -46,6 +48,10 @@ class AugmentedTask(WrappedTask):
         if self.watched:
             self.received = input, target
         return self.task(*self.augment(input, target))
+
+    def augment_batch(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of the training loader's, augmented."""
+        return self.augment(input, target)
 
     def set_progress(self, progress: float) -> None:
         self.augment.set_progress(progress)

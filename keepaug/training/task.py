@@ -82,7 +82,7 @@ def weaken(task: TrainingTask, strength: float) -> None:
 def augment_batch(
         task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch as a task would augment it on the device; unchanged where it does not."""
-    return task.augment(input, target) if isinstance(task, AugmentedTask) else (input, target)
+    return task.augment_batch(input, target) if isinstance(task, AugmentedTask) else (input, target)
 
 
 def set_progress(task: TrainingTask, epoch: int, epochs: int) -> None:

@@ -1,4 +1,5 @@
 """One table of settings; every registered augmentation goes through all that a training run can put to it."""
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from keepaug import create_augment, list_augments
 from keepaug.augment import BatchAugment, registry
+from keepaug.augment.recycled import SaliencyMaps
 from tests.functional.toys import small_cnn
 
 CLASSES = 5
@@ -29,6 +31,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         dict(size=8, saliency='full', fill='pixel', prob=0.5),
         dict(size=8, tau=None, fill='rand'),
         dict(size=8, windows='overflow'),
+        dict(size=8, saliency='recycled', prob=0.5),
         dict(mode='erase', max_count=3, saliency='low'),
         dict(mode='erase', fill='rand', prob=0.5, saliency='full'),
         dict(mode='cutmix', mixing='elem', smoothing=0.1),
@@ -58,6 +61,32 @@ def batch(
     return x, (torch.arange(n) % CLASSES).repeat(rows)
 
 
+def create(name: str, model: nn.Module, settings: dict[str, Any]) -> Callable:
+    """An augmentation with all that it needs; of one that recycles saliency, a new batch is of images never seen."""
+    if settings.get('saliency') != 'recycled':
+        return create_augment(name, model=model, num_classes=CLASSES, **settings)
+    maps = SaliencyMaps(400)
+    return Recycling(create_augment(name, num_classes=CLASSES, maps=maps, **settings))
+
+
+class Recycling:
+    """An augmentation together with where its images lie: whole, each with the number of its row."""
+
+    def __init__(self, augment: BatchAugment):
+        vars(self)['augment'] = augment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.augment, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.augment, name, value)
+
+    def __call__(self, x: Tensor, target: Tensor, *generator) -> tuple[Tensor, Tensor]:
+        height, width = x.shape[-2:]
+        where = torch.tensor([[i, height, width, 0, 0, width, height, 0, 0] for i in range(len(x))])
+        return self.augment(x, target, *generator, where=where)
+
+
 def step(
         model: nn.Module, augment: BatchAugment, x: Tensor, target: Tensor, forward: nn.Module | None = None) -> Tensor:
     """One training step of a model; `forward` is the form of it that is run, such as a compiled one."""
@@ -69,6 +98,7 @@ def step(
     copies = 1 if getattr(augment, 'only', True) else 2
     assert len(out) == len(mixed) == len(x) // augment.rows_per_sample * copies and out.isfinite().all()
     assert mixed.ndim == 1 + augment.mixes_labels
+    out = augment.recycle(out) if getattr(augment, 'recycled', None) is not None else out
     loss = F.cross_entropy((forward or model)(out).float(), mixed)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -93,7 +123,7 @@ def test_training_step(name, settings, shape):
     x, target = batch(name, **shape)
     model = small_cnn(x.shape[1])
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
+    step(model, create(name, model, settings), x, target)
     assert any(not torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before))
 
 
@@ -102,7 +132,7 @@ def test_training_step(name, settings, shape):
 def test_half_precision(name, settings, dtype):
     x, target = batch(name)
     model = small_cnn().to(dtype)
-    step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x.to(dtype), target)
+    step(model, create(name, model, settings), x.to(dtype), target)
 
 
 @pytest.mark.parametrize('name, settings', EVERY)
@@ -110,14 +140,14 @@ def test_autocast(name, settings):
     x, target = batch(name)
     model = small_cnn()
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        step(model, create_augment(name, model=model, num_classes=CLASSES, **settings), x, target)
+        step(model, create(name, model, settings), x, target)
 
 
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_channels_last(name, settings):
     x, target = batch(name)
     model = small_cnn()
-    augment = create_augment(name, model=model, num_classes=CLASSES, **settings)
+    augment = create(name, model, settings)
     drawn = [
         augment(images, target, torch.Generator().manual_seed(2))
         for images in (x, x.contiguous(memory_format=torch.channels_last))]
@@ -143,7 +173,7 @@ def test_compiled_model_next_to_an_eager_pass(name, settings, compiled):
         model.zero_grad()
         model.train()
         torch.manual_seed(3)
-        augment = create_augment(name, model=model, num_classes=CLASSES, **settings)
+        augment = create(name, model, settings)
         losses += [step(model, augment, x, target, run) for _ in range(2)]
     torch.testing.assert_close(losses[:2], losses[2:])
 
@@ -151,7 +181,7 @@ def test_compiled_model_next_to_an_eager_pass(name, settings, compiled):
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_switched_off(name, settings):
     x, target = batch(name)
-    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment = create(name, small_cnn(), settings)
     augment.enabled = False
     out, label = augment(x, target)
     if augment.rows_per_sample == 1:
@@ -164,7 +194,7 @@ def test_switched_off(name, settings):
 def test_strength(name, settings):
     """Less is changed than at full strength, and at 0 nothing (of mixing: see its own tests)."""
     x, target = batch(name, 400, height=16, width=16)
-    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment = create(name, small_cnn(), settings)
     shares = []
     for augment.strength in (1., 0.25):
         augment(x, target, torch.Generator().manual_seed(0))
@@ -178,7 +208,7 @@ def test_strength(name, settings):
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_generator_makes_it_repeatable(name, settings):
     x, target = batch(name, 16)
-    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment = create(name, small_cnn(), settings)
     stream = torch.get_rng_state()
     first, again, other = (augment(x, target, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again))
@@ -189,7 +219,7 @@ def test_generator_makes_it_repeatable(name, settings):
 @pytest.mark.parametrize('name, settings', EVERY)
 def test_last_is_detached(name, settings):
     x, target = batch(name)
-    augment = create_augment(name, model=small_cnn(), num_classes=CLASSES, **settings)
+    augment = create(name, small_cnn(), settings)
     augment(x, target)
     drawn = [value for value in augment.last.values() if isinstance(value, Tensor)]
     assert drawn and not any(value.requires_grad for value in drawn)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import timm
@@ -16,13 +17,16 @@ from timm.task.evaluator import ClassificationEvaluator
 from torch.utils.data import DataLoader, TensorDataset
 
 from keepaug.augment import Compose, create_augment
+from keepaug.augment.recycled import SaliencyMaps
 from keepaug.console import RunFailed
 from keepaug.files import locks
 from keepaug.functional import input_saliency
 from keepaug.record.run_folder import open_output_dir
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.forward import Forward
+from keepaug.training import recycling
 from keepaug.training.loop import LoopSettings, train_one_epoch
+from keepaug.training.recycling import RecyclingTask, exchange_maps
 from keepaug.training.validation_pass import share_statistics, validate
 from keepaug.validation.scores import AveragedScore
 from tests.functional.toys import small_cnn
@@ -138,7 +142,24 @@ def _hold_a_folder(rank: int) -> dict:
         files=sorted(os.listdir(place)))
 
 
+def _exchange_maps(rank: int) -> dict:
+    """Of five images the first process sees 0 and 1, the second 1 and 2; both had seen 3 before. They go in three parts."""
+    maps = SaliencyMaps(5, cells=2)
+    augment = create_augment('keep-cut', size=4, saliency='recycled', maps=maps)
+    task = RecyclingTask(ClassificationTask(small_cnn(), verbose=False), Compose([augment]))
+    where = torch.tensor([[i, 8, 8, 0, 0, 8, 8, 0, 0] for i in range(5)])
+    maps.write(where[3:4], torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    maps.written.zero_()
+    saliency = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(rank))
+    maps.write(where[rank:rank + 2], saliency)
+    before = maps.levels.clone(), maps.scales.clone()
+    with mock.patch.object(recycling, 'EXCHANGED', 2):
+        exchange_maps(task)
+    return dict(before=before, after=(maps.levels, maps.scales), left=maps.written.any())
+
+
 EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
+RECYCLED = '--exact-resume --resume auto --keep-cut --keep-size 8 --keep-saliency recycled --train-crop-mode pad4'
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
 SCRIPTS = [
@@ -149,6 +170,9 @@ SCRIPTS = [
     ('whole', EXACT),
     ('parts', EXACT + ' --stop-epoch 1'),
     ('parts', EXACT),
+    ('recycled-whole', RECYCLED),
+    ('recycled-parts', RECYCLED + ' --stop-epoch 1'),
+    ('recycled-parts', RECYCLED),
 ]
 
 
@@ -159,6 +183,7 @@ CASES = {
     'validation': _validate_together,
     'numbers': _train_without_numbers,
     'folder': _hold_a_folder,
+    'maps': _exchange_maps,
 }
 
 
@@ -250,6 +275,25 @@ def test_early_head_is_trained_by_both_and_resumes(processes):
     state = torch.load(processes[0] / 'early' / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 1 and set(state['task_state']) == {'early_exit', 'early_exit_optimizer'}
     assert not any(name.startswith(('module.', 'backbone.', 'head.')) for name in state['state_dict'])
+
+
+def test_processes_exchange_maps(ranks):
+    one, other = (rank['maps'] for rank in ranks)
+    for mine, yours, together, same in zip(one['before'], other['before'], one['after'], other['after']):
+        assert torch.equal(together, same)
+        assert not torch.equal(mine[1], yours[1])
+        # The lower rank wins; what nobody saw in the epoch stays.
+        assert torch.equal(together, torch.stack([mine[0], mine[1], yours[2], mine[3], mine[4]]))
+        assert (together[4] == 0).all()
+    assert not one['left'] and not other['left']
+
+
+def test_exact_resume_of_recycled_saliency(processes):
+    folder = processes[0]
+    assert_same_run(folder / 'recycled-whole', folder / 'recycled-parts')
+    maps = [torch.load(folder / name / 'saliency-maps-1.pt') for name in ('recycled-whole', 'recycled-parts')]
+    assert all(torch.equal(maps[0][part], maps[1][part]) for part in maps[0])
+    assert (maps[0]['levels'] > 0).flatten(1).any(1).sum() >= 14
 
 
 def test_exact_resume(processes):
