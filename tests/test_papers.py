@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from keepaug.study import plan
+from keepaug.study import papers, plan
 from keepaug.study.study import read_study
 
 ROOT = Path(__file__).parents[1] / 'hparams' / 'papers'
@@ -55,3 +55,19 @@ def test_every_arm_passes_the_checks(path, tmp_path, caplog, monkeypatch):
     assert len(set(flags)) == len(flags), 'two arms would train the same'
     for arm in study.arms:
         assert arm.paper is None or math.isfinite(arm.paper) and 0 < arm.paper < 100
+
+
+def test_page_is_current():
+    assert papers.PAGE.read_text() == papers.page(papers.find_studies()), 'run python -m keepaug.study.papers'
+
+
+def test_page_says_what_was_measured(tmp_path, monkeypatch):
+    study = read_study(str(ROOT / 'cutmix' / 'table7.yaml'))
+    monkeypatch.setattr(papers, 'ROOT', tmp_path)
+    assert papers.measured(study) == 'nothing yet'
+    folder = tmp_path / papers.RESULTS
+    folder.mkdir(parents=True)
+    (folder / 'cutmix-table7.csv').write_text(
+        'arm,seed,status,last,best\nBaseline,0,done,95,96\nBaseline,1,done,95,97\n+ CutMix,0,failed,,\n')
+    assert papers.measured(study) == (
+        'Baseline 96.50 ± 0.71 (n = 2) ([cutmix-table7.csv](../benchmarks/results/cutmix-table7.csv))')
