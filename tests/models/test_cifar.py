@@ -151,6 +151,19 @@ def test_forward_intermediates(name, models, image):
 
 
 @every_small_network
+def test_stopping_early_runs_no_later_stage(name, models, image):
+    model, run = models[name], []
+    handles = [
+        model.get_submodule(info['module']).register_forward_hook(lambda *_, index=index: run.append(index))
+        for index, info in enumerate(model.feature_info)]
+    with torch.no_grad():
+        model.forward_intermediates(image, indices=[1], stop_early=True, intermediates_only=True)
+    for handle in handles:
+        handle.remove()
+    assert run == [0, 1]
+
+
+@every_small_network
 def test_features_only(name, models, image):
     info = models[name].feature_info
     channels, reductions = [entry['num_chs'] for entry in info], [entry['reduction'] for entry in info]

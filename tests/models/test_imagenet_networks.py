@@ -65,6 +65,18 @@ def test_features(name, models, image):
         assert [x.shape[:3] for x in only(image)] == shapes
 
 
+def test_stopping_early_runs_no_later_layer(models, image):
+    model, run = models['alexnet'], []
+    handles = [
+        layer.register_forward_hook(lambda *_, name=name: run.append(name))
+        for name, layer in model.features.named_children()]
+    with torch.no_grad():
+        model.forward_intermediates(image, indices=[1], stop_early=True, intermediates_only=True)
+    for handle in handles:
+        handle.remove()
+    assert run == ['0', '1', '2', '3', '4']
+
+
 @every_network
 def test_head(name, image):
     model = timm.create_model(name, num_classes=7, in_chans=1, **SMALLER[name]).eval()
