@@ -130,7 +130,7 @@ def check_replay(recorded: argparse.Namespace) -> None:
     if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
         reasons.append('--mixup-mode half exists in the prefetching loader only')
     for name, most in MOST.items():
-        value = getattr(recorded, name)
+        value = vars(recorded)[name]
         if any(number > most for number in (value if isinstance(value, list) else [value or 0])):
             reasons.append(f'--{name.replace("_", "-")} {value} is more than any run has')
     if reasons:

@@ -226,7 +226,7 @@ def _is_sound(checkpoint: dict[str, Any]) -> bool:
         and isinstance(rates, list) and all(isinstance(rate, (int, float)) for rate in rates)
         and (schedule is None or isinstance(schedule, dict))
         and isinstance(checkpoint['metric'], (int, float))
-        and isinstance(args, Namespace) and type(getattr(args, 'epochs', None)) is int)
+        and isinstance(args, Namespace) and type(vars(args).get('epochs')) is int)
 
 
 def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:

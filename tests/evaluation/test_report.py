@@ -107,7 +107,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     def break_off(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    for broken in ('json.dump', 'PIL.Image.Image.save'):
+    for broken in ('json.dumps', 'PIL.Image.Image.save'):
         with mock.patch(broken, break_off), pytest.raises(ValueError, match='No space left'):
             gallery.add('b', report(panels=[PANEL]))
         assert (tmp_path / 'in-between.png').read_bytes() == before['in-between.png']
