@@ -19,7 +19,7 @@ from keepaug.methods import all_methods
 from tests.covering import covering_pairs
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
-from tests.test_every_method import EVERY, KINDS
+from tests.test_every_method import EVERY, KINDS, RESUMED
 
 TABLE = Path(__file__).parents[1] / 'docs' / 'combinations.md'
 HEADER = """# What combines
@@ -177,6 +177,7 @@ def test_table_is_current():
 
 def test_sample_covers_methods_modes_and_kinds():
     trained = set(SAMPLE) - set(REFUSED)
+    assert set().union(RESUMED, *KINDS.values()) <= set(EVERY)
     for method in EVERY:
         assert sum(method == one for one, _ in trained) >= 2
     for mode in set(MODES) - set(COMPILED):

@@ -53,16 +53,16 @@ EVERY = {**METHODS, **OWN}
 KINDS = {
     'own pass': ('keep-cut', 'keep-cut-full', 'keep-cut-erase', 'keep-cutmix', 'keep-paste', 'attentive-cutmix'),
     'early head': ('keep-cut-early', 'keep-cut-low-early', 'early-exit', 'keep-paste-and-cut'),
-    'mixed labels': ('keep-cutmix', 'attentive-cutmix', 'cutmix-variant', 'keep-paste-and-cut', 'refine'),
-    'mixed features': ('feature-cutmix', 'manifold-mixup'),
-    'pairs': ('keep-paste', 'keep-paste-and-cut'),
+    'mixed labels': ('keep-cutmix', 'attentive-cutmix', 'cutmix-variant', 'keep-paste-and-cut', 'refinement'),
+    'inside the model': ('feature-cutmix', 'manifold-mixup', 'feature-dropout'),
+    'pairs': ('keep-paste', 'keep-paste-and-cut', 'torchvision-policy'),
     'recycled': ('recycled', 'recycled-erase', 'recycled-cutmix'),
     'doubled batch': ('joint-occlusion', 'copies'),
 }
 
 
 # In the default suite one method of each kind is resumed, and what has a state of its own.
-RESUMED = {'refine', *(method for method, _ in covering_pairs(EVERY, ['resumed'], KINDS, times=0))}
+RESUMED = {'refinement', *(method for method, _ in covering_pairs(EVERY, ['resumed'], KINDS, times=0))}
 
 
 @pytest.mark.parametrize('method', [
