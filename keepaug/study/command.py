@@ -173,8 +173,9 @@ class Scheduler:
         self.reporter.show()
         failed = [run.folder.name for run in self.runs if not run.done]
         if failed:
-            raise ValueError(f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders '
-                             'says why. The same command tries them again.')
+            raise ValueError(
+                f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders says why. '
+                'The same command tries them again.')
 
     def _work(self, slot: Slot) -> None:
         while not self.stop.is_set():
@@ -219,7 +220,9 @@ def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
         raise ValueError(f'{run.folder.name} failed: {run.outcome.get("reason")}')
 
 
-def submit(runs: Sequence[StudyRun], args: argparse.Namespace, words: Sequence[str], flags: Sequence[str], output: Path) -> None:
+def submit(
+        runs: Sequence[StudyRun], args: argparse.Namespace, words: Sequence[str], flags: Sequence[str], output: Path,
+) -> None:
     """Submits the runs that are not done, one job each, in their order."""
     import submitit
     executor = submitit.AutoExecutor(folder=output / 'jobs', cluster=args.cluster)
@@ -231,7 +234,8 @@ def submit(runs: Sequence[StudyRun], args: argparse.Namespace, words: Sequence[s
     jobs = []
     for run in runs:
         if not run.done:
-            command = [sys.executable, '-m', 'keepaug.study', *own, '--only', f'{run.arm.name}:{run.seed}', '--', *flags]
+            chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
+            command = [sys.executable, '-m', 'keepaug.study', *own, *chosen]
             jobs.append(executor.submit(subprocess.run, command, check=True))
     _logger.info(f'{len(jobs)} runs are submitted. Collect what they find with --collect in place of --slurm.')
     if args.cluster in ('local', 'debug'):
@@ -251,4 +255,5 @@ def draw_sheets(runs: Sequence[StudyRun], output: Path) -> None:
             '--preview-output', str(sheet)]
         result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
         if result.returncode:
-            _logger.warning(f'{arm.name} has no sheet: {(result.stderr.strip().splitlines() or ["no reason given"])[-1]}')
+            reason = (result.stderr.strip().splitlines() or ['no reason given'])[-1]
+            _logger.warning(f'{arm.name} has no sheet: {reason}')

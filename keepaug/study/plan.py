@@ -76,7 +76,8 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str], arm: str, exact
     except ValueError as error:
         raise ValueError(f'The arm {arm}: {error}') from error
     except SystemExit as error:  # argparse has said why
-        raise ValueError(f'The arm {arm} has flags that train.py does not understand; the line above says why.') from error
+        raise ValueError(
+            f'The arm {arm} has flags that train.py does not understand; the line above says why.') from error
     return args
 
 
@@ -90,7 +91,7 @@ def spell_options(args: argparse.Namespace) -> str:
 
 
 def describe_data(args: argparse.Namespace) -> str:
-    """What is said of the data, so that other data are noticed: the name, or how many images each split's classes hold."""
+    """The data in a few words, so that other data are noticed: the name, or how many images the splits hold."""
     source = args.data_dir or args.data
     if args.dataset or not source or not os.path.isdir(source):
         return args.dataset or 'a folder elsewhere'

@@ -92,7 +92,8 @@ def notes(results: Results, machine: str) -> str:
     lines += [f'In the paper: {"; ".join(rows)}.'] if rows else []
     lines += [f'Deviates from the paper: {study.deviates}'] if study.deviates else []
     lines += [f'Not in a training alone: {study.remains}'] if study.remains else []
-    lines += [f'{row["arm"]}, seed {row["seed"]}, failed: {row["reason"]}' for row in results.rows if row['status'] == 'failed']
+    failed = [row for row in results.rows if row['status'] == 'failed']
+    lines += [f'{row["arm"]}, seed {row["seed"]}, failed: {row["reason"]}' for row in failed]
     return '\n\n'.join(lines)
 
 
