@@ -20,10 +20,14 @@ _descriptors: set[int] = set()  # of all locks of this process
 _folders: dict[str, int] = {}  # descriptor by the path of its lock file
 
 
-def hold_folder(folder: str) -> None:
+def hold_folder(folder: str, flag: str = '--experiment') -> None:
     """Keeps other runs out of a folder until `release_folders` or the end of the process.
 
     The lock is exclusive while it is taken and shared from then on, so that the other processes of the run can join.
+
+    Args:
+        folder: The folder.
+        flag: What names another one, for the sentence.
 
     Raises:
         ValueError: Another run holds the folder.
@@ -46,7 +50,7 @@ def hold_folder(folder: str) -> None:
             if _holders(descriptor) != [_this_process()]:
                 raise BlockingIOError
         except BlockingIOError as error:
-            sentence = _in_use(folder, _holders(descriptor))
+            sentence = _in_use(folder, _holders(descriptor), flag)
             close(descriptor)
             raise ValueError(sentence) from error
         except OSError as error:
@@ -171,7 +175,7 @@ def _holders(descriptor: int) -> list[tuple[str, int]]:
     return [(host, int(process)) for host, process in zip(words[::2], words[1::2]) if process.isdecimal()]
 
 
-def _in_use(folder: str, holders: Sequence[tuple[str, int]]) -> str:
+def _in_use(folder: str, holders: Sequence[tuple[str, int]], flag: str) -> str:
     here = socket.gethostname()
     living = [(host, process) for host, process in holders if host != here or _lives(process)] or holders
     named = ', '.join(f'process {process} on {host}' for host, process in living[:MOST_HOLDERS])
@@ -179,7 +183,7 @@ def _in_use(folder: str, holders: Sequence[tuple[str, int]]) -> str:
         named += f' and {len(living) - MOST_HOLDERS} more'
     return (
         f'{folder} is in use by another run ({named or "just started"}): wait until it has ended or end it, or give '
-        'this one another --experiment.')
+        f'this one another {flag}.')
 
 
 def _lives(process: int) -> bool:

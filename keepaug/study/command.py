@@ -20,7 +20,7 @@ from keepaug.files.locks import hold_folder, releasing_folders
 from keepaug.machine import describe_machine
 from keepaug.ranges import Range
 from keepaug.study.plan import plan_runs
-from keepaug.study.runs import SCRIPTS, Slot, StudyRun
+from keepaug.study.runs import Slot, StudyRun
 from keepaug.study.study import Study, read_study
 
 _logger = logging.getLogger('study')
@@ -31,7 +31,7 @@ NEEDED = ('scipy', 'matplotlib')
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags; what stands behind `--` is train.py's."""
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.study', usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
+        prog='python -m keepaug.study', allow_abbrev=False, usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
         description=__doc__.splitlines()[0],
         epilog='example: python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- '
                '--data-dir /data/cifar10')
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reporter.show()
     else:
         with releasing_folders():
-            hold_folder(str(output))
+            hold_folder(str(output), '--output')
             if args.sheets:
                 draw_sheets(runs, output)
             Scheduler(runs, slots, reporter).run()
@@ -145,7 +145,7 @@ class Scheduler:
     def __init__(self, runs: Sequence[StudyRun], slots: Sequence[Slot], reporter: Reporter):
         self.runs, self.slots, self.reporter = runs, slots, reporter
         self.todo: queue.SimpleQueue[StudyRun] = queue.SimpleQueue()
-        self.ended: queue.SimpleQueue[tuple[StudyRun, bool] | None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[tuple[StudyRun, bool] | Exception | None] = queue.SimpleQueue()
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -183,7 +183,10 @@ class Scheduler:
                 run = self.todo.get_nowait()
             except queue.Empty:
                 break
-            self.ended.put((run, run.carry_out(slot, self.stop)))
+            try:
+                self.ended.put((run, run.carry_out(slot, self.stop)))
+            except Exception as error:  # a full disk, say; `_follow` raises it
+                self.ended.put(error)
         self.ended.put(None)
 
     def _follow(self, working: int) -> None:
@@ -193,6 +196,8 @@ class Scheduler:
             if ended is None:
                 working -= 1
                 continue
+            if isinstance(ended, Exception):
+                raise ended
             run, done = ended
             reason = '' if done else f' failed: {run.outcome.get("reason", "")}'
             _logger.info(f'{run.arm.name}, seed {run.seed}{reason or ", is done"}. {self._left()}')
@@ -228,9 +233,10 @@ def submit(
     executor = submitit.AutoExecutor(folder=output / 'jobs', cluster=args.cluster)
     parameters = dict(pair.partition('=')[::2] for pair in args.slurm)
     executor.update_parameters(**{name: int(value) if value.isdigit() else value for name, value in parameters.items()})
-    own = list(words)
-    place = own.index('--slurm')
-    del own[place:place + 1 + len(args.slurm)]
+    own = [word for word in words if not word.startswith('--slurm=')]
+    if '--slurm' in own:
+        place = own.index('--slurm')
+        del own[place:place + 1 + len(args.slurm)]
     jobs = []
     for run in runs:
         if not run.done:
@@ -253,7 +259,7 @@ def draw_sheets(runs: Sequence[StudyRun], output: Path) -> None:
         command = [
             sys.executable, '-m', 'keepaug.preview', *run.words, '--device', 'cpu', '--preview-images', '4',
             '--preview-output', str(sheet)]
-        result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or ['no reason given'])[-1]
             _logger.warning(f'{arm.name} has no sheet: {reason}')

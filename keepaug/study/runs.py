@@ -66,9 +66,10 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """Environment of its processes."""
+        own = {'PYTHON': sys.executable}  # for the launcher of several
         if self.device == 'cpu':
-            return {**os.environ, 'OMP_NUM_THREADS': self.units[0]}
-        return {**os.environ, 'CUDA_VISIBLE_DEVICES': ','.join(self.units)}
+            return {**os.environ, **own, 'OMP_NUM_THREADS': self.units[0]}
+        return {**os.environ, **own, 'CUDA_VISIBLE_DEVICES': ','.join(self.units)}
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,20 @@ class StudyRun:
                 (self.folder / name).unlink(missing_ok=True)
         with open(self.folder / 'run.log', 'a') as log:
             process = subprocess.Popen(
-                self.command(slot), cwd=SCRIPTS, env=slot.environment, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True)
-            clock = Clock(self.folder)
-            while process.poll() is None:
-                clock.look()
-                if stop.wait(LOOK):
-                    _end(process)
+                self.command(slot), env=slot.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                clock = Clock(self.folder)
+                while process.poll() is None:
                     clock.look()
-                    return False
-            clock.look()
+                    if stop.wait(LOOK):
+                        _end(process)
+                        clock.look()
+                        return False
+                clock.look()
+            except BaseException:
+                if process.poll() is None:
+                    _end(process)
+                raise
         done = process.returncode == 0
         write_json(str(self.folder / 'outcome.json'), {
             'arm': self.arm.name, 'seed': self.seed, 'status': 'done' if done else 'failed',

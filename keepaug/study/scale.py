@@ -47,9 +47,15 @@ def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> Non
         target: Folder to make; nothing is done where it is complete already.
         scale: Share that is left, in (0, 1]; every class keeps one image at least.
         seed: Seed of the choice.
+
+    Raises:
+        ValueError: It holds a share of another folder, or `source` has another layout.
     """
-    done = target / '.complete'
+    done, origin = target / '.complete', os.path.realpath(source)
     if done.exists():
+        held = done.read_text()
+        if held != origin:
+            raise ValueError(f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.')
         return
     for split, classes in _image_folder(source).items():
         for name, files in classes.items():
@@ -60,7 +66,7 @@ def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> Non
                 link = folder / path.name
                 if not link.is_symlink():
                     link.symlink_to(path.absolute())
-    done.touch()
+    done.write_text(origin)
 
 
 def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:

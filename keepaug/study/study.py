@@ -112,18 +112,22 @@ def read_study(path: str) -> Study:
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
     if statistic not in STATISTICS:
         raise ValueError(f'The study {path} has statistic {statistic!r}: choose {any_of(STATISTICS)}.')
-    if not isinstance(seeds, int) or seeds < 1:
+    if type(seeds) is not int or seeds < 1:
         raise ValueError(f'The study {path} has seeds {seeds!r}: write a whole number, at least 1.')
     return Study(
-        file, str(content.get('title', file.stem)), arms, str(content.get('paper', '')), str(content.get('table', '')),
+        file, str(content.get('title') or file.stem), arms, str(content.get('paper') or ''),
+        str(content.get('table') or ''),
         _pairs(path, content, names), statistic, str(content.get('metric', 'eval_top1')), seeds,
         _find_configs(file, content), _words(file, content), bool(content.get('exact', True)),
-        str(content.get('deviates', '')).strip(), str(content.get('remains', '')).strip())
+        str(content.get('deviates') or '').strip(), str(content.get('remains') or '').strip())
 
 
 def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
     """The arms in their order; a row of a table with columns is an arm in each of them."""
-    columns = {str(name): settings or {} for name, settings in (content.get('columns') or {}).items()}
+    columns = content.get('columns') or {}
+    if not isinstance(columns, dict):
+        raise ValueError(f'{file} has columns: {columns!r}: write a name and its settings for each.')
+    columns = {str(name): settings or {} for name, settings in columns.items()}
     for column, settings in columns.items():
         _check_settings(file, f'the column {column}', settings, COLUMN_KEYS)
     for name, settings in content['arms'].items():
@@ -148,7 +152,7 @@ def _read_arm(
     if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float)) or not math.isfinite(paper)):
         raise ValueError(f"The arm {name} of {file} has paper: {paper!r}: write the paper's number.")
     configs = (*_find_configs(file, column), *_find_configs(file, settings))
-    return Arm(name, configs, (*_words(file, column), *_words(file, settings)), paper, str(settings.get('row', '')))
+    return Arm(name, configs, (*_words(file, column), *_words(file, settings)), paper, str(settings.get('row') or ''))
 
 
 def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -162,15 +166,18 @@ def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple
         cells = [(column, f'{name}, {column}') for column in columns] + [(row, f'{row}, {name}') for row in rows]
         return {shared: arm for shared, arm in cells if arm in names}
 
+    compared = content.get('compare')
+    if not isinstance(compared, (list, type(None))):
+        raise ValueError(f'The study {path} has compare: {compared!r}: write a list of pairs of its arms.')
     found = []
-    for pair in content.get('compare', [[row, rows[0]] for row in rows[1:]]):
+    for pair in [[row, rows[0]] for row in rows[1:]] if compared is None else compared:
         pairs = []
         if isinstance(pair, list) and len(pair) == 2:
             first, second = (find(str(name)) for name in pair)
             pairs = [
                 (arm, second.get(shared, second.get(''))) for shared, arm in first.items()
                 if shared in second or '' in second]
-        if not pairs and 'compare' in content:
+        if not pairs and compared is not None:
             raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
         found += pairs
     return tuple(found)
@@ -207,6 +214,8 @@ def _find_configs(file: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
         places = [folder / name for folder in file.absolute().parents]
         place = next((place for place in places if place.is_file()), None)
         if place is None:
-            raise ValueError(f'The study {file} names the recipe {name}, which is not there: put it beside the study or in a folder above it.')
+            raise ValueError(
+                f'The study {file} names the recipe {name}, which is not there: put it beside the study or in a folder '
+                'above it.')
         found.append(place)
     return tuple(found)

@@ -5,12 +5,15 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from keepaug.study import command
+from keepaug.study.runs import Slot, StudyRun
+from keepaug.study.study import Arm
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -68,6 +71,27 @@ def test_runs_and_reports(study, data, tmp_path, capsys):
     command.main([*words[:3], '--list', *words[-3:]])
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 3 and shlex.split(listed[1])[-4:] == ['Cutout:0', '--', '--data-dir', str(data)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return StudyRun(Arm('none'), 0, (), tmp_path / 'out' / 'runs' / 'none-0', True, {})
+
+
+def test_a_run_stands_where_the_command_does(run, tmp_path, monkeypatch):
+    """Relative folders of data and output lead to the same place for both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(StudyRun, 'command', lambda *_: [sys.executable, '-c', 'open("here", "w")'])
+    assert run.carry_out(Slot.read('cpu:1'), threading.Event()) and (tmp_path / 'here').exists()
+
+
+def test_an_error_in_a_slot_ends_the_command(run, monkeypatch):
+    def fail(*_):
+        raise OSError('no room')
+
+    monkeypatch.setattr(StudyRun, 'carry_out', fail)
+    with pytest.raises(OSError, match='no room'):
+        command.Scheduler([run], [Slot.read('cpu:1')] * 2, reporter=None).run()
 
 
 @pytest.mark.slow

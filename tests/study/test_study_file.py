@@ -106,11 +106,19 @@ def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
     ('columns: {x: }\narms: {a: , b: }\ncompare: [[a, c]]', ['compares', 'c']),
     ('arms: {a: {}}\ncompare: [a]', ['compares', "'a'"]),
     ('arms: {a: 3}', ['a', '3']),
+    ('arms: {a: {}}\ncolumns: [x]', ['columns', "['x']"]),
+    ('arms: {a: {}}\ncompare: 5', ['compare', '5']),
+    ('arms: {a: {}}\nseeds: true', ['seeds', 'True']),
 ])
 def test_what_is_refused(text, named, tmp_path):
     with pytest.raises(ValueError) as error:
         read_study(written(tmp_path, text))
     says(str(error.value).replace(str(tmp_path), ''), *named)
+
+
+def test_what_is_null_is_unset(tmp_path):
+    read = read_study(written(tmp_path, 'title:\npaper:\ncompare:\narms: {a: {row: }, b: {}}'))
+    assert (read.title, read.paper, read.arms[0].row, read.compare) == ('study', '', '', (('b', 'a'),))
 
 
 def test_plan_is_by_seed_and_checked(study, data, tmp_path):
@@ -139,6 +147,14 @@ def test_a_class_keeps_one_image(data, tmp_path):
     assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / 'small' / 'train').iterdir())] == [1, 1, 1]
     with pytest.raises(ValueError, match='--scale'):
         shrink_folder(str(data / 'train' / 'class0'), tmp_path / 'none', 0.5)
+
+
+def test_a_share_of_other_data_is_not_taken(data, tmp_path):
+    shrink_folder(str(data), tmp_path / 'small', 0.5)
+    shrink_folder(str(data), tmp_path / 'small', 0.5)
+    (tmp_path / 'other').mkdir()
+    with pytest.raises(ValueError, match='small holds images of .*, not of .*other'):
+        shrink_folder(str(tmp_path / 'other'), tmp_path / 'small', 0.5)
 
 
 def test_runs_of_other_flags_are_not_mixed(study, data, tmp_path):
