@@ -5,8 +5,8 @@
 
 Plain and augmented steps alternate in one process (plain, A, plain, B, plain, ...), each on a batch of its own, and
 every augmented step is divided by the plain step before it, so that drift of the machine cancels. Printed are the
-median ratio and the quartiles over the pairs; `--output` adds the row to a JSON file together with processor, versions
-and n. The plain step is forward, cross entropy, backward and SGD; the row `regions` is the scoring and drawing alone,
+median ratio, its 95% interval and the quartiles over the pairs; `--output` adds the row to a JSON file together with
+processor, versions and n. The plain step is forward, cross entropy, backward and SGD; the row `regions` is the scoring and drawing alone,
 as a share of the plain step. On a CPU it is processor time that counts, which other processes on the machine disturb
 less than the clock.
 """
@@ -14,6 +14,7 @@ import argparse
 import copy
 import functools
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ import timm
 import torch
 
 import keepaug
+from keepaug.augment.recycled import SaliencyMaps
 from keepaug.augment.saliency import PASSES
 from keepaug.functional import region_scores, sample_regions
 from keepaug.machine import describe_machine
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--low-scale', type=float, default=0.5, help='edge of the reduced image, as a share')
+    parser.add_argument('--only', nargs='+', metavar='ROW', help='rows to measure; unset: all')
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--output', type=Path, help='JSON file the rows are added to')
     args = parser.parse_args()
@@ -47,7 +50,8 @@ def main() -> None:
     rows, machine = measure(args), describe_machine(args.device)
     print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {machine}')
     for name, row in rows.items():
-        print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, n = {row["n"]})')
+        print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
+              f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, n = {row["n"]})')
     if args.output:
         record = dict(
             model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
@@ -73,6 +77,13 @@ def measure(args) -> dict[str, dict[str, float]]:
     edge = 16 if args.img_size < 96 else 40
     saliency = torch.rand(args.batch_size, 1, *size, device=device)
 
+    # As in the trainer: every image has a map already, and the step writes it anew.
+    maps = SaliencyMaps(args.batch_size, device=device)
+    where = torch.tensor([[i, *size, 0, 0, *size, 0, 0] for i in range(args.batch_size)], device=device)
+
+    def recycle(x, target):
+        return cuts['recycled'].recycle(cuts['recycled'](x, target, where=where)[0]), target
+
     def step(augment=None, model=model, optimizer=optimizer):
         with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
             images = augment(x, target)[0] if augment is not None else x
@@ -85,12 +96,14 @@ def measure(args) -> dict[str, dict[str, float]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    variants = {}
+    variants, cuts = {}, {'recycled': keepaug.create_augment('keep-cut', saliency='recycled', maps=maps)}
+    variants['recycled'] = functools.partial(step, recycle)
     for kind, way in PASSES.items():
         parts = dict(model=early, optimizer=early_optimizer) if way.early else dict(model=model, optimizer=optimizer)
         cut = keepaug.create_augment('keep-cut', model=parts['model'], saliency=kind, low_scale=args.low_scale)
         variants[kind] = functools.partial(step, cut, **parts)
     variants['regions'] = lambda: sample_regions(region_scores(saliency, (edge, edge)), (edge, edge), 0.6)
+    variants = {name: variant for name, variant in variants.items() if name in (args.only or variants)}
     ratios = {name: [] for name in variants}
     for pair in range(args.warmup + args.pairs):
         for name, variant in variants.items():
@@ -116,7 +129,13 @@ def timed(run, device: torch.device) -> float:
 
 def summary(values: list[float]) -> dict[str, float]:
     low, median, high = statistics.quantiles(values, n=4)
-    return dict(median=round(median, 4), low=round(low, 4), high=round(high, 4), n=len(values))
+    # The order statistics that enclose the median with 95%, by the normal approximation of the binomial.
+    half = 0.98 * math.sqrt(len(values))
+    first, last = math.floor((len(values) - 1) / 2 - half), math.ceil((len(values) - 1) / 2 + half)
+    ordered = sorted(values)
+    return dict(
+        median=round(median, 4), low=round(low, 4), high=round(high, 4), median_low=round(ordered[max(0, first)], 4),
+        median_high=round(ordered[min(last, len(values) - 1)], 4), n=len(values))
 
 
 if __name__ == '__main__':
