@@ -248,3 +248,16 @@ def test_several_labels_come_apart():
 def test_its_method_is_registered_behind_keep_cut():
     names = [method.name for method in all_methods()]
     assert names.index('recycled saliency') == names.index('keep-cut') + 1
+
+
+def test_the_task_writes_what_is_the_images_own():
+    maps = SaliencyMaps(4, cells=8)
+    augment = keepaug.create_augment('keep-cut', size=4, saliency='recycled', maps=maps)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 3))
+    task = RecyclingTask(ClassificationTask(model, verbose=False), keepaug.augment.Compose([augment])).train()
+    joined = torch.stack([
+        keepaug.data.places.join_target(i % 3, i, [8, 8, 0, 0, 8, 8, i % 2, 0]) for i in range(4)])
+    task(torch.randn(4, 3, 8, 8), joined)['loss'].backward()
+    own = ~augment.last['mask'][:, 0]
+    own[1::2] = own[1::2].flip(-1)  # these were turned left to right
+    assert torch.equal(maps.levels > 0, own) and not own.all()
