@@ -13,6 +13,8 @@ _logger = logging.getLogger('train')
 # timm reads a folder of classes for any other name of a data set, and for these two of torchvision by split.
 SCHEMES = ('torch', 'hfds', 'hfids', 'tfds', 'wds', EMBEDDED_PREFIX.rstrip('/'))
 TORCH_FOLDERS = ('torch/folder', 'torch/image_folder')
+# Readers without random access, by the start of a name in small letters.
+STREAMS = ('tfds/', 'wds/', 'hfids/')
 # Of these timm takes the test images for any split that is not called as one of training.
 TORCH_IN_TWO = ('torch/cifar10', 'torch/cifar100', 'torch/mnist', 'torch/kmnist', 'torch/fashion_mnist')
 

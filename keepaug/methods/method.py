@@ -128,6 +128,14 @@ def typed(args: argparse.Namespace, name: str) -> Any:
     return vars(args.taken_over).get(name, vars(args)[name])
 
 
+def spell(name: str, value: Any = None) -> str:
+    """An option as a user types it, with its value if one is given."""
+    flag = '--' + name.replace('_', '-')
+    if value is None or value is True:
+        return flag
+    return f'{flag} {" ".join(map(str, value)) if isinstance(value, (list, tuple)) else value}'
+
+
 class Method:
     """A method of augmentation or training, and all that is known of it outside the code that does it.
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.augment.recycled import MAP_SIZE, MAP_SIZES, RECYCLED
+from keepaug.data.checks import STREAMS
 from keepaug.data.places import PlacedCollate, PlacedSamples
 from keepaug.data.seeding import plain_loader
 from keepaug.data.transform import TransformChanges
@@ -13,7 +14,6 @@ from keepaug.methods.method import Flag, Method, Need, Refusal, typed
 from keepaug.methods.registry import active_methods
 
 WAY_OUT = 'choose another --keep-saliency, such as low, or drop the other'
-STREAMS = ('hfids/', 'tfds/', 'wds/')  # names of data sets that are read as streams
 
 MAP_SIZE_FLAG = Flag(
     '--keep-map-size', type=int, default=MAP_SIZE, metavar='N', range=MAP_SIZES,
@@ -44,7 +44,7 @@ class RecycledMethod(Method):
         yield args.keep_cut is None or args.keep_paste, (
             f'{self.way_on} is for --keep-cut alone, the policy of --keep-paste moves pixels: choose another '
             '--keep-saliency, such as low.')
-        yield args.dataset.startswith(STREAMS), self._stream(args)
+        yield args.dataset.lower().startswith(STREAMS), self._stream(args)
         for flag, on, why in (
                 (f'--aa {args.aa}', bool(args.aa) and not args.no_aug, 'moves pixels away from their places'),
                 (f'--reprob {args.reprob:g}', args.reprob > 0 and args.keep_cut != 'erase' and not args.no_aug,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keepaug.methods.method import UNMET, Flag, Method, Need, Refusal, typed
+from keepaug.methods.method import UNMET, Flag, Method, Need, Refusal, spell, typed
 from keepaug.methods.registry import active_methods, all_methods
 from keepaug.ranges import any_of
 
@@ -99,7 +99,7 @@ def _stock_without_effect(
         for name, reason in method.ignores(args).items():
             value = typed(args, name)
             yield name not in ours and value != defaults[name], (
-                f'--{name.replace("_", "-")} {value} has no effect {reason}: drop it.')
+                f'{spell(name, value)} has no effect {reason}: drop it.')
 
 
 def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Iterator[Refusal]:
@@ -111,6 +111,5 @@ def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Itera
             f'--mixup-mode half exists in the loader only, and {method.spelled(args)} mixes on the device: choose '
             'batch, pair or elem.')
         for name, is_on in STOCK_MIXERS.items():
-            flag = '--' + name.replace('_', '-')
             yield is_on(args) and name not in method.uses_alpha_of, (
-                f'{method.spelled(args)} and {flag} both mix labels: choose one.')
+                f'{method.spelled(args)} and {spell(name)} both mix labels: choose one.')

@@ -103,6 +103,13 @@ def convert(action: argparse.Action, value: Any) -> Any:
     return [_convert_item(action, item) for item in value]
 
 
+def text_options(parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    """Names of the arguments that take one value, and any text as that."""
+    return tuple(
+        action.dest for action in parser._actions
+        if action.nargs in (None, '?') and action.type in (None, str) and isinstance(action.default, (str, type(None))))
+
+
 def _convert_item(action: argparse.Action, value: Any) -> Any:
     numeric = action.type not in (None, str)
     way_out = {int: 'write a whole number'}.get(action.type, 'write a number') if numeric else 'write text, in quotes'

@@ -2,12 +2,14 @@
 import argparse
 import copy
 import functools
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
 from keepaug.methods.method import Refusal
 from keepaug.methods.refusals import all_flags, foreign_script_refusals, refusals
 from keepaug.methods.registry import active_methods
+from keepaug.options.config import text_options
 from keepaug.options.newer import name_loss
 from keepaug.options.parse import create_parser
 
@@ -43,7 +45,8 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
 def complete(args: argparse.Namespace) -> argparse.Namespace:
     """A copy of options with a value for every one of stock's and ours, and with what methods took given back.
 
-    A switch with an optional value may be `True`, as a YAML file or a plain namespace has it, for the flag alone.
+    A switch with an optional value may be `True`, as a YAML file or a plain namespace has it, for the flag alone. What
+    is read as text may be a number there, such as an experiment called 5, and becomes text.
     """
     given = {**vars(args), **vars(vars(args).get('taken_over', argparse.Namespace()))}
     completed = argparse.Namespace(**{**copy.deepcopy(defaults()), **given})
@@ -52,6 +55,9 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         value = vars(completed)[flag.dest]
         if flag.alone is not None and isinstance(value, bool):
             setattr(completed, flag.dest, flag.alone if value else flag.unset)
+    for name in _text_options(tuple(all_flags())):
+        if isinstance(value := vars(completed)[name], numbers.Real):
+            setattr(completed, name, str(value) if value is not False else '')
     name_loss(completed)
     return completed
 
@@ -66,6 +72,12 @@ def _defaults(flags: tuple[str, ...]) -> dict[str, Any]:
     options = vars(create_parser().parse_args([]))
     options.pop(OWN_SCRIPT_FLAG)
     return options
+
+
+@functools.cache
+def _text_options(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Options of one value that is text."""
+    return text_options(create_parser())
 
 
 def refuse(rows: Iterable[Refusal]) -> None:

@@ -5,13 +5,13 @@ Each check is a table of (refused, sentence) rows; a sentence names the flag, it
 import argparse
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import timm.optim
 import torch
 from timm.data.transforms_factory import transforms_imagenet_train
 
-from keepaug.methods.method import Refusal
+from keepaug.data.checks import STREAMS
+from keepaug.methods.method import Refusal, spell
 from keepaug.methods.pad_crop import MODE as PAD_CROP
 from keepaug.methods.refusals import STOCK_MIXERS
 from keepaug.models.names import nearest_names, unknown_model
@@ -32,8 +32,6 @@ STOCK_NAMES = {
     'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
 }
 
-# Readers without random access.
-STREAMS = ('tfds/', 'wds/', 'hfids/')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
 
@@ -62,7 +60,7 @@ def _model(args: argparse.Namespace) -> Rows:
 def _stock_names(args: argparse.Namespace) -> Rows:
     for name, known in STOCK_NAMES.items():
         value = vars(args)[name]
-        yield value not in (None, *known), f'{_flag(name, value)} is unknown: choose {any_of(filter(None, known))}.'
+        yield value not in (None, *known), f'{spell(name, value)} is unknown: choose {any_of(filter(None, known))}.'
     yield (args.remode or '').lower() not in ('', 'pixel', 'rand', 'const'), (
         f'--remode {args.remode} is unknown: choose pixel, rand or const.')
 
@@ -101,8 +99,8 @@ def _files(args: argparse.Namespace) -> Rows:
         missing = bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path)
         last = os.path.join(path or '', 'last.pth.tar')
         yield missing and os.path.isdir(path), (
-            f'{_flag(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.')
-        yield missing, f'{_flag(name, path)} is not there: give the path of a checkpoint file.'
+            f'{spell(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.')
+        yield missing, f'{spell(name, path)} is not there: give the path of a checkpoint file.'
 
 
 def _policy(args: argparse.Namespace) -> Rows:
@@ -125,7 +123,7 @@ def _lengths(args: argparse.Namespace) -> Rows:
     for name in ('scale', 'ratio', 'cutmix_minmax'):
         value = vars(args)[name]
         yield value is not None and (len(value) != 2 or value[0] > value[1]), (
-            f'{_flag(name, value)} is no range: give its low and its high end.')
+            f'{spell(name, value)} is no range: give its low and its high end.')
     yield from interpolation_rows(args)
     yield args.train_interpolation not in (None, '', 'random', *INTERPOLATIONS), (
         f'--train-interpolation {args.train_interpolation} is unknown: choose random, {any_of(INTERPOLATIONS)}.')
@@ -189,16 +187,10 @@ def _mixing(args: argparse.Namespace) -> Rows:
     on = [name for name, is_on in STOCK_MIXERS.items() if is_on(args) and name not in vars(args.taken_over)]
     if not on:
         return
-    mixer = _flag(on[0])
+    mixer = spell(on[0])
     yield args.aug_splits > 1, (
         f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.')
     sizes = args.train_batch_sizes if args.train_img_sizes and args.train_batch_sizes else [args.batch_size]
     name = 'batch_size' if sizes == [args.batch_size] else 'train_batch_sizes'
     for size in sizes:
-        yield size % 2 == 1, f'{_flag(name, size)} is odd, and {mixer} mixes in pairs: give an even number.'
-
-
-def _flag(name: str, value: Any = None) -> str:
-    """The flag as a user types it, with its value if one is given."""
-    flag = '--' + name.replace('_', '-')
-    return flag if value is None else f'{flag} {value}'
+        yield size % 2 == 1, f'{spell(name, size)} is odd, and {mixer} mixes in pairs: give an even number.'

@@ -55,7 +55,8 @@ def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> Non
     if done.exists():
         held = done.read_text()
         if held != origin:
-            raise ValueError(f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.')
+            raise ValueError(
+                f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.')
         return
     for split, classes in _image_folder(source).items():
         for name, files in classes.items():

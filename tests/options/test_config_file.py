@@ -4,7 +4,7 @@ import argparse
 import pytest
 import yaml
 
-from keepaug.options import create_parser, create_train_parser, parse_args
+from keepaug.options import check_stock, create_parser, create_train_parser, parse_args, prepare
 
 
 @pytest.fixture
@@ -192,3 +192,17 @@ def test_a_bare_parser_works_too():
     parser = argparse.ArgumentParser()
     parser.add_argument('--lr', type=float, default='0.1')
     assert parse_args(parser, []) == (argparse.Namespace(lr=0.1), 'lr: 0.1\n')
+
+
+@pytest.mark.parametrize('text, named', [
+    ('model: 18', '--model 18'), ('opt: 1', '--opt 1'), ('aa: true', '--aa True'), ('device: 2.5', '--device 2.5'),
+    ('remode: 1', '--remode 1'), ('kd_model_name: 5', '--kd-model-name 5')])
+def test_a_number_for_text_is_refused_like_text(parse, text, named):
+    with pytest.raises(ValueError, match=named):
+        check_stock(prepare(parse(text, *([] if 'device' in text else ['--device', 'cpu']))[0]))
+
+
+def test_an_experiment_may_be_called_by_a_number(parse):
+    """As text it makes a folder's name; `args.yaml` keeps what was written, as stock does."""
+    args, text = parse('experiment: 5')
+    assert prepare(args).experiment == '5' and 'experiment: 5\n' in text
