@@ -18,10 +18,9 @@ from pathlib import Path
 
 import timm
 import torch
-from step_cost import summary, timed
+from step_cost import peak_memory, summary, timed
 from timm.data import Mixup
 from torch.nn.functional import cross_entropy
-from torch.profiler import ProfilerActivity, profile
 
 import keepaug
 from keepaug.machine import describe_machine
@@ -120,26 +119,6 @@ def measure(args) -> dict[str, dict[str, float]]:
     for name in mixers:
         rows[name]['memory'] = round(peak_memory(variants[name], device) / plain, 4)
     return rows
-
-
-def peak_memory(run: Callable[[], None], device: torch.device) -> int:
-    """Most bytes that one call holds at once beyond what was there before."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
-    # Positive for what is allocated, negative for what is freed.
-    changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == '[memory]']
-    held = most = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most
 
 
 if __name__ == '__main__':

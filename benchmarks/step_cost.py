@@ -6,9 +6,9 @@
 Plain and augmented steps alternate in one process (plain, A, plain, B, plain, ...), each on a batch of its own, and
 every augmented step is divided by the plain step before it, so that drift of the machine cancels. Printed are the
 median ratio, its 95% interval and the quartiles over the pairs; `--output` adds the row to a JSON file together with
-processor, versions and n. The plain step is forward, cross entropy, backward and SGD; the row `regions` is the scoring and drawing alone,
-as a share of the plain step. On a CPU it is processor time that counts, which other processes on the machine disturb
-less than the clock.
+processor, versions and n. The plain step is forward, cross entropy, backward and SGD; the row `regions` is the scoring
+and drawing alone, as a share of the plain step. On a CPU it is processor time that counts, which other processes on the
+machine disturb less than the clock. Memory is the peak of what a step allocates, in units of the plain step's.
 """
 import argparse
 import copy
@@ -17,10 +17,12 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import keepaug
 from keepaug.augment.recycled import SaliencyMaps
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--low-scale', type=float, default=0.5, help='edge of the reduced image, as a share')
     parser.add_argument('--only', nargs='+', metavar='ROW', help='rows to measure; unset: all')
+    parser.add_argument('--memory', action='store_true', help="peak memory too, in units of the plain step's")
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--output', type=Path, help='JSON file the rows are added to')
     args = parser.parse_args()
@@ -50,8 +53,10 @@ def main() -> None:
     rows, machine = measure(args), describe_machine(args.device)
     print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {machine}')
     for name, row in rows.items():
+        memory = f', memory {row["memory"]:.3f}' if 'memory' in row else ''
         print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
-              f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, n = {row["n"]})')
+              f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, '
+              f'n = {row["n"]}){memory}')
     if args.output:
         record = dict(
             model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
@@ -111,20 +116,48 @@ def measure(args) -> dict[str, dict[str, float]]:
             ratio = timed(variant, device) / plain
             if pair >= args.warmup:
                 ratios[name].append(ratio)
-    return {name: summary(values) for name, values in ratios.items()}
+    rows = {name: summary(values) for name, values in ratios.items()}
+    if args.memory:
+        peak_memory(step, device)  # the first allocations of all, of the profiler's on a CPU
+        plain = peak_memory(step, device)
+        for name in rows.keys() - {'regions'}:
+            rows[name]['memory'] = round(peak_memory(variants[name], device) / plain, 4)
+    return rows
 
 
 def timed(run, device: torch.device) -> float:
-    """Seconds of one call: of the clock on a GPU, idle before and after; of the processor on a CPU."""
+    """Seconds of one call: between two events on a GPU, idle before and after; of the processor on a CPU."""
     if device.type != 'cuda':
         start = time.process_time()
         run()
         return time.process_time() - start
     torch.cuda.synchronize()
-    start = time.perf_counter()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     run()
+    end.record()
     torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return start.elapsed_time(end) / 1000
+
+
+def peak_memory(run: Callable[[], None], device: torch.device) -> int:
+    """Most bytes that one call holds at once beyond what was there before."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    # Positive for what is allocated, negative for what is freed.
+    changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == '[memory]']
+    held = most = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
 
 
 def summary(values: list[float]) -> dict[str, float]:

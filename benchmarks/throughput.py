@@ -1,7 +1,7 @@
 """The whole script against stock timm's: images per second, time to the first step, memory, and start-up.
 
     python benchmarks/throughput.py --stock /src/pytorch-image-models/train.py
-    python benchmarks/throughput.py --stock ... --model resnet50 --img-size 224 -b 128 --workers 8 -- --device cuda --amp
+    python benchmarks/throughput.py --stock ... --model resnet50 -b 128 --workers 8 -- --device cuda --amp
 
 Every row is one set of flags that both scripts get, and what ours gets on top. Both train on the same folder of JPEGs,
 written for the purpose; stock and ours alternate, each goes first in every other round, and ours is divided by stock of
@@ -187,7 +187,7 @@ def compare(pairs: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def measure_start(args) -> dict[str, dict]:
-    """Processor seconds of `--help`, `--check` and listing, of both scripts; stock's `--help` stands beside `--check`."""
+    """Processor seconds of `--help`, `--check` and listing; stock's `--help` stands beside our `--check`."""
     with tempfile.TemporaryDirectory() as folder:
         write_empty(Path(folder), args.files)
         check = [args.ours, '--check', '--data-dir', folder, '--device', 'cpu']

@@ -23,6 +23,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('needs CUDA, and none is here')
+
+
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # else extension modules take what is left at exit for leaks
 

@@ -39,8 +39,8 @@ def stand_in(path: Path, seconds: float, megabytes: int = 1) -> Path:
 
 
 def test_report(throughput, tmp_path, monkeypatch, capsys):
-    stock = stand_in(tmp_path / 'stock.py', 0.1)
-    ours = stand_in(tmp_path / 'ours.py', 0.2, megabytes=300)
+    stock = stand_in(tmp_path / 'stock.py', 0.05)
+    ours = stand_in(tmp_path / 'ours.py', 0.1, megabytes=300)
     monkeypatch.setattr(sys, 'argv', [
         'throughput.py', '--stock', str(stock), '--ours', str(ours), '--rounds', '1', '--images', '4', '-b', '2',
         '--workers', '1', '--epochs', '2', '--files', '400', '--output', str(tmp_path / 'out.json'),
@@ -48,10 +48,10 @@ def test_report(throughput, tmp_path, monkeypatch, capsys):
     throughput.main()
     report, = json.loads((tmp_path / 'out.json').read_text())
     off, paste = (report['rows'][f'{name}, 1 workers'] for name in ('our flags off', 'keep-paste'))
-    assert off['rate']['ratio'] == pytest.approx(0.5, rel=0.2) and paste['rate']['ratio'] == pytest.approx(1, rel=0.2)
-    assert off['rate']['stock'] == pytest.approx(20, rel=0.2), 'two images every 0.1 s'
+    assert off['rate']['ratio'] == pytest.approx(0.5, rel=0.4) and paste['rate']['ratio'] == pytest.approx(1, rel=0.4)
+    assert off['rate']['stock'] == pytest.approx(40, rel=0.4), 'two images every 0.05 s'
     assert 250 * 2 ** 20 < off['memory']['ours'] - off['memory']['stock'] < 350 * 2 ** 20
-    assert off['first_step']['ours'] > 0.2
+    assert off['first_step']['ours'] > 0.1
     assert 'recycled is not for this one' in report['rows']['keep-cut recycled']['refused']
     assert set(report['start']) == {'--help', '--check', 'listing'} and report['flags'] == '--device cpu'
     said = capsys.readouterr().out
