@@ -33,6 +33,12 @@ LINES = {
     'keep-cut-erase': [*LOADER, 'keep-cut, erase, at most 2, fill rand, probability 0.7, tau 0.6, saliency low'],
     'keep-cutmix': [
         *LOADER, 'keep-cut, cutmix, mixup alpha 0.2, cutmix alpha 1, 0.5 of the draws, elem, tau 0.6, saliency low'],
+    'recycled': [*LOADER, SQUARE.format(1, 'recycled')],
+    'recycled-erase': [
+        'crop, padded by 4 px', FLIP, JITTER, 'copies, 2 of each image', 'keep-cut, erase, tau 0.6, saliency recycled',
+        'joint-occlusion, hide-and-seek'],
+    'recycled-cutmix': [
+        'resize', 'crop', FLIP, JITTER, 'keep-cut, cutmix, cutmix alpha 1, per elem, tau 0.6, saliency recycled'],
     'keep-cut-early': [*LOADER, SQUARE.format(1, 'early')],
     'keep-cut-low-early': [*LOADER, SQUARE.format(1, 'low-early')],
     'early-exit': LOADER,
