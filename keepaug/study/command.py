@@ -16,6 +16,7 @@ from pathlib import Path
 
 from timm.utils import setup_default_logging
 
+from keepaug.console.errors import first_line
 from keepaug.files.locks import hold_folder, releasing_folders
 from keepaug.machine import describe_machine
 from keepaug.ranges import Range
@@ -70,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
             print(shlex.join(['python', '-m', 'keepaug.study', *own, *chosen]))
         return
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--output {output} cannot be made ({error.strerror}): name another folder.') from error
     slots = [Slot.read(text) for text in args.slots]
     title = study.heading if args.scale == 1. else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
     reporter = Reporter(study, runs, output, title, slots)
@@ -232,7 +236,13 @@ def submit(
     import submitit
     executor = submitit.AutoExecutor(folder=output / 'jobs', cluster=args.cluster)
     parameters = dict(pair.partition('=')[::2] for pair in args.slurm)
-    executor.update_parameters(**{name: int(value) if value.isdigit() else value for name, value in parameters.items()})
+    try:
+        executor.update_parameters(
+            **{name: int(value) if value.isdigit() else value for name, value in parameters.items()})
+    except (AssertionError, NameError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'--slurm {" ".join(args.slurm)} is not understood by submitit ({first_line(error)}): give its parameters '
+            'as KEY=VALUE, such as timeout_min=600.') from error
     own = [word for word in words if not word.startswith('--slurm=')]
     if '--slurm' in own:
         place = own.index('--slurm')

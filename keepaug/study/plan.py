@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keepaug import options
 from keepaug.options.prepare import defaults
+from keepaug.ranges import any_of
 from keepaug.study.runs import StudyRun, versions
 from keepaug.study.scale import scaled_flags, shrink_folder
 from keepaug.study.study import Study
@@ -35,7 +36,7 @@ def plan_runs(
     unknown = set(arms) - {arm.name for arm in study.arms}
     if unknown:
         raise ValueError(
-            f'--arms {min(unknown)} is none of {study.path}: choose {", ".join(arm.name for arm in study.arms)}.')
+            f'--arms {min(unknown)!r} is none of {study.path}: choose {any_of(repr(arm.name) for arm in study.arms)}.')
     planned, parser = [], options.create_parser()
     for arm in study.arms:
         if arms and arm.name not in arms:

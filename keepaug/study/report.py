@@ -92,8 +92,10 @@ def notes(results: Results, machine: str) -> str:
     lines += [f'In the paper: {"; ".join(rows)}.'] if rows else []
     lines += [f'Deviates from the paper: {study.deviates}'] if study.deviates else []
     lines += [f'Not in a training alone: {study.remains}'] if study.remains else []
-    failed = [row for row in results.rows if row['status'] == 'failed']
-    lines += [f'{row["arm"]}, seed {row["seed"]}, failed: {row["reason"]}' for row in failed]
+    for row in results.rows:
+        if row['reason']:
+            failed = ', failed' if row['status'] == 'failed' else ''
+            lines.append(f'{row["arm"]}, seed {row["seed"]}{failed}: {row["reason"]}')
     return '\n\n'.join(lines)
 
 

@@ -85,6 +85,8 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             row |= of_curve(curves[key], decreasing) | {'epochs': len(curves[key])}
             budget = _budget(clocks, run.seed)
             row['at_equal_time'] = at_time(curves[key], clocks[key], budget) if budget else None
+        elif run.done:
+            row['reason'] = f'its summary.csv has no values of {study.metric}, the metric of the study'
         rows.append(row)
     by_arm = {
         arm.name: {name: {row['seed']: row[name] for row in rows if row['arm'] == arm.name and row.get(name) is not None}

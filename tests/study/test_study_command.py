@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from keepaug.study import command
+from keepaug.study.report import notes
+from keepaug.study.results import collect
 from keepaug.study.runs import Slot, StudyRun
-from keepaug.study.study import Arm
+from keepaug.study.study import Arm, Study
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -73,6 +75,19 @@ def test_runs_and_reports(study, data, tmp_path, capsys):
     assert len(listed) == 3 and shlex.split(listed[1])[-4:] == ['Cutout:0', '--', '--data-dir', str(data)]
 
 
+@pytest.mark.parametrize('words, named', [
+    (['--slurm', 'timeout_min', '--cluster', 'local'], '--slurm timeout_min .*KEY=VALUE'),
+    (['--slurm=no_such=1', '--cluster', 'local'], '--slurm no_such=1 .*KEY=VALUE'),
+    (['--output', __file__], '--output .*cannot be made'),
+    (['--arms', 'cutout'], "--arms 'cutout' .*'none', 'Cutout' or 'broken'"),
+])
+def test_what_cannot_be(words, named, study, data, tmp_path):
+    if '--slurm' in named:
+        pytest.importorskip('submitit', reason='comes with the extra study')
+    with pytest.raises(ValueError, match=named):
+        command.main([str(study), '--output', str(tmp_path / 'out'), *words, '--', '--data-dir', str(data)])
+
+
 @pytest.fixture
 def run(tmp_path):
     return StudyRun(Arm('none'), 0, (), tmp_path / 'out' / 'runs' / 'none-0', True, {})
@@ -83,6 +98,15 @@ def test_a_run_stands_where_the_command_does(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(StudyRun, 'command', lambda *_: [sys.executable, '-c', 'open("here", "w")'])
     assert run.carry_out(Slot.read('cpu:1'), threading.Event()) and (tmp_path / 'here').exists()
+
+
+def test_a_metric_that_no_epoch_has_is_said(run, tmp_path):
+    run.folder.mkdir(parents=True)
+    (run.folder / 'outcome.json').write_text('{"status": "done"}')
+    (run.folder / 'summary.csv').write_text('epoch,eval_top1\n0,50\n')
+    for metric, said in (('eval_top1', False), ('eval_tpo1', True)):
+        found = collect(Study(tmp_path / 'x.yaml', 'x', (run.arm,), metric=metric), [run])
+        assert ('none, seed 0: its summary.csv has no values of eval_tpo1' in notes(found, '')) is said
 
 
 def test_an_error_in_a_slot_ends_the_command(run, monkeypatch):

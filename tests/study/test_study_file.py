@@ -130,7 +130,7 @@ def test_plan_is_by_seed_and_checked(study, data, tmp_path):
     assert {'--exact-resume', '--resume', 'auto'} <= set(command)
     with pytest.raises(ValueError, match='The arm none: --opt nosuch'):
         plan_runs(study, tmp_path / 'out', 2, flags=['--opt', 'nosuch'])
-    with pytest.raises(ValueError, match='--arms nobody'):
+    with pytest.raises(ValueError, match="--arms 'nobody'"):
         plan_runs(study, tmp_path / 'out', 2, arms=['nobody'])
 
 
