@@ -9,6 +9,7 @@ def covering_pairs(
         kinds: Mapping[str, Collection[str]],
         without: Collection[tuple[str, str]] = (),
         times: int = 2,
+        apart: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Pairs in which every method and every mode stands a few times, and every kind of method meets every mode.
 
@@ -21,9 +22,10 @@ def covering_pairs(
         kinds: The methods of each kind, by its name.
         without: Pairs that are left out, say since one refuses the other.
         times: In how many pairs each method and each mode stands at least, where it has as many.
+        apart: Modes that need not meet every kind.
     """
     open_pairs = {
-        (method, mode): [method, mode, *((kind, mode) for kind in kinds if method in kinds[kind])]
+        (method, mode): [method, mode, *((kind, mode) for kind in kinds if method in kinds[kind] and mode not in apart)]
         for method in methods for mode in modes if (method, mode) not in without}
     wanted: Counter = Counter()
     for needs in open_pairs.values():

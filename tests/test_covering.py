@@ -21,5 +21,11 @@ def test_every_kind_meets_every_mode_where_it_may():
     assert {('a', '3'), ('b', '3')} & set(pairs)
 
 
+def test_a_mode_apart_meets_as_many_methods_as_any_name():
+    kinds = {method: (method,) for method in METHODS}
+    modes = [mode for _, mode in covering_pairs(METHODS, MODES, kinds, apart=['3'])]
+    assert [modes.count(mode) for mode in MODES] == [4, 4, 2]
+
+
 def test_what_is_rarely_possible_stands_as_often_as_it_may():
     assert covering_pairs(['a', 'b'], ['1', '2'], {}, without={('a', '1'), ('a', '2'), ('b', '1')}) == [('b', '2')]
