@@ -165,6 +165,9 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
     dataset = loader.dataset
     if not wanted:
         return NoRisks()
+    if args.task == 'multilabel':
+        _logger.info('The risks on training images are left out: they are cross entropies of one label per image.')
+        return NoRisks()
     if isinstance(dataset, IterableDataset):
         _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
         return NoRisks()

@@ -68,3 +68,6 @@ class RisksMethod(Method):
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         yield args.risk_samples == 1, (
             '--risk-samples must be at least 2, to mix in pairs, or 0 to measure nothing, got 1.')
+        yield args.task == 'multilabel', (
+            f'--risk-samples {args.risk_samples} measures the cross entropy of one label per image: drop it or --task '
+            'multilabel.')

@@ -1,6 +1,7 @@
 """Risks on training images: the right losses, of a model and a run that are as before afterwards."""
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from keepaug.augment import Compose, create_augment
 from keepaug.data.mixing import SharedSwitchCollate
 from keepaug.data.seeding import preserved_streams
 from keepaug.data.wrapped import Selection
-from keepaug.measuring.risks import TrainingRisks
+from keepaug.measuring.risks import NoRisks, TrainingRisks, build_risks
+from keepaug.options import create_parser, prepare
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.forward import Forward
 from tests.functional.backbones import assert_untouched, everything
@@ -120,3 +122,11 @@ def test_the_run_is_the_same_with_and_without(flags, data, tmp_path):
         weights.append(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
         assert ('risk_clean' in (run / 'summary.csv').read_text()) == bool(risk)
     assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
+
+
+def test_several_labels_have_no_cross_entropy(caplog):
+    """`--refine-epochs` asks for risks by itself; then they are left out, and that is said."""
+    args = prepare(create_parser().parse_args(['--refine-epochs', '1', '--task', 'multilabel']))
+    with caplog.at_level('INFO'):
+        assert isinstance(build_risks(args, SimpleNamespace(dataset=None), {}, None), NoRisks)
+    assert 'one label per image' in caplog.text

@@ -37,6 +37,7 @@ OURS = [
     ('--cutout --aug-splits 3', '--cutout', '--aug-splits 3', 'drop one'),
     ('--joint-occlusion cutoff --data-dir /tmp', 'cutoff', '--joint-occlusion', 'hide-and-seek, cutout'),
     ('--keep-cut cutmx', 'cutmx', '--keep-cut', 'cutmix'),  # a close miss, also where no folder is given otherwise
+    ('--risk-samples 8 --task multilabel', '--risk-samples 8', '--task multilabel'),
     ('--refine-epochs 1 --refine-fade 5 --epochs 3', '--refine-fade 5', 'at most 3'),
     ('--keep-cut --cutout', '--keep-cut', '--cutout'),
     ('--keep-cut erase --reprob 0.3 --keep-prob 0.5', '--reprob 0.3', '--keep-prob 0.5'),
