@@ -91,7 +91,7 @@ class Range:
 
     def _counted(self, bound: float) -> str:
         plural = 's' if self.unit and bound != 1 else ''
-        return f'{bound:g} {self.unit}{plural}'.rstrip()
+        return f'{bound:.12g} {self.unit}{plural}'.rstrip()
 
 
 PIXELS = Range(least=1, whole=True, unit='pixel')

@@ -211,9 +211,9 @@ class Scheduler:
         seconds = [run.outcome['seconds'] for run in self.runs if run.done]
         left = sum(not run.outcome for run in self.runs)
         if not seconds or not left:
-            return f'{left} runs left.'
+            return f'Runs left: {left}.'
         time = left * sum(seconds) / len(seconds) / len(self.slots)
-        return f'{left} runs left, about {timedelta(seconds=round(time))}.'
+        return f'Runs left: {left}, about {timedelta(seconds=round(time))}.'
 
 
 def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
