@@ -6,6 +6,7 @@
 
 Every flag of timm's script keeps its meaning; `python train.py --help` lists them and ours.
 """
+
 import argparse
 import logging
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def main() -> None:
 @dataclass
 class Run:
     """What the epochs of a run have in common."""
+
     args: argparse.Namespace
     task: TrainingTask
     optimizer: torch.optim.Optimizer
@@ -150,7 +152,8 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     ranking = training.Ranking.from_args(args)
     training.check_eval_metric(args, task)
     scheduler, epochs = training.build_scheduler(
-        args, optimizer, len(loader_train), start_epoch, decreasing_metric=ranking.decreasing)
+        args, optimizer, len(loader_train), start_epoch, decreasing_metric=ranking.decreasing
+    )
     exact.restore(task, optimizer, scheduler)
     phases = training.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = training.last_epoch(args, phases.total)
@@ -166,16 +169,41 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
         settings.image_dir = output_dir if args.save_images else None
         saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)
         recorder = record.open_recorder(
-            args, saver, ranking, phases, task, mixup_fn, loader_train, dataset_train, data_config, settings,
-            start_epoch)
+            args,
+            saver,
+            ranking,
+            phases,
+            task,
+            mixup_fn,
+            loader_train,
+            dataset_train,
+            data_config,
+            settings,
+            start_epoch,
+        )
         next_step = NextStep(args, parser, saver, fit, data_config, phases.total)
     if start_epoch >= last_epoch:
         flag = '--stop-epoch' if last_epoch < phases.total else '--epochs'
         _logger.info(
-            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {flag} to go on.')
+            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {flag} to go on.'
+        )
     return Run(
-        args, task, optimizer, scheduler, loader_train, loader_eval, mixup_fn, settings, phases, refinement, ranking,
-        recorder, next_step, start_epoch, last_epoch)
+        args,
+        task,
+        optimizer,
+        scheduler,
+        loader_train,
+        loader_eval,
+        mixup_fn,
+        settings,
+        phases,
+        refinement,
+        ranking,
+        recorder,
+        next_step,
+        start_epoch,
+        last_epoch,
+    )
 
 
 def complete_record(run: Run) -> None:
@@ -203,8 +231,15 @@ def train_epoch(run: Run, epoch: int) -> None:
     run.scheduler = run.refinement.hold_rate(epoch, optimizer, run.scheduler)
 
     train_metrics = training.train_one_epoch(
-        epoch, task, run.loader_train, optimizer, run.settings,
-        scheduler=run.scheduler, saver=run.recorder.saver, mixup_fn=run.mixup_fn)
+        epoch,
+        task,
+        run.loader_train,
+        optimizer,
+        run.settings,
+        scheduler=run.scheduler,
+        saver=run.recorder.saver,
+        mixup_fn=run.mixup_fn,
+    )
     training.share_statistics(task, run.settings)
     training.exchange_maps(task)
     if not (training.is_evaluated(args, epoch + 1, run.last_epoch) or run.phases.ends(epoch)):

@@ -5,6 +5,7 @@
 
 Every flag of timm's script keeps its meaning; `python validate.py --help` lists them and ours.
 """
+
 import argparse
 import logging
 import math
@@ -84,7 +85,10 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     scores = validation.build_scores(args, real_labels, num_classes, device)
     observers = [*scores, analysis] if analysis is not None else scores
     metrics = training.validate(
-        model, loader, validation.build_evaluator(args, device), forward,
+        model,
+        loader,
+        validation.build_evaluator(args, device),
+        forward,
         classes=valid_labels,
         observers=[observer.update for observer in observers],
         lines=validation.ValidationLines(args.log_freq),
@@ -100,7 +104,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         **validation.rounded(metrics),
         param_count=round(param_count / 1e6, 2),
         img_size=data_config['input_size'][-1],
-        crop_pct=1. if pooled else data_config['crop_pct'],
+        crop_pct=1.0 if pooled else data_config['crop_pct'],
         interpolation=data_config['interpolation'],
     )
     if early_exit:
@@ -113,7 +117,8 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
 
 
 def validate_several(
-        args, runs: list[dict[str, str]], gallery: Gallery | None = None) -> tuple[list[OrderedDict], list[dict]]:
+    args, runs: list[dict[str, str]], gallery: Gallery | None = None
+) -> tuple[list[OrderedDict], list[dict]]:
     """Judges several models or checkpoints; those that fail are left out, Ctrl-C keeps what is done, if anything is.
 
     Of several processes one that fails ends all: it may have failed alone, and what it did next would meet what the
@@ -169,7 +174,10 @@ def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> Or
     """Judges one model, with smaller batches while memory does not suffice."""
     return validation.retry_smaller(
         lambda batch_size: validate(argparse.Namespace(**{**vars(args), 'batch_size': batch_size}), gallery),
-        args.batch_size * args.num_gpu, args.model, retry)
+        args.batch_size * args.num_gpu,
+        args.model,
+        retry,
+    )
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ that end in `alone` are the mixing without the model, as a share of the plain st
 allocates beyond weights and batch, in units of the plain step's. Printed are the median ratio and the quartiles over
 the pairs; `--output` adds the rows to a JSON file together with processor, versions and n.
 """
+
 import argparse
 import json
 import time
@@ -53,8 +54,16 @@ def main() -> None:
         print(f'  {name:24s} {row["median"]:.3f}  {spread}{memory}')
     if args.output:
         record = dict(
-            model=args.model, img_size=args.img_size, batch_size=args.batch_size, teacher=args.teacher,
-            teacher_size=args.teacher_size, amp=args.amp, machine=machine, date=time.strftime('%Y-%m-%d'), rows=rows)
+            model=args.model,
+            img_size=args.img_size,
+            batch_size=args.batch_size,
+            teacher=args.teacher,
+            teacher_size=args.teacher_size,
+            amp=args.amp,
+            machine=machine,
+            date=time.strftime('%Y-%m-%d'),
+            rows=rows,
+        )
         records = json.loads(args.output.read_text()) if args.output.exists() else []
         args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
 
@@ -73,8 +82,9 @@ def create_mixers(args, model: torch.nn.Module, device: torch.device) -> dict[st
     }
     created = {
         name: keepaug.create_augment(name, num_classes=CLASSES, mixing='elem', **settings)
-        for name, settings in ours.items()}
-    stock = Mixup(cutmix_alpha=1., mixup_alpha=0., mode='elem', label_smoothing=0., num_classes=CLASSES)
+        for name, settings in ours.items()
+    }
+    stock = Mixup(cutmix_alpha=1.0, mixup_alpha=0.0, mode='elem', label_smoothing=0.0, num_classes=CLASSES)
     # Stock's works in place.
     return {'timm elem': lambda x, target: stock(x.clone(), target), **created}
 

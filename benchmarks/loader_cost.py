@@ -10,6 +10,7 @@ Printed are the median ratio and the quartiles; `--output` adds them to a JSON f
 `worker` is what a loader worker does, from the file to the batch of bytes. `whole` adds what the prefetcher does on the
 device, here the CPU, with rows that pairs make twice as many: conversion to float32 and normalisation.
 """
+
 import argparse
 import json
 import math
@@ -57,12 +58,20 @@ def main() -> None:
     for name, row in rows.items():
         print(
             f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, n = {row["n"]}; '
-            f'plain batch {row["plain_seconds"]:.3f} s)')
+            f'plain batch {row["plain_seconds"]:.3f} s)'
+        )
     if args.output:
         record = dict(
-            flag=args.flag, img_size=args.img_size, batch_size=args.batch_size, aa=args.aa, workers=0,
+            flag=args.flag,
+            img_size=args.img_size,
+            batch_size=args.batch_size,
+            aa=args.aa,
+            workers=0,
             images=args.images or args.data_dir or f'JPEG, {WIDTH} x {HEIGHT} px',
-            machine=machine, date=time.strftime('%Y-%m-%d'), rows=rows)
+            machine=machine,
+            date=time.strftime('%Y-%m-%d'),
+            rows=rows,
+        )
         records = json.loads(args.output.read_text()) if args.output.exists() else []
         args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
 
@@ -90,8 +99,12 @@ def measure(args, folder: str, part: str) -> dict[str, float]:
             seconds.append(plain_time)
     low, median, high = statistics.quantiles(ratios, n=4)
     return dict(
-        median=round(median, 4), low=round(low, 4), high=round(high, 4), n=len(ratios),
-        plain_seconds=round(statistics.median(seconds), 4))
+        median=round(median, 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        n=len(ratios),
+        plain_seconds=round(statistics.median(seconds), 4),
+    )
 
 
 def batches(args, folder: str, part: str, flag: str) -> Iterator:
@@ -103,8 +116,15 @@ def batches(args, folder: str, part: str, flag: str) -> Iterator:
     seeding = argparse.Namespace(exact_resume=flag == 'exact-resume', seed=0, rank=0, naflex_loader=False)
     dataset = seed_samples(seeding, keepaug.wrap_dataset(dataset, settings))
     loader = create_loader(
-        dataset, (3, args.img_size, args.img_size), args.batch_size, is_training=True,
-        auto_augment=args.aa, interpolation='random', num_workers=0, device=torch.device('cpu'))
+        dataset,
+        (3, args.img_size, args.img_size),
+        args.batch_size,
+        is_training=True,
+        auto_augment=args.aa,
+        interpolation='random',
+        num_workers=0,
+        device=torch.device('cpu'),
+    )
     loader = seed_loader(loader, dataset, seeding.seed)
     return iter(loader.loader if part == 'worker' else loader)
 

@@ -10,6 +10,7 @@ The study trains one network from scratch with every arm, all arms of a seed fir
 enough for: last-epoch accuracy in percent. Images are held on the device; pad-by-an-eighth crop and flip happen there.
 The blind overflow window is KeepCutout's control and equals Cutout in distribution.
 """
+
 import argparse
 import json
 import statistics
@@ -32,8 +33,11 @@ from keepaug.machine import describe_machine
 
 # Network, pixels, batch.
 PRICED = [
-    ('cifar_resnet18', 32, 512), ('resnet50', 224, 128), ('vit_small_patch16_224', 224, 128),
-    ('convnext_tiny', 224, 128)]
+    ('cifar_resnet18', 32, 512),
+    ('resnet50', 224, 128),
+    ('vit_small_patch16_224', 224, 128),
+    ('convnext_tiny', 224, 128),
+]
 TINY_PRICED = [('test_resnet', 32, 4), ('test_vit', 160, 2)]
 # Arms of the study: name in the registry and hyper-parameters.
 ARMS: dict[str, tuple[str, dict] | None] = {
@@ -54,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--data-dir', help='CIFAR-10 as an image folder with train and val; unset: no study')
-    parser.add_argument('--minutes', type=float, default=7., help='time for all of it')
+    parser.add_argument('--minutes', type=float, default=7.0, help='time for all of it')
     parser.add_argument('--epochs', type=int, default=15)
     parser.add_argument('--tiny', action='store_true', help='small networks and random images, to see that it works')
     parser.add_argument('--output', type=Path, help='JSON file of the results')
@@ -71,8 +75,13 @@ def main() -> None:
         print('No study: give CIFAR-10 with --data-dir.')
     if args.output:
         record = dict(
-            machine=machine, date=time.strftime('%Y-%m-%d'), tiny=args.tiny, epochs=args.epochs, prices=prices,
-            accuracy=accuracy)
+            machine=machine,
+            date=time.strftime('%Y-%m-%d'),
+            tiny=args.tiny,
+            epochs=args.epochs,
+            prices=prices,
+            accuracy=accuracy,
+        )
         args.output.write_text(json.dumps(record, indent=1) + '\n')
 
 
@@ -84,26 +93,37 @@ def price_all(args, deadline: float) -> dict[str, dict]:
             print(f'{name}: not priced, the time is over.', flush=True)
             continue
         settings = argparse.Namespace(
-            model=name, img_size=size, batch_size=batch, pairs=2 if args.tiny else 30, warmup=1 if args.tiny else 5,
-            device=args.device, amp=True, channels_last=True, low_scale=0.5, only=None, memory=True)
+            model=name,
+            img_size=size,
+            batch_size=batch,
+            pairs=2 if args.tiny else 30,
+            warmup=1 if args.tiny else 5,
+            device=args.device,
+            amp=True,
+            channels_last=True,
+            low_scale=0.5,
+            only=None,
+            memory=True,
+        )
         rows = measure(settings)
         print(f'{name}, {size} px, batch {batch}, bfloat16, channels last', flush=True)
         for kind, row in rows.items():
             memory = f'  memory {row["memory"]:.3f}' if 'memory' in row else ''
             print(
                 f'  {kind:10s} {row["median"]:.3f}  (95% interval {row["median_low"]:.3f} to {row["median_high"]:.3f}, '
-                f'n = {row["n"]}){memory}')
+                f'n = {row["n"]}){memory}'
+            )
         prices[name] = rows
     return prices
 
 
 def train_step(
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        x: Tensor,
-        target: Tensor,
-        augment: BatchAugment | None,
-        where: Tensor,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    target: Tensor,
+    augment: BatchAugment | None,
+    where: Tensor,
 ) -> None:
     """One update in bfloat16."""
     with torch.autocast(x.device.type, torch.bfloat16):
@@ -121,8 +141,10 @@ def train_step(
 def study(args, deadline: float) -> dict[str, list[float]]:
     """Accuracies of every arm, a seed after the other, until the next run would not end in time."""
     train, val = (
-        (random_images(256) for _ in range(2)) if args.tiny else
-        (load_images(args.data_dir, split) for split in ('train', 'val')))
+        (random_images(256) for _ in range(2))
+        if args.tiny
+        else (load_images(args.data_dir, split) for split in ('train', 'val'))
+    )
     train, val = (tuple(part.to(args.device) for part in split) for split in (train, val))
     accuracy: dict[str, list[float]] = {arm: [] for arm in ARMS}
     spent: dict[str, float] = {}
@@ -130,7 +152,7 @@ def study(args, deadline: float) -> dict[str, list[float]]:
     while not args.tiny or seed < 1:
         for arm in ARMS:
             left = deadline - time.monotonic()
-            if left < 1.1 * spent.get(arm, max(spent.values(), default=0.)):
+            if left < 1.1 * spent.get(arm, max(spent.values(), default=0.0)):
                 print_study(args, accuracy)
                 return accuracy
             begun = time.monotonic()
@@ -183,13 +205,18 @@ def crop_and_flip(images: Tensor) -> tuple[Tensor, Tensor]:
     padded = F.pad(images, (PAD,) * 4)
     crops = padded[torch.arange(batch, device=device)[:, None, None], :, rows[:, :, None], cols[:, None]]
     size = torch.full_like(top, SIZE)
-    place = torch.stack([
-        size, size, left - PAD, top - PAD, left - PAD + SIZE, top - PAD + SIZE, flipped.long(), 0 * top], 1)
+    place = torch.stack(
+        [size, size, left - PAD, top - PAD, left - PAD + SIZE, top - PAD + SIZE, flipped.long(), 0 * top], 1
+    )
     return crops.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last), place
 
 
 def run_arm(
-        args, arm: tuple[str, dict] | None, seed: int, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
+    args,
+    arm: tuple[str, dict] | None,
+    seed: int,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
 ) -> float:
     """Accuracy in percent after the last epoch of one training."""
     torch.manual_seed(seed)
@@ -209,7 +236,7 @@ def run_arm(
         augment = keepaug.create_augment(arm[0], model=model if needs_model else None, **settings)
     for _ in range(epochs):
         order = torch.randperm(len(train[0]), device=device)
-        for index in order[:len(order) // batch * batch].split(batch):
+        for index in order[: len(order) // batch * batch].split(batch):
             crops, place = crop_and_flip(normalise(train[0][index]))
             train_step(model, optimizer, crops, train[1][index], augment, torch.cat([index[:, None], place], 1))
             schedule.step()
@@ -217,7 +244,8 @@ def run_arm(
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         hits = [
             (model(normalise(images)).argmax(1) == labels).sum()
-            for images, labels in zip(val[0].split(1000), val[1].split(1000))]
+            for images, labels in zip(val[0].split(1000), val[1].split(1000))
+        ]
     return 100 * (torch.stack(hits).sum() / len(val[0])).item()
 
 

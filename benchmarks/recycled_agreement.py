@@ -14,6 +14,7 @@ All images together, and by the tercile of their own loss (0: the smallest), for
 Every row is a mean with half of its 95% interval over n images. The file is added to after every measurement, and a run
 that was stopped goes on from there.
 """
+
 import argparse
 import csv
 import math
@@ -23,6 +24,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from saliency_agreement import rank_correlation, shared_choice
 from timm.data import create_dataset, resolve_data_config
 from torch import Tensor
 
@@ -39,13 +41,26 @@ from keepaug.functional import boxes_to_mask, input_saliency, region_scores, sam
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.functional.saliency_maps import Places, blend_maps, decode_maps, encode_maps, lay_back
 from keepaug.methods import wrap_loader
-from saliency_agreement import rank_correlation, shared_choice
 
 CROPS = {'pad4': '--train-crop-mode pad4', 'rrc': '--scale 0.25 1', 'rrc008': '--scale 0.08 1'}
-MAPS = [(cells, kept) for cells in (8, 16, 32) for kept in (0., 0.5, 0.8)]
+MAPS = [(cells, kept) for cells in (8, 16, 32) for kept in (0.0, 0.5, 0.8)]
 DRAWS = 4  # cuts per image of which the share left is the mean
-COLUMNS = ('crop', 'seed', 'epoch', 'way', 'cells', 'kept', 'loss_tercile', 'n', 'rank_correlation',
-           'rank_correlation_half', 'shared_choice', 'shared_choice_half', 'tenth_left', 'tenth_left_half')
+COLUMNS = (
+    'crop',
+    'seed',
+    'epoch',
+    'way',
+    'cells',
+    'kept',
+    'loss_tercile',
+    'n',
+    'rank_correlation',
+    'rank_correlation_half',
+    'shared_choice',
+    'shared_choice_half',
+    'tenth_left',
+    'tenth_left_half',
+)
 
 
 def main() -> None:
@@ -77,20 +92,36 @@ class Training:
         self.settings, self.crop, self.seed = args, crop, seed
         self.state_file = args.output.with_suffix(f'.{crop}-{seed}.pt')
         torch.manual_seed(seed)
-        model = timm.create_model(args.model, num_classes=10, channels=[args.width * 2 ** stage for stage in range(4)])
+        model = timm.create_model(args.model, num_classes=10, channels=[args.width * 2**stage for stage in range(4)])
         config = resolve_data_config({}, model=model)
-        self.args = keepaug.prepare(options.create_parser().parse_args([
-            str(args.data_dir), *CROPS[crop].split(), '--keep-cut', '--keep-saliency', 'recycled', '-j', '0',
-            '-b', str(args.batch_size), '--no-prefetcher', '--color-jitter', '0']))
+        self.args = keepaug.prepare(
+            options.create_parser().parse_args(
+                [
+                    str(args.data_dir),
+                    *CROPS[crop].split(),
+                    '--keep-cut',
+                    '--keep-saliency',
+                    'recycled',
+                    '-j',
+                    '0',
+                    '-b',
+                    str(args.batch_size),
+                    '--no-prefetcher',
+                    '--color-jitter',
+                    '0',
+                ]
+            )
+        )
         self.args.prefetcher, self.args.distributed = False, False
         dataset = create_dataset('', args.data_dir, split='train')
-        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:args.images]
+        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[: args.images]
         dataset = keepaug.wrap_dataset(Selection(dataset, chosen.tolist()), self.args)
         loader = build_train_loader(self.args, dataset, config, torch.device('cpu'), torch.float32, None)
         self.loader = wrap_loader(loader, dataset, self.args)
         self.model = EarlyExit(model)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+            self.model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
+        )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, args.epochs)
         self.maps = {('recycled', *key): SaliencyMaps(args.images, *key) for key in MAPS}
         # Ways to do it otherwise: what is removed is written too; new maps are brought to the level of the old ones;
@@ -98,7 +129,8 @@ class Training:
         self.maps['removed too', 16, 0.5] = SaliencyMaps(args.images, 16, 0.5)
         self.maps['aligned', 16, 0.5] = AlignedMaps(args.images, 16, 0.5)
         self.cut = keepaug.create_augment(
-            'keep-cut', size=args.size, tau=args.tau, saliency='recycled', maps=self.maps['recycled', 16, 0.5])
+            'keep-cut', size=args.size, tau=args.tau, saliency='recycled', maps=self.maps['recycled', 16, 0.5]
+        )
         self.epoch = 0
 
     def run(self) -> None:
@@ -122,7 +154,7 @@ class Training:
             logits, early = self.model(x)
             # The gradient of the main loss alone is recycled: the early head is there to be compared with.
             loss = F.cross_entropy(logits, target)
-            gradient, = torch.autograd.grad(loss, x, retain_graph=True)
+            (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
             saliency = gradient.abs().amax(1, keepdim=True)
             for (way, *_), maps in self.maps.items():
                 maps.write(where, saliency, None if way == 'removed too' else self.cut.own_pixels())
@@ -149,23 +181,31 @@ class Training:
             values = dict(
                 rank_correlation=rank_correlation(scores.flatten(1), expected),
                 shared_choice=shared_choice(scores.flatten(1), expected, self.settings.tau),
-                tenth_left=torch.stack(left).mean(0))
+                tenth_left=torch.stack(left).mean(0),
+            )
             if key[0] == 'blind':  # equal scores have no order
                 values['rank_correlation'] = torch.zeros(len(x))
                 values['shared_choice'] = torch.full((len(x),), self.settings.tau)
             for number in ('all', 0, 1, 2):
                 part = slice(None) if number == 'all' else tercile == number
                 yield dict(
-                    crop=self.crop, seed=self.seed, epoch=self.epoch, way=key[0], cells=key[1], kept=key[2],
-                    loss_tercile=number, n=len(x[part]),
+                    crop=self.crop,
+                    seed=self.seed,
+                    epoch=self.epoch,
+                    way=key[0],
+                    cells=key[1],
+                    kept=key[2],
+                    loss_tercile=number,
+                    n=len(x[part]),
                     **{name: f'{mean(value[part]):.4f}' for name, value in values.items()},
-                    **{f'{name}_half': f'{half(value[part]):.4f}' for name, value in values.items()})
+                    **{f'{name}_half': f'{half(value[part]):.4f}' for name, value in values.items()},
+                )
 
     def crops(self) -> tuple[Tensor, Tensor]:
         """New crops of training images, in an order of their own."""
         batches = iter(self.loader)
         parts = [next(batches) for _ in range(math.ceil(self.settings.measured / self.settings.batch_size))]
-        return tuple(torch.cat(each)[:self.settings.measured] for each in zip(*parts))
+        return tuple(torch.cat(each)[: self.settings.measured] for each in zip(*parts))
 
     def ways(self, x: Tensor, target: Tensor, where: Tensor, truth: Tensor) -> Iterator[tuple[tuple, Tensor]]:
         """Maps (B, 1, H, W) by the way to them, with cells and blend of those that are kept."""
@@ -190,8 +230,12 @@ class Training:
                 writer.writeheader()
             writer.writerows(rows)
         state = dict(
-            epoch=self.epoch, model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
-            schedule=self.schedule.state_dict(), maps=[(maps.levels, maps.scales) for maps in self.maps.values()])
+            epoch=self.epoch,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            maps=[(maps.levels, maps.scales) for maps in self.maps.values()],
+        )
         with whole_file(self.state_file) as draft:
             torch.save(state, draft)
 
@@ -213,8 +257,8 @@ class AlignedMaps(SaliencyMaps):
         old, seen = decode_maps(self.levels[where[:, 0]], self.scales[where[:, 0]])
         new, now = lay_back(saliency, kept, Places.from_rows(where), self.cells)
         both = seen & now
-        before, after = (torch.where(both, values, 0.).sum((1, 2), keepdim=True) for values in (old, new))
-        level = torch.where((before > 0) & (after > 0), before / after, 1.)
+        before, after = (torch.where(both, values, 0.0).sum((1, 2), keepdim=True) for values in (old, new))
+        level = torch.where((before > 0) & (after > 0), before / after, 1.0)
         levels, scales = encode_maps(*blend_maps((old, seen), (new * level, now), self.kept))
         self.levels[where[:, 0]], self.scales[where[:, 0]] = levels, scales
 

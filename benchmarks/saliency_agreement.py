@@ -7,6 +7,7 @@ those of the full pass, and the share of the windows it admits to cutting (score
 pass admits too; windows drawn blindly would share tau. Means over images with their 95% interval. The checkpoint comes
 from a run with an early head; without one, the early passes are left out.
 """
+
 import argparse
 import json
 import math
@@ -49,8 +50,15 @@ def main() -> None:
     backbone = model.backbone if isinstance(model, EarlyExit) else model
     config = resolve_data_config({}, model=backbone)
     loader = create_loader(
-        create_dataset('', args.data_dir, split='val'), input_size=config['input_size'], batch_size=args.batch_size,
-        mean=config['mean'], std=config['std'], crop_pct=1., num_workers=0, device=device)
+        create_dataset('', args.data_dir, split='val'),
+        input_size=config['input_size'],
+        batch_size=args.batch_size,
+        mean=config['mean'],
+        std=config['std'],
+        crop_pct=1.0,
+        num_workers=0,
+        device=device,
+    )
     edge = args.size or default_window(*config['input_size'][1:])
     rows = measure(model, loader, (edge, edge), args.tau, args.samples)
     record = dict(model=args.model, window=edge, tau=args.tau, machine=describe_machine(args.device), rows=rows)
@@ -76,12 +84,12 @@ def measure(model, loader, size: tuple[int, int], tau: float, samples: int) -> d
         if kind == 'full' or way.early and not isinstance(model, EarlyExit):
             continue
         for scale in SCALES if way.low else (None,):
-            sources[f'{kind} {scale}' if scale else kind] = SaliencySource(model, kind, scale or 1.)
+            sources[f'{kind} {scale}' if scale else kind] = SaliencySource(model, kind, scale or 1.0)
     full = SaliencySource(model, 'full')
     values = {name: {'rank correlation': [], 'shared choice': []} for name in sources}
     seen = 0
     for x, target in loader:
-        x, target = x[:samples - seen], target[:samples - seen]
+        x, target = x[: samples - seen], target[: samples - seen]
         seen += len(x)
         expected = region_scores(full(x, target), size).flatten(1)
         for name, source in sources.items():

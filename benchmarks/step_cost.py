@@ -10,6 +10,7 @@ processor, versions and n. The plain step is forward, cross entropy, backward an
 and drawing alone, as a share of the plain step. On a CPU it is processor time that counts, which other processes on the
 machine disturb less than the clock. Memory is the peak of what a step allocates, in units of the plain step's.
 """
+
 import argparse
 import copy
 import functools
@@ -54,14 +55,23 @@ def main() -> None:
     print(f'{args.model}, {args.img_size} px, batch {args.batch_size}, {machine}')
     for name, row in rows.items():
         memory = f', memory {row["memory"]:.3f}' if 'memory' in row else ''
-        print(f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
-              f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, '
-              f'n = {row["n"]}){memory}')
+        print(
+            f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
+            f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, '
+            f'n = {row["n"]}){memory}'
+        )
     if args.output:
         record = dict(
-            model=args.model, img_size=args.img_size, batch_size=args.batch_size, amp=args.amp,
-            channels_last=args.channels_last, low_scale=args.low_scale, machine=machine,
-            date=time.strftime('%Y-%m-%d'), rows=rows)
+            model=args.model,
+            img_size=args.img_size,
+            batch_size=args.batch_size,
+            amp=args.amp,
+            channels_last=args.channels_last,
+            low_scale=args.low_scale,
+            machine=machine,
+            date=time.strftime('%Y-%m-%d'),
+            rows=rows,
+        )
         records = json.loads(args.output.read_text()) if args.output.exists() else []
         args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
 
@@ -167,8 +177,13 @@ def summary(values: list[float]) -> dict[str, float]:
     first, last = math.floor((len(values) - 1) / 2 - half), math.ceil((len(values) - 1) / 2 + half)
     ordered = sorted(values)
     return dict(
-        median=round(median, 4), low=round(low, 4), high=round(high, 4), median_low=round(ordered[max(0, first)], 4),
-        median_high=round(ordered[min(last, len(values) - 1)], 4), n=len(values))
+        median=round(median, 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        median_low=round(ordered[max(0, first)], 4),
+        median_high=round(ordered[min(last, len(values) - 1)], 4),
+        n=len(values),
+    )
 
 
 if __name__ == '__main__':

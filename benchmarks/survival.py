@@ -18,6 +18,7 @@ pastes a window of the clean image back; the share of the top decile in that win
 
 Means over images with their 95% interval; the gain is that over the same window drawn blindly, paired by image.
 """
+
 import argparse
 import json
 import time
@@ -66,6 +67,7 @@ class Batch(NamedTuple):
         target: int64 (B,).
         top: bool (B, 1, H, W), True on the top decile of the judge's map.
     """
+
     pixels: tuple[Tensor, Tensor]
     x: tuple[Tensor, Tensor]
     target: Tensor
@@ -80,6 +82,7 @@ class Outcome(NamedTuple):
         window: bool (B, 1, H, W), True in the pasted window; None where nothing is pasted.
         pixels: uint8 (B, C, H, W), the result.
     """
+
     left: Tensor
     window: Tensor | None
     pixels: Tensor
@@ -134,7 +137,7 @@ def main() -> None:
     model = (load(args) if args.checkpoint else untrained(args)).to(device).eval()
     config = resolve_data_config(vars(args), model=model.backbone if isinstance(model, EarlyExit) else model)
     edge = args.size or default_window(*config['input_size'][1:])
-    chosen = torch.randperm(len(folder))[:args.samples].tolist()
+    chosen = torch.randperm(len(folder))[: args.samples].tolist()
     loader = DataLoader(Subset(build_dataset(folder, config, args.aa), chosen), args.batch_size)
     cuts, pastes = build_augments(model, edge, args.tau)
 
@@ -160,9 +163,19 @@ def main() -> None:
         with open(f'{args.output}.txt', 'w') as file:
             Console(file=file, width=110).print(table, note)
         record = dict(
-            model=args.model, checkpoint=origin, size=config['input_size'], window=edge, tau=args.tau,
-            policy=args.aa, split=args.split, samples=len(chosen), seed=args.seed, machine=machine,
-            date=time.strftime('%Y-%m-%d'), rows=rows)
+            model=args.model,
+            checkpoint=origin,
+            size=config['input_size'],
+            window=edge,
+            tau=args.tau,
+            policy=args.aa,
+            split=args.split,
+            samples=len(chosen),
+            seed=args.seed,
+            machine=machine,
+            date=time.strftime('%Y-%m-%d'),
+            rows=rows,
+        )
         Path(f'{args.output}.json').write_text(json.dumps(record, indent=1) + '\n')
     if sheet is not None:
         sheet.save(args.picture)
@@ -176,8 +189,8 @@ def build_dataset(folder: Dataset, config: dict, policy: str) -> CleanAndAugment
     """The folder's images in the model's size, and what the policy makes of them with the settings of training."""
     mend_posterize()
     settings = dict(
-        input_size=config['input_size'], interpolation=config['interpolation'], mean=config['mean'],
-        use_prefetcher=True)
+        input_size=config['input_size'], interpolation=config['interpolation'], mean=config['mean'], use_prefetcher=True
+    )
     steps = create_transform(**settings, crop_pct=config['crop_pct']).transforms
     training = create_transform(**settings, is_training=True, auto_augment=policy, color_jitter=None)
     policy = TransformChanges(paired=True).apply(training).policy
@@ -185,19 +198,24 @@ def build_dataset(folder: Dataset, config: dict, policy: str) -> CleanAndAugment
 
 
 def build_augments(
-        model: torch.nn.Module, edge: int, tau: float) -> tuple[dict[str, BatchAugment], dict[str, BatchAugment]]:
+    model: torch.nn.Module, edge: int, tau: float
+) -> tuple[dict[str, BatchAugment], dict[str, BatchAugment]]:
     """What cuts and what pastes, by name; early passes where the model has an early head."""
     kinds = [kind for kind, way in PASSES.items() if isinstance(model, EarlyExit) or not way.early]
     cuts = {
         'Cutout, published': create_augment('cutout', size=edge),
         BLIND_CUT: create_augment('keep-cut', size=edge, tau=None),
-        **{f'KeepCutout, {kind}': create_augment('keep-cut', model=model, size=edge, tau=tau, saliency=kind)
-           for kind in kinds},
+        **{
+            f'KeepCutout, {kind}': create_augment('keep-cut', model=model, size=edge, tau=tau, saliency=kind)
+            for kind in kinds
+        },
     }
     pastes = {
         BLIND_PASTE: create_augment('keep-paste', size=edge, tau=None),
-        **{f'KeepRandAugment, {kind}': create_augment('keep-paste', model=model, size=edge, tau=tau, saliency=kind)
-           for kind in kinds},
+        **{
+            f'KeepRandAugment, {kind}': create_augment('keep-paste', model=model, size=edge, tau=tau, saliency=kind)
+            for kind in kinds
+        },
     }
     return cuts, pastes
 
@@ -205,7 +223,7 @@ def build_augments(
 def judge(model: torch.nn.Module, clean: Tensor, augmented: Tensor, target: Tensor, config: dict) -> Batch:
     """Finds the evidence in clean images by the full pass of the whole model."""
     mean, std = (torch.tensor(config[name], device=clean.device).view(1, -1, 1, 1) for name in ('mean', 'std'))
-    x = tuple((pixels / 255. - mean) / std for pixels in (clean, augmented))
+    x = tuple((pixels / 255.0 - mean) / std for pixels in (clean, augmented))
     saliency = input_saliency(model.backbone if isinstance(model, EarlyExit) else model, x[0], target)
     return Batch((clean, augmented), x, target, top_share(saliency))
 
@@ -218,10 +236,10 @@ def top_share(saliency: Tensor, share: float = TOP_SHARE) -> Tensor:
 
 
 def apply_all(
-        batch: Batch,
-        cuts: dict[str, BatchAugment],
-        pastes: dict[str, BatchAugment],
-        generators: dict[str, torch.Generator],
+    batch: Batch,
+    cuts: dict[str, BatchAugment],
+    pastes: dict[str, BatchAugment],
+    generators: dict[str, torch.Generator],
 ) -> dict[str, Outcome]:
     """Every augmentation on the same batch, each with its own stream of random numbers."""
     clean, augmented = batch.pixels
@@ -242,6 +260,7 @@ def apply_all(
 
 def measure(top: Tensor, outcome: Outcome) -> dict[str, Tensor]:
     """Shares (B,): of the top decile that is left and that lies in the window, of the image that is not left."""
+
     def of_top(mask: Tensor) -> Tensor:
         return ((top & mask).sum((1, 2, 3)) / top.sum((1, 2, 3))).cpu()
 
@@ -261,17 +280,24 @@ def summarise(values: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[
 
 
 def tabulate(rows: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
-    table = Table(title=title, caption=(
-        'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed by '
-        'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. '
-        'Gain: over the same window drawn blindly, paired by image. Means with their 95 % interval.'))
+    table = Table(
+        title=title,
+        caption=(
+            'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed by '
+            'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. '
+            'Gain: over the same window drawn blindly, paired by image. Means with their 95 % interval.'
+        ),
+    )
     columns = dict(
-        changed='image changed, %', left='top decile left, %', window='in the window, %', gain='gain, points')
+        changed='image changed, %', left='top decile left, %', window='in the window, %', gain='gain, points'
+    )
     for column in ('augmentation', *columns.values()):
         table.add_column(column, justify='left' if column == 'augmentation' else 'right')
     for name, row in rows.items():
-        table.add_row(name, *(
-            f'{100 * row[key]["mean"]:.1f} ± {100 * row[key]["half"]:.1f}' if key in row else '' for key in columns))
+        table.add_row(
+            name,
+            *(f'{100 * row[key]["mean"]:.1f} ± {100 * row[key]["half"]:.1f}' if key in row else '' for key in columns),
+        )
     return table
 
 
@@ -292,7 +318,8 @@ def draw(model: torch.nn.Module, batch: Batch, outcomes: dict[str, Outcome], nam
     left = {name: measure(batch.top, outcome)['left'] for name, outcome in outcomes.items()}
     captions = [
         f'{names[label]}   left: ' + '   '.join(f'{name} {100 * shares[row]:.0f} %' for name, shares in left.items())
-        for row, label in enumerate(batch.target[shown].tolist())]
+        for row, label in enumerate(batch.target[shown].tolist())
+    ]
     return contact_sheet(columns, outlines, captions)
 
 

@@ -14,6 +14,7 @@ seconds of processor time, of our script beside stock's `--help`. `listing`: sec
 list 200,000 files in 2,000 classes, beside what stock does, which only lists them. Printed are medians over the rounds
 and the lowest and highest ratio.
 """
+
 import argparse
 import json
 import os
@@ -59,6 +60,7 @@ class Measured(NamedTuple):
         first_step: Seconds.
         memory: Bytes.
     """
+
     rate: float
     first_step: float
     memory: int
@@ -90,8 +92,17 @@ def main() -> None:
         rows = measure_rows(args, Path(folder))
     start = measure_start(args)
     report = dict(
-        model=args.model, img_size=args.img_size, batch_size=args.batch_size, images=args.images, rounds=args.rounds,
-        flags=shared_flags(args), machine=describe_machine(), date=time.strftime('%Y-%m-%d'), rows=rows, start=start)
+        model=args.model,
+        img_size=args.img_size,
+        batch_size=args.batch_size,
+        images=args.images,
+        rounds=args.rounds,
+        flags=shared_flags(args),
+        machine=describe_machine(),
+        date=time.strftime('%Y-%m-%d'),
+        rows=rows,
+        start=start,
+    )
     print_report(report)
     if args.output:
         records = json.loads(args.output.read_text()) if args.output.exists() else []
@@ -107,12 +118,14 @@ def measure_rows(args, folder: Path) -> dict[str, dict]:
     """Medians of both scripts and their ratio, by row and number of workers; a row that ours refuses says why."""
     common = (
         f'--data-dir {folder} --model {args.model} --img-size {args.img_size} --num-classes 2 -b {args.batch_size} '
-        f'--epochs {args.epochs} --warmup-epochs 0 --log-interval {LOG_INTERVAL} {shared_flags(args)}')
+        f'--epochs {args.epochs} --warmup-epochs 0 --log-interval {LOG_INTERVAL} {shared_flags(args)}'
+    )
     rows = {}
     for name in args.rows:
         both, more = ROWS[name]
         refused = subprocess.run(
-            [sys.executable, args.ours, *f'{common} {both} {more} --check'.split()], capture_output=True, text=True)
+            [sys.executable, args.ours, *f'{common} {both} {more} --check'.split()], capture_output=True, text=True
+        )
         if refused.returncode:
             rows[name] = dict(refused=refused.stderr.strip().splitlines()[-1])
             continue
@@ -121,12 +134,16 @@ def measure_rows(args, folder: Path) -> dict[str, dict]:
             pairs = []
             for number in range(args.rounds):
                 scripts = [('stock', args.stock, ''), ('ours', args.ours, more)]
-                pairs.append({
-                    script: run(path, f'{flags} {own}', args.batch_size)
-                    for script, path, own in (scripts if number % 2 == 0 else reversed(scripts))})
+                pairs.append(
+                    {
+                        script: run(path, f'{flags} {own}', args.batch_size)
+                        for script, path, own in (scripts if number % 2 == 0 else reversed(scripts))
+                    }
+                )
             rows[f'{name}, {workers} workers'] = {
                 what: compare([(getattr(pair['stock'], what), getattr(pair['ours'], what)) for pair in pairs])
-                for what in Measured._fields}
+                for what in Measured._fields
+            }
     return rows
 
 
@@ -138,7 +155,8 @@ def run(script: Path, flags: str, batch_size: int) -> Measured:
     """
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, script, *shlex.split(flags)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [sys.executable, script, *shlex.split(flags)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     held = [0]
     watching = threading.Thread(target=watch_memory, args=(process, held), daemon=True)
     watching.start()
@@ -152,7 +170,7 @@ def run(script: Path, flags: str, batch_size: int) -> Measured:
     counted = [step for step in steps if step[1] > 0]
     if code or not counted:
         raise RuntimeError(f'{script} {flags} ended with status {code}:\n{"".join(lines[-20:])}')
-    seconds = updates = 0.
+    seconds = updates = 0.0
     for epoch in {step[1] for step in counted}:
         first, *_, last = [step for step in counted if step[1] == epoch]
         seconds += last[0] - first[0]
@@ -183,7 +201,11 @@ def compare(pairs: list[tuple[float, float]]) -> dict[str, float]:
     return dict(
         stock=round(statistics.median(stock for stock, _ in pairs), 4),
         ours=round(statistics.median(ours for _, ours in pairs), 4),
-        ratio=round(statistics.median(ratios), 4), low=round(min(ratios), 4), high=round(max(ratios), 4), n=len(pairs))
+        ratio=round(statistics.median(ratios), 4),
+        low=round(min(ratios), 4),
+        high=round(max(ratios), 4),
+        n=len(pairs),
+    )
 
 
 def measure_start(args) -> dict[str, dict]:
@@ -192,12 +214,16 @@ def measure_start(args) -> dict[str, dict]:
         write_empty(Path(folder), args.files)
         check = [args.ours, '--check', '--data-dir', folder, '--device', 'cpu']
         return {
-            '--help': compare([
-                (spent([args.stock, '--help']), spent([args.ours, '--help'])) for _ in range(args.rounds)]),
+            '--help': compare(
+                [(spent([args.stock, '--help']), spent([args.ours, '--help'])) for _ in range(args.rounds)]
+            ),
             '--check': compare([(spent([args.stock, '--help']), spent(check)) for _ in range(args.rounds)]),
-            'listing': compare([
-                (timed(lambda: list_as_stock(folder)), timed(lambda: list_as_ours(folder)))
-                for _ in range(args.rounds)]),
+            'listing': compare(
+                [
+                    (timed(lambda: list_as_stock(folder)), timed(lambda: list_as_ours(folder)))
+                    for _ in range(args.rounds)
+                ]
+            ),
         }
 
 
@@ -253,8 +279,10 @@ def print_report(report: dict) -> None:
             continue
         print(f'  {name}, n = {row["rate"]["n"]}')
         for what, unit, scale in (
-                ('rate', 'images per second', 1), ('first_step', 's to the first step', 1),
-                ('memory', 'MiB of memory', KILOBYTE ** -2)):
+            ('rate', 'images per second', 1),
+            ('first_step', 's to the first step', 1),
+            ('memory', 'MiB of memory', KILOBYTE**-2),
+        ):
             print_line(row[what], unit, scale)
     print('start-up')
     for name, row in report['start'].items():
@@ -264,7 +292,8 @@ def print_report(report: dict) -> None:
 def print_line(row: dict[str, float], unit: str, scale: float) -> None:
     print(
         f'    {row["ours"] * scale:9.2f} {unit}, stock {row["stock"] * scale:.2f}: ratio {row["ratio"]:.3f} '
-        f'({row["low"]:.3f} to {row["high"]:.3f})')
+        f'({row["low"]:.3f} to {row["high"]:.3f})'
+    )
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ keepaug's training script is used; the loop is yours. Runs on toy images on a CP
 
     python examples/metric_learning.py
 """
+
 import argparse
 
 import timm
@@ -45,7 +46,7 @@ def toy_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     x = 0.5 * torch.randn(len(target), 3, SIZE, SIZE, generator=generator)
     for image, identity in zip(x, target):
         top, left = torch.randint(SIZE - 20, (2,), generator=generator)
-        image[:, top:top + 20, left:left + 20] = textures[identity]
+        image[:, top : top + 20, left : left + 20] = textures[identity]
     return x, target
 
 
@@ -53,7 +54,7 @@ def hardest_triplets(embedding: Tensor, target: Tensor, margin: float = 0.3) -> 
     """Triplet loss of each image with its farthest image of the same identity and the nearest of another."""
     distance = torch.cdist(F.normalize(embedding), F.normalize(embedding))
     same = target[:, None] == target
-    farthest = distance.masked_fill(~same, 0.).amax(1)
+    farthest = distance.masked_fill(~same, 0.0).amax(1)
     nearest = distance.masked_fill(same, float('inf')).amin(1)
     return F.relu(farthest - nearest + margin).mean()
 
@@ -63,7 +64,7 @@ def retrieval_accuracy(model: EmbeddingModel, generator: torch.Generator) -> flo
     x, target = toy_batch(generator)
     with torch.no_grad():
         embedding = F.normalize(model.eval().embed(x))
-    nearest = (embedding @ embedding.T).fill_diagonal_(-1.).argmax(1)
+    nearest = (embedding @ embedding.T).fill_diagonal_(-1.0).argmax(1)
     return (target[nearest] == target).float().mean().item()
 
 

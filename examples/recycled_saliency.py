@@ -1,7 +1,8 @@
 """Keep-cut without a pass for saliency, in a loop of one's own: what each step's backward pass tells guides later cuts.
 
-    python examples/recycled_saliency.py
+python examples/recycled_saliency.py
 """
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from keepaug.datasets import ClutteredDigits
 
 torch.manual_seed(0)
 # Beside image and label the data set gives where in its image the crop lies.
-transform = create_transform(40, is_training=True, scale=(0.8, 1.), hflip=0., color_jitter=0.)
+transform = create_transform(40, is_training=True, scale=(0.8, 1.0), hflip=0.0, color_jitter=0.0)
 dataset = keepaug.PlacedImages(ClutteredDigits('train', num_samples=96), transform)
 model = timm.create_model('test_resnet', num_classes=10).train()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

@@ -1,4 +1,5 @@
 """timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
+
 from keepaug import models
 from keepaug.augment import SaliencyMaps, create_augment, list_augments, register_augment
 from keepaug.data.transform import PlacedImages

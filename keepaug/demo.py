@@ -4,6 +4,7 @@
 
 The runs are made by `train.py` and `validate.py` themselves, with the command lines that are printed.
 """
+
 import argparse
 import json
 import subprocess
@@ -32,10 +33,12 @@ MEAN = STD = (0.5, 0.5, 0.5)
 COMMON = (
     f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs '
     + ' '.join(f'{name}={value}'.replace(' ', '') for name, value in MODEL_KWARGS.items())
-    + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1')
+    + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1'
+)
 TRAIN = (
     f'{COMMON} --epochs {EPOCHS} --warmup-epochs 2 --sched-on-updates -b 64 --opt adamw --lr 3e-3 --weight-decay 0.05 '
-    f'--smoothing 0 --no-aug --checkpoint-hist 1 --log-interval 20')
+    f'--smoothing 0 --no-aug --checkpoint-hist 1 --log-interval 20'
+)
 METHODS = {
     'Cutout': f'--cutout {CUT}',
     'blind window': f'--keep-cut --keep-size {CUT} --keep-tau none',
@@ -53,7 +56,8 @@ def main() -> None:
     print(f'{len(METHODS)} runs of {EPOCHS} epochs: about four minutes on two cores.')
     rows = {name: _train_and_validate(name, flags, args.output) for name, flags in METHODS.items()}
     model = timm.create_model(
-        MODEL, num_classes=10, checkpoint_path=args.output / 'keep-cut' / 'last.pth.tar', **MODEL_KWARGS).eval()
+        MODEL, num_classes=10, checkpoint_path=args.output / 'keep-cut' / 'last.pth.tar', **MODEL_KWARGS
+    ).eval()
     cuts = {
         'Cutout': keepaug.create_augment('cutout', size=CUT),
         'blind window': keepaug.create_augment('keep-cut', size=CUT, tau=None),
@@ -126,8 +130,9 @@ def _table(rows: dict[str, dict[str, float]]) -> Table:
     table = Table(
         title=f'Cluttered digits, {MODEL} of half width, {CUT} px cuts, {EPOCHS} epochs, one seed',
         caption='Cutout loses part of its square over the border and so removes less; the blind window is the control '
-                'of keep-cut: the same windows, drawn without looking. Accuracies are of one seed each: a difference of '
-                'a few percent says nothing.')
+        'of keep-cut: the same windows, drawn without looking. Accuracies are of one seed each: a difference of '
+        'a few percent says nothing.',
+    )
     for column in ('cut', 'image removed', 'digit pixels left', 'accuracy', 'seconds per epoch'):
         table.add_column(column, justify='left' if column == 'cut' else 'right')
     for name, row in rows.items():

@@ -1,4 +1,5 @@
 """What a number was measured on."""
+
 import platform
 from pathlib import Path
 

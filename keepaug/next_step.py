@@ -1,4 +1,5 @@
 """The commands that follow on a run, for the last lines of its log: each can be pasted as it is."""
+
 import os
 import shlex
 import sys
@@ -19,8 +20,19 @@ from keepaug.training.ranking import Ranking
 
 # Flags that both scripts have and that say how a run computes, not what it made; or whose values are given apart.
 NOT_PASSED_ON = (
-    'data', 'data_dir', 'dataset_download', 'batch_size', 'device', 'pretrained', 'early_exit', 'seed', 'fuser',
-    'torchscript', 'torchcompile', 'torchcompile_mode')
+    'data',
+    'data_dir',
+    'dataset_download',
+    'batch_size',
+    'device',
+    'pretrained',
+    'early_exit',
+    'seed',
+    'fuser',
+    'torchscript',
+    'torchcompile',
+    'torchcompile_mode',
+)
 # A run that goes on from its own checkpoint says these anew, or not at all.
 RESUME_FLAGS = ('--resume', '--no-resume-opt', '--start-epoch')
 
@@ -32,6 +44,7 @@ class ModelFit(NamedTuple):
         test_config: How the script of validation would let images enter it.
         export_format: The format in which it goes to a detector, or a file of weights.
     """
+
     test_config: dict[str, Any]
     export_format: str
 
@@ -50,7 +63,8 @@ def fit_model(args: Namespace, model: nn.Module, data_config: dict[str, Any]) ->
     try:
         return ModelFit(
             resolve_input_data_config(model, args=vars(args), use_test_size=True),
-            fitting_format(Source('', model, {}, data_config, averaged=False)))
+            fitting_format(Source('', model, {}, data_config, averaged=False)),
+        )
     except Exception:  # advice must not stand in the way of a run
         return None
 
@@ -68,13 +82,13 @@ class NextStep:
     """
 
     def __init__(
-            self,
-            args: Namespace,
-            parser: ArgumentParser,
-            saver: Saver,
-            fit: ModelFit | None,
-            data_config: dict[str, Any],
-            epochs: int,
+        self,
+        args: Namespace,
+        parser: ArgumentParser,
+        saver: Saver,
+        fit: ModelFit | None,
+        data_config: dict[str, Any],
+        epochs: int,
     ):
         self.args = args
         self.parser = parser
@@ -99,9 +113,13 @@ class NextStep:
                 lines += self._use(best)
         if diverged:
             good = self.saver.last_good() or self.args.resume
-            return lines + ([
-                f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt --resume {good}'
-            ] if good else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.'])
+            return lines + (
+                [
+                    f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt --resume {good}'
+                ]
+                if good
+                else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.']
+            )
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps
             lines += ['This run has written no checkpoint.']
@@ -136,8 +154,10 @@ class NextStep:
         words += ['--batch-size', str(args.validation_batch_size or args.batch_size)]
         device = args.device.partition(':')[0] if args.distributed else args.device
         for flag, value, default in (
-                ('--split', args.val_split, 'validation'), ('--num-samples', args.val_num_samples, None),
-                ('--device', device, 'cuda')):
+            ('--split', args.val_split, 'validation'),
+            ('--num-samples', args.val_num_samples, None),
+            ('--device', device, 'cuda'),
+        ):
             if value != default:
                 words += [flag, str(value)]
         # The training script validates at the size of training, and crops the centre.
@@ -185,9 +205,14 @@ def _launcher() -> Iterator[str]:
         return
     if environ['GROUP_WORLD_SIZE'] != '1':
         yield from (
-            f'PET_{name}={environ[source]}' for name, source in (
-                ('NNODES', 'GROUP_WORLD_SIZE'), ('NODE_RANK', 'GROUP_RANK'), ('MASTER_ADDR', 'MASTER_ADDR'),
-                ('MASTER_PORT', 'MASTER_PORT')))
+            f'PET_{name}={environ[source]}'
+            for name, source in (
+                ('NNODES', 'GROUP_WORLD_SIZE'),
+                ('NODE_RANK', 'GROUP_RANK'),
+                ('MASTER_ADDR', 'MASTER_ADDR'),
+                ('MASTER_PORT', 'MASTER_PORT'),
+            )
+        )
     script = _beside('distributed_train.sh')
     yield from (shlex.quote(script if os.path.dirname(script) else f'./{script}'), environ['LOCAL_WORLD_SIZE'])
 

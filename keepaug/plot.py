@@ -5,6 +5,7 @@
 Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, and the
 phases of a run with `--refine-epochs`.
 """
+
 import argparse
 import csv
 import os

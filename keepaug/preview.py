@@ -7,6 +7,7 @@ Takes the flags of `train.py` and follows its way from images to an augmented ba
 of the saliency lies in what is removed or put back, which is what `--keep-size` and `--keep-tau` are chosen by: the
 same seed shows the same crops whatever these are.
 """
+
 import argparse
 import logging
 import os
@@ -62,8 +63,11 @@ def create_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group('preview').add_argument
     add('--preview-images', type=int, default=16, metavar='N', help='images on the sheet')
     add('--preview-output', default='preview.png', metavar='FILE', help='picture to write')
-    add('--preview-checkpoint', metavar='FILE',
-        help='training checkpoint whose weights measure saliency, early head included; as --resume')
+    add(
+        '--preview-checkpoint',
+        metavar='FILE',
+        help='training checkpoint whose weights measure saliency, early head included; as --resume',
+    )
     return parser
 
 
@@ -79,7 +83,8 @@ def check_preview(args: argparse.Namespace) -> None:
         raise ValueError(f'--preview-images {args.preview_images} is too small: give at least 1.')
     if args.preview_checkpoint and args.resume:
         raise ValueError(
-            f'--preview-checkpoint {args.preview_checkpoint} and --resume {args.resume} both give weights: drop one.')
+            f'--preview-checkpoint {args.preview_checkpoint} and --resume {args.resume} both give weights: drop one.'
+        )
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f'--preview-output {output} names no format of pictures: end it in .png or .jpg.')
     if os.path.isdir(output) or not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
@@ -96,7 +101,7 @@ def record_batch(args: argparse.Namespace) -> Record:
         ValueError: Something cannot be built as the flags ask.
     """
     args.prefetcher = not args.no_prefetcher
-    args.smoothing = 0.  # so that targets are the shares that mixing gives
+    args.smoothing = 0.0  # so that targets are the shares that mixing gives
     args.workers = 0  # one batch comes sooner without
     training.import_device_modules(args)
     device = training.open_device(args)
@@ -180,7 +185,8 @@ def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, fla
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
             f'{flag} {path} does not fit --model {args.model} with {args.num_classes} classes '
-            f'({first_line(error)}); give the flags of the run that wrote it.') from error
+            f'({first_line(error)}); give the flags of the run that wrote it.'
+        ) from error
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Which values a number may take: written once, told in one sentence wherever the number comes from."""
+
 import math
 import numbers
 from collections.abc import Collection, Iterable
@@ -42,6 +43,7 @@ class Range:
         unit: What it counts, in the singular, such as 'pixel'.
         instead: What may be given in place of a number, with its meaning, such as 'none to draw blindly'.
     """
+
     least: float | None = None
     most: float | None = None
     above: float | None = None
@@ -66,8 +68,7 @@ class Range:
         """The range in words: 'at least 1 pixel', 'between 0 and 1', 'above 0 and at most 1'."""
         if None not in (self.least, self.most):
             return f'between {self.least:g} and {self._counted(self.most)}'
-        bounds = (
-            ('at least', self.least), ('above', self.above), ('at most', self.most), ('below', self.below))
+        bounds = (('at least', self.least), ('above', self.above), ('at most', self.most), ('below', self.below))
         return ' and '.join(f'{word} {self._counted(bound)}' for word, bound in bounds if bound is not None)
 
     def check(self, parameter: str, value: Any) -> Any:
@@ -86,8 +87,11 @@ class Range:
             return False
         return (
             (not self.whole or isinstance(value, numbers.Integral))
-            and (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above) and (self.below is None or value < self.below))
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
 
     def _counted(self, bound: float) -> str:
         plural = 's' if self.unit and bound != 1 else ''

@@ -1,4 +1,5 @@
 """What tests share."""
+
 import gc
 import os
 import sys

@@ -1,15 +1,16 @@
 """A few pairs of methods and modes that stand for all of them."""
+
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 
 def covering_pairs(
-        methods: Iterable[str],
-        modes: Iterable[str],
-        kinds: Mapping[str, Collection[str]],
-        without: Collection[tuple[str, str]] = (),
-        times: int = 2,
-        apart: Collection[str] = (),
+    methods: Iterable[str],
+    modes: Iterable[str],
+    kinds: Mapping[str, Collection[str]],
+    without: Collection[tuple[str, str]] = (),
+    times: int = 2,
+    apart: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Pairs in which every method and every mode stands a few times, and every kind of method meets every mode.
 
@@ -26,7 +27,10 @@ def covering_pairs(
     """
     open_pairs = {
         (method, mode): [method, mode, *((kind, mode) for kind in kinds if method in kinds[kind] and mode not in apart)]
-        for method in methods for mode in modes if (method, mode) not in without}
+        for method in methods
+        for mode in modes
+        if (method, mode) not in without
+    }
     wanted: Counter = Counter()
     for needs in open_pairs.values():
         for need in needs:

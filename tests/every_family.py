@@ -1,7 +1,8 @@
 """Walks a small model of every architecture of timm through a training step with each saliency, and writes the result.
 
-    python -m tests.every_family --output docs/families.md
+python -m tests.every_family --output docs/families.md
 """
+
 import argparse
 import resource
 import time
@@ -36,6 +37,7 @@ class Family(NamedTuple):
         settings: What makes it smaller.
         refused: Why a reduced image is refused, where it is.
     """
+
     model: str
     size: int
     settings: dict[str, Any] = {}
@@ -163,8 +165,17 @@ FAMILIES = {
 }
 # Of the many kinds of model the ones that differ most, each walked in a second or two.
 CORE = (
-    'byobnet', 'convit', 'convnext', 'efficientnet', 'maxxvit', 'naflexvit', 'nfnet', 'pit', 'resnet',
-    'swin_transformer', 'vision_transformer',
+    'byobnet',
+    'convit',
+    'convnext',
+    'efficientnet',
+    'maxxvit',
+    'naflexvit',
+    'nfnet',
+    'pit',
+    'resnet',
+    'swin_transformer',
+    'vision_transformer',
 )
 
 
@@ -177,6 +188,7 @@ class Walk(NamedTuple):
         is_twin: Whether position tables are resampled for it.
         default: The saliency that is taken where none is named and an early head may be added.
     """
+
     results: dict[str, str]
     low: tuple[int, int] | None
     is_twin: bool
@@ -206,7 +218,7 @@ def walk(name: str) -> Walk:
             assert_untouched(before, model)
             del before
         assert len(x_out) == BATCH
-        assert augment.last['saliency'].isfinite().all() and (augment.last['saliency'].amax((1, 2, 3)) > 0.).all()
+        assert augment.last['saliency'].isfinite().all() and (augment.last['saliency'].amax((1, 2, 3)) > 0.0).all()
         assert train_step(augment.model, x_out, target_out) == trained
         results[column] = WORKS
     chosen = at_resolution(model, low_size((family.size,) * 2, 0.5), x)
@@ -214,7 +226,8 @@ def walk(name: str) -> Walk:
         results,
         low=chosen and chosen[1],
         is_twin=chosen is not None and isinstance(chosen[0], ResizedTwin),
-        default=next(kind for kind in PREFERENCE if results[kind] == WORKS))
+        default=next(kind for kind in PREFERENCE if results[kind] == WORKS),
+    )
 
 
 def create_model(family: Family) -> nn.Module:
@@ -236,8 +249,12 @@ def images(size: int, rows: int = 1) -> tuple[Tensor, Tensor]:
 
 def augments(model: nn.Module) -> Iterator[tuple[str, BatchAugment]]:
     for saliency, way in PASSES.items():
-        yield saliency, keepaug.create_augment(
-            'keep-cut', model=keepaug.EarlyExit(model) if way.early else model, size=16, saliency=saliency)
+        yield (
+            saliency,
+            keepaug.create_augment(
+                'keep-cut', model=keepaug.EarlyExit(model) if way.early else model, size=16, saliency=saliency
+            ),
+        )
     yield 'keep-paste', keepaug.create_augment('keep-paste', model=model, size=16)
 
 
@@ -276,13 +293,21 @@ what a run without `--keep-saliency` gets; `low-early` adds an early head.
 
 def render(walks: dict[str, Walk]) -> str:
     """The table of all families, in Markdown."""
-    lines = [HEADER.format(
-        timm=timm.__version__, torch=torch.__version__, batch=BATCH, columns=' | '.join(COLUMNS),
-        rules='|'.join('---' for _ in COLUMNS))]
+    lines = [
+        HEADER.format(
+            timm=timm.__version__,
+            torch=torch.__version__,
+            batch=BATCH,
+            columns=' | '.join(COLUMNS),
+            rules='|'.join('---' for _ in COLUMNS),
+        )
+    ]
     for name, (results, low, is_twin, default) in walks.items():
         family = FAMILIES[name]
         cells = [
-            result if result == WORKS else f'refused: {family.refused or result}' for result in map(results.get, COLUMNS)]
+            result if result == WORKS else f'refused: {family.refused or result}'
+            for result in map(results.get, COLUMNS)
+        ]
         if low is not None:
             cells[COLUMNS.index('low')] += f' ({low[0]} px{", resampled" if is_twin else ""})'
         lines.append(f'| {" | ".join([name, family.model, str(family.size), *cells, default])} |\n')
@@ -299,7 +324,7 @@ def main() -> None:
     for name in FAMILIES:
         start = time.monotonic()
         walks[name] = walk(name)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f'{name:26s} {time.monotonic() - start:6.1f} s, peak so far {memory:.1f} GiB', flush=True)
     args.output.write_text(render(walks))
 

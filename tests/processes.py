@@ -1,4 +1,5 @@
 """Processes that tests start. They begin with everything imported, and no other test's threads can disturb them."""
+
 import multiprocessing
 import os
 import socket
@@ -44,5 +45,6 @@ def run_together(count: int, function: Callable[..., None], *args) -> None:
 
 def _as_torchrun(rank: int, count: int, port: int, function: Callable[..., None], *args) -> None:
     os.environ.update(
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count)
+    )
     _as_first(function, rank, *args)

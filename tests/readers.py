@@ -1,4 +1,5 @@
 """Data sets in place of those whose packages are not among ours: several labels per image, and streams."""
+
 import torch
 from timm.data import IterableImageDataset
 from torch.utils.data import Dataset

@@ -1,4 +1,5 @@
 """Running train.py and validate.py inside the test process, and a data set small enough to do it often."""
+
 import json
 import shlex
 import sys

@@ -1,4 +1,5 @@
 """What a person can get wrong ends in one sentence and exit status 2, before training where it can be known."""
+
 import os
 
 import pytest
@@ -7,28 +8,33 @@ import torch
 from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_images
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('{data} {TINY} --model resnet5O', ['--model resnet5O', 'resnet50']),
-    ('/no/such/folder {TINY}', ['/no/such/folder', '--data-dir']),
-    ('{TINY}', ['No data', '--data-dir']),
-    ('{empty} {TINY}', ['{empty}', 'empty']),
-    ('{data} {TINY} --num-classes 2', ['3 classes', '--num-classes 3']),
-    ('{data} {TINY} --num-classes 2 --check', ['3 classes', '--num-classes 3']),
-    ('{data} {TINY} --aa randd-m9 --check', ['--aa randd-m9']),
-    ('{data} --model test_resnet --num-classes 3 --device cpu -j 0 -b 8 --cutout 200', ['--cutout 200', '160']),
-    ('{data} {TINY} --keep-cut --keep-size 33', ['--keep-size 33', 'images of 32']),
-    ('{data} {TINY} --keep-cut --keep-tau 1.5', ['--keep-tau 1.5', 'between 0 and 1']),
-    ('{data} {TINY} --keep-cut --aug-splits 2', ['--keep-cut', '--aug-splits 2']),
-    ('{data} {TINY} --keep-cut --naflex-loader', ['--keep-cut', '--naflex-loader']),
-    ('{data} {TINY} --eval-metric top2', ['--eval-metric top2', 'top1']),
-    ('{data} {TINY} -b 64', ['--batch-size 64', 'fewer images']),
-    ('{data} {TINY} --opt-kwargs nonsense=3', ['--opt sgd', 'nonsense']),
-    ('{data} {TINY} --model-kwargs nonsense=3', ['--model test_resnet', 'nonsense']),
-    ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
-    ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
-    ('{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut --keep-saliency low',
-     ['--keep-saliency low', '112', 'full']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('{data} {TINY} --model resnet5O', ['--model resnet5O', 'resnet50']),
+        ('/no/such/folder {TINY}', ['/no/such/folder', '--data-dir']),
+        ('{TINY}', ['No data', '--data-dir']),
+        ('{empty} {TINY}', ['{empty}', 'empty']),
+        ('{data} {TINY} --num-classes 2', ['3 classes', '--num-classes 3']),
+        ('{data} {TINY} --num-classes 2 --check', ['3 classes', '--num-classes 3']),
+        ('{data} {TINY} --aa randd-m9 --check', ['--aa randd-m9']),
+        ('{data} --model test_resnet --num-classes 3 --device cpu -j 0 -b 8 --cutout 200', ['--cutout 200', '160']),
+        ('{data} {TINY} --keep-cut --keep-size 33', ['--keep-size 33', 'images of 32']),
+        ('{data} {TINY} --keep-cut --keep-tau 1.5', ['--keep-tau 1.5', 'between 0 and 1']),
+        ('{data} {TINY} --keep-cut --aug-splits 2', ['--keep-cut', '--aug-splits 2']),
+        ('{data} {TINY} --keep-cut --naflex-loader', ['--keep-cut', '--naflex-loader']),
+        ('{data} {TINY} --eval-metric top2', ['--eval-metric top2', 'top1']),
+        ('{data} {TINY} -b 64', ['--batch-size 64', 'fewer images']),
+        ('{data} {TINY} --opt-kwargs nonsense=3', ['--opt sgd', 'nonsense']),
+        ('{data} {TINY} --model-kwargs nonsense=3', ['--model test_resnet', 'nonsense']),
+        ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
+        ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
+        (
+            '{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut --keep-saliency low',
+            ['--keep-saliency low', '112', 'full'],
+        ),
+    ],
+)
 def test_training_refuses(flags, words, data, tmp_path, capsys):
     empty = tmp_path / 'empty'
     empty.mkdir()
@@ -40,9 +46,13 @@ def test_training_refuses(flags, words, data, tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
-@pytest.mark.parametrize('refuse', [
-    lambda flags, path, capsys: refuse_train(flags, path, capsys),
-    lambda flags, path, capsys: refuse_validate(flags, capsys)])
+@pytest.mark.parametrize(
+    'refuse',
+    [
+        lambda flags, path, capsys: refuse_train(flags, path, capsys),
+        lambda flags, path, capsys: refuse_validate(flags, capsys),
+    ],
+)
 def test_missing_cuda(refuse, data, tmp_path, capsys):
     said = refuse(f'{data} --device cuda', tmp_path, capsys)
     assert '--device cuda' in said and '--device cpu' in said
@@ -74,13 +84,20 @@ def test_fewer_labels_than_classes_is_a_warning(data, tmp_path, caplog):
     assert any('3 classes' in record.message and record.levelname == 'WARNING' for record in caplog.records)
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('/no/such/folder --model test_resnet --device cpu', ['/no/such/folder']),
-    ('{data} --model test_resnet --num-classes 3 --device cpu --checkpoint /no/such/file', ['/no/such/file']),
-    ('{data} --model test_resnet --num-classes 2 --device cpu --checkpoint {checkpoint}', ['{checkpoint}', 'test_resnet']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('/no/such/folder --model test_resnet --device cpu', ['/no/such/folder']),
+        ('{data} --model test_resnet --num-classes 3 --device cpu --checkpoint /no/such/file', ['/no/such/file']),
+        (
+            '{data} --model test_resnet --num-classes 2 --device cpu --checkpoint {checkpoint}',
+            ['{checkpoint}', 'test_resnet'],
+        ),
+    ],
+)
 def test_validation_refuses(flags, words, data, tmp_path, capsys):
     import timm
+
     checkpoint = tmp_path / 'three.pth.tar'
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, checkpoint)
     names = dict(data=data, checkpoint=checkpoint)
@@ -90,8 +107,10 @@ def test_validation_refuses(flags, words, data, tmp_path, capsys):
 
 
 def test_check_reads_no_image_and_writes_nothing(data, tmp_path):
-    import train
     from unittest import mock
+
+    import train
+
     with mock.patch('sys.argv', ['train.py', str(data), *TINY.split(), '--check', '--output', str(tmp_path / 'out')]):
         assert train.main() is None
     assert not os.path.exists(tmp_path / 'out')

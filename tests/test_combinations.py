@@ -1,7 +1,8 @@
 """Every mode of the stock script with every method: it trains, or is refused with the sentence of the table.
 
-    python -m tests.test_combinations    # writes docs/combinations.md
+python -m tests.test_combinations    # writes docs/combinations.md
 """
+
 import argparse
 import shlex
 from collections import defaultdict
@@ -68,7 +69,7 @@ MODES = {
     'logit-distillation': '--kd-model-name test_resnet --kd-pretrained-path {teacher}',
     'feature-distillation': '--kd-model-name test_resnet --kd-pretrained-path {teacher} --kd-distill-type feature',
     'token-distillation': '--kd-model-name test_resnet --kd-pretrained-path {teacher} --kd-distill-type token '
-                          '--model deit_tiny_distilled_patch16_224 --model-kwargs depth=1 embed_dim=32 num_heads=2',
+    '--model deit_tiny_distilled_patch16_224 --model-kwargs depth=1 embed_dim=32 num_heads=2',
     'torchscript': '--torchscript',
     'agc': '--clip-grad 0.1 --clip-mode agc',
     'lookahead': '--opt lookahead_adamw',
@@ -80,21 +81,33 @@ READERS = {'stream': create_stream, 'multilabel': create_several_labels}
 # What the flags do not tell and the model does, by the class of the mode's model.
 NO_STAGES = (
     '--feature-dropout dropblock is not possible: {} has no two last stages of convolutions to drop features in: choose '
-    'another model, such as a ResNet.')
+    'another model, such as a ResNet.'
+)
 BY_MODEL = {
     ('feature-dropout', 'vit'): NO_STAGES.format('VisionTransformer'),
     ('feature-dropout', 'naflex'): NO_STAGES.format('NaFlexVit'),
     ('feature-dropout', 'token-distillation'): NO_STAGES.format('VisionTransformerDistilled'),
-    ('feature-dropout', 'dropping'):
-        '--feature-dropout dropblock is not possible: The shortcuts of ConvNeXt are not known, on which DropBlock drops '
-        'too: choose dropout or spatial, or a ResNet.',
+    (
+        'feature-dropout',
+        'dropping',
+    ): '--feature-dropout dropblock is not possible: The shortcuts of ConvNeXt are not known, on which DropBlock drops '
+    'too: choose dropout or spatial, or a ResNet.',
 }
 # A compiler takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
 COMPILED = ('compile', 'inductor')
 # What sets in behind the loss, or does as another mode does where methods work: any two methods stand for all.
 APART = (
-    'agc', 'class-weights', 'cutmix-minmax', 'dropping', 'erasing', 'lookahead', 'multi-epochs-loader', 'recovery',
-    'split-bn', 'wsd-on-updates')
+    'agc',
+    'class-weights',
+    'cutmix-minmax',
+    'dropping',
+    'erasing',
+    'lookahead',
+    'multi-epochs-loader',
+    'recovery',
+    'split-bn',
+    'wsd-on-updates',
+)
 
 
 def forms() -> dict[str, str]:
@@ -145,8 +158,13 @@ def refused_in_table() -> list[tuple[str, str]]:
     """The pairs that the written table has refused, which takes seconds to find out anew."""
     rows = [[cell.strip() for cell in line.split('|')[1:4]] for line in TABLE.read_text().splitlines()]
     works = {row[0]: row[2] for row in rows if len(row) == 3 and row[0] in MODES}
-    return [(method, mode) for mode in works if works[mode] != 'all'
-            for method in EVERY if method not in works[mode].split(', ')]
+    return [
+        (method, mode)
+        for mode in works
+        if works[mode] != 'all'
+        for method in EVERY
+        if method not in works[mode].split(', ')
+    ]
 
 
 def sample() -> list[tuple[str, str]]:
@@ -192,10 +210,18 @@ def test_sample_covers_methods_modes_and_kinds():
         assert len(works) == len(EVERY) or any((method, mode) in SAMPLE for method in set(EVERY) - set(works))
 
 
-@pytest.mark.parametrize('method, mode', [
-    *SAMPLE,
-    *(pytest.param(method, mode, marks=pytest.mark.slow)
-      for method in forms() for mode in MODES if (method, mode) not in SAMPLE)])
+@pytest.mark.parametrize(
+    'method, mode',
+    [
+        *SAMPLE,
+        *(
+            pytest.param(method, mode, marks=pytest.mark.slow)
+            for method in forms()
+            for mode in MODES
+            if (method, mode) not in SAMPLE
+        ),
+    ],
+)
 def test_trains_or_is_refused(method, mode, data, teacher, tmp_path, capsys, monkeypatch):
     if mode in READERS:
         monkeypatch.setattr(keepaug.data.sets, 'create_dataset', READERS[mode])

@@ -1,4 +1,5 @@
 """The few pairs that stand for a table of methods and modes."""
+
 from tests.covering import covering_pairs
 
 METHODS = ['a', 'b', 'c', 'd']

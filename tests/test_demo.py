@@ -1,4 +1,5 @@
 """What the demo measures of cuts; its runs are those of `make demo`."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """Every architecture of timm through a training step with each saliency, and the table that says so."""
+
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ def test_no_architecture_is_missing():
     assert all(name in FAMILIES for name in CORE)
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in CORE else pytest.mark.slow) for name in FAMILIES])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in CORE else pytest.mark.slow) for name in FAMILIES]
+)
 def test_trains_with_every_saliency(name):
     results, low, _, default = walk(name)
     refused = {'low'} if FAMILIES[name].refused else set()

@@ -1,4 +1,5 @@
 """Every method through the whole script: stopped and resumed, and in another person's script."""
+
 import argparse
 
 import pytest
@@ -30,7 +31,7 @@ METHODS = {
     'manifold-mixup': '--manifold-mixup 0,1,2',
     'keep-paste': '--keep-paste --keep-size 8 --aa rand-m9-mstd0.5 --reprob 0.3',
     'keep-paste-and-cut': '--keep-paste --keep-paste-size 6 --aa augmix-m5-w2 --keep-cut --keep-size 8 '
-                          '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
+    '--keep-saliency early --train-crop-mode pad4 --mixup 0.2',
     'pad-crop': '--train-crop-mode pad4',
     'torchvision-policy': '--aa tv-cifar10-m12 --keep-paste --keep-size 8',
     'feature-dropout': '--feature-dropout dropblock --feature-dropout-block 2',
@@ -43,7 +44,7 @@ OWN = {
     'copies': '--augment-copies 2 --joint-occlusion',
     'recycled': '--keep-cut --keep-size 8 --keep-saliency recycled --keep-map-size 8',
     'recycled-erase': '--keep-cut erase --keep-saliency recycled --augment-copies 2 --joint-occlusion '
-                      '--train-crop-mode pad4',
+    '--train-crop-mode pad4',
     'recycled-cutmix': '--keep-cut cutmix --keep-saliency recycled --mixup-mode elem --train-crop-mode rkrr',
     'refinement': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
     'refinement-plain': '--refine-epochs 1 --refine-plain --keep-paste --keep-size 8 --aa rand-m9 --reprob 0.3',
@@ -65,8 +66,9 @@ KINDS = {
 RESUMED = {'refinement', *(method for method, _ in covering_pairs(EVERY, ['resumed'], KINDS, times=0))}
 
 
-@pytest.mark.parametrize('method', [
-    pytest.param(method, marks=() if method in RESUMED else pytest.mark.slow) for method in EVERY])
+@pytest.mark.parametrize(
+    'method', [pytest.param(method, marks=() if method in RESUMED else pytest.mark.slow) for method in EVERY]
+)
 def test_resumes(method, data, tmp_path):
     run_train(f'{data} {TINY} --epochs 1 {EVERY[method]}', tmp_path)
     run = run_train(f'{data} {TINY} --epochs 2 {EVERY[method]} --resume {tmp_path}/run/last.pth.tar', tmp_path)
@@ -86,9 +88,19 @@ def test_works_in_anothers_script(method, prefetcher, data):
     dataset = create_dataset('', root=args.data, split='train', is_training=True)
     dataset = keepaug.wrap_dataset(dataset, args)
     loader = create_loader(
-        dataset, input_size=(3, 32, 32), batch_size=4, is_training=True, train_crop_mode=args.train_crop_mode,
-        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, auto_augment=args.aa, num_workers=0,
-        device=torch.device('cpu'), use_prefetcher=prefetcher)
+        dataset,
+        input_size=(3, 32, 32),
+        batch_size=4,
+        is_training=True,
+        train_crop_mode=args.train_crop_mode,
+        re_prob=args.reprob,
+        re_mode=args.remode,
+        re_count=args.recount,
+        auto_augment=args.aa,
+        num_workers=0,
+        device=torch.device('cpu'),
+        use_prefetcher=prefetcher,
+    )
     model = timm.create_model(args.model, num_classes=3)
     task = ClassificationTask(model, criterion=LabelSmoothingCrossEntropy(0.1), verbose=False)
     task = keepaug.wrap_task(task, args)
@@ -108,10 +120,17 @@ def test_anothers_script_is_told_what_it_lacks(method, data):
         keepaug.prepare(parser.parse_args(f'{data} {TINY} {OWN[method]}'.split()))
 
 
-@pytest.mark.parametrize('method', [
-    '--keep-cut cutmix', '--cutout 8 --cutmix 1.0', '--cutmix 1.0 -j 2', '--cutmix 1.0',
-    '--cutmix 1.0 -j 2 --use-multi-epochs-loader', '--cutmix-variant center-gaussian',
-])
+@pytest.mark.parametrize(
+    'method',
+    [
+        '--keep-cut cutmix',
+        '--cutout 8 --cutmix 1.0',
+        '--cutmix 1.0 -j 2',
+        '--cutmix 1.0',
+        '--cutmix 1.0 -j 2 --use-multi-epochs-loader',
+        '--cutmix-variant center-gaussian',
+    ],
+)
 def test_mixing_stops_when_told(method, data, tmp_path, monkeypatch):
     """Also in loader workers that are already running, where stock's switch never arrives."""
     soft = []

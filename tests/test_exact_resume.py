@@ -1,4 +1,5 @@
 """A run that stops and is resumed with `--exact-resume` ends as the one that was never stopped, to the last bit."""
+
 import os
 import shutil
 from argparse import Namespace
@@ -32,9 +33,9 @@ SCHEDULES = {
     # At such a rate nothing is learnt and the accuracy stays: every epoch but the first counts as one without progress.
     'plateau': '--sched plateau --patience-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 --stop 3 5',
     'plateau-noise': '--sched plateau --patience-epochs 1 --cooldown-epochs 1 --decay-rate 0.5 --epochs 6 --lr 1e-6 '
-                     '--lr-noise 0.1 0.9 --stop 3 5',
+    '--lr-noise 0.1 0.9 --stop 3 5',
     'plateau-warmup': '--sched plateau --patience-epochs 0 --decay-rate 0.5 --warmup-epochs 2 --warmup-lr 1e-7 '
-                      '--epochs 6 --lr 1e-6 --stop 4',
+    '--epochs 6 --lr 1e-6 --stop 4',
 }
 OPTIMIZERS = {
     'momentum': '--opt momentum --weight-decay 0.1',
@@ -68,14 +69,27 @@ LOADING = {
     'mixing': '--mixup 0.2 --cutmix 1 --mixup-mode elem --mixup-off-epoch 2 -j 1',
     'multi-epochs-mixing-off': '--mixup 1 --mixup-off-epoch 2 -j 1 --use-multi-epochs-loader',
     'naflex': '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 9 '
-              '--naflex-max-seq-len 9 --reprob 0.5 --mixup 0.2 -j 1',
+    '--naflex-max-seq-len 9 --reprob 0.5 --mixup 0.2 -j 1',
     'refined-workers': '--refine-epochs 2 --refine-fade 1 --aa rand-m9 --mixup 0.3 -j 1 --use-multi-epochs-loader',
 }
 SETTINGS = {**SCHEDULES, **OPTIMIZERS, **TRAINING, **LOADING}
 # In the default suite these stand for the others.
 FAST = (
-    'cosine-updates', 'plateau', 'plateau-noise', 'lookahead', 'nadam-half', 'ema', 'val-interval', 'history',
-    'workers', 'no-prefetcher', 'sizes-cycled', 'splits', 'mixing', 'multi-epochs-mixing-off', 'naflex',
+    'cosine-updates',
+    'plateau',
+    'plateau-noise',
+    'lookahead',
+    'nadam-half',
+    'ema',
+    'val-interval',
+    'history',
+    'workers',
+    'no-prefetcher',
+    'sizes-cycled',
+    'splits',
+    'mixing',
+    'multi-epochs-mixing-off',
+    'naflex',
     'refined-workers',
 )
 FAST_METHODS = ('recycled', 'recycled-erase', 'keep-paste-and-cut', 'keep-cut-early', 'refine')
@@ -106,7 +120,8 @@ def assert_same_run(whole: Path, parts: Path) -> None:
     """The same files; in them the same weights, averages, optimizer, schedule, ranking and rows."""
     names = [
         {path.name for path in run.iterdir() if not path.name.startswith(('recovery', 'events'))}
-        for run in (whole, parts)]
+        for run in (whole, parts)
+    ]
     assert names[0] == names[1]
     for name in names[0]:
         if name.endswith('.pth.tar'):
@@ -146,21 +161,26 @@ def test_several_labels(data, tmp_path, monkeypatch):
     assert_same_run(*train_both(f'{TINY} --task multilabel --dataset hfds/fixture --exact-resume', tmp_path))
 
 
-@pytest.mark.parametrize('flags', [
-    '--aa rand-m9-mstd0.5 --mixup 0.2 --reprob 0.4 --drop 0.2',
-    pytest.param('--keep-paste --keep-size 8 --aa augmix-m5-w2 --keep-cut', marks=pytest.mark.slow),
-    pytest.param(LOADING['naflex'].replace('-j 1', ''), marks=pytest.mark.slow),
-    pytest.param('--train-img-sizes 32 48', marks=pytest.mark.slow),
-    pytest.param('--no-prefetcher --mixup 0.2 --aa rand-m9', marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '--aa rand-m9-mstd0.5 --mixup 0.2 --reprob 0.4 --drop 0.2',
+        pytest.param('--keep-paste --keep-size 8 --aa augmix-m5-w2 --keep-cut', marks=pytest.mark.slow),
+        pytest.param(LOADING['naflex'].replace('-j 1', ''), marks=pytest.mark.slow),
+        pytest.param('--train-img-sizes 32 48', marks=pytest.mark.slow),
+        pytest.param('--no-prefetcher --mixup 0.2 --aa rand-m9', marks=pytest.mark.slow),
+    ],
+)
 def test_workers_do_not_matter(flags, data, tmp_path):
     """Nor how a loader with workers goes from epoch to epoch; to the risks neither."""
     loaders = ['-j 0', '-j 2', '-j 1 --use-multi-epochs-loader']
     if 'naflex' in flags or 'sizes' in flags:
         loaders.pop()
     risk = '' if 'naflex' in flags else '--risk-samples 10'
-    runs = [run_train(f'{data} {TINY} --exact-resume {risk} {flags} {loader}', tmp_path, str(i))
-            for i, loader in enumerate(loaders)]
+    runs = [
+        run_train(f'{data} {TINY} --exact-resume {risk} {flags} {loader}', tmp_path, str(i))
+        for i, loader in enumerate(loaders)
+    ]
     for run in runs[1:]:
         assert_same(checkpoint(run)['state_dict'], checkpoint(runs[0])['state_dict'])
         assert (run / 'summary.csv').read_text() == (runs[0] / 'summary.csv').read_text()
@@ -190,7 +210,7 @@ def test_a_finished_run_is_trained_on(schedule, data, tmp_path, caplog):
     rates = [float(row.split(',')[-1]) for row in (run / 'summary.csv').read_text().splitlines()[1:]]
     assert len(rates) == 4
     if schedule == 'cosine':
-        assert rates[2:] == pytest.approx([0.025, 0.025 * (1 - 0.5 ** 0.5)], rel=1e-3)
+        assert rates[2:] == pytest.approx([0.025, 0.025 * (1 - 0.5**0.5)], rel=1e-3)
 
 
 def test_checkpoint_is_stocks_too(data, tmp_path):
@@ -205,21 +225,25 @@ def test_checkpoint_is_stocks_too(data, tmp_path):
 def marked(data, tmp_path_factory) -> Path:
     """A run of one epoch of two, with a recovery file."""
     return run_train(
-        f'{data} {TINY} --exact-resume --recovery-interval 2 --stop-epoch 1', tmp_path_factory.mktemp('marked'))
+        f'{data} {TINY} --exact-resume --recovery-interval 2 --stop-epoch 1', tmp_path_factory.mktemp('marked')
+    )
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--resume {run}/recovery-0-1.pth.tar', ['recovery-0-1.pth.tar', 'within an epoch', '{run}/last.pth.tar']),
-    ('--resume {plain}/last.pth.tar', ['{plain}/last.pth.tar', 'without --exact-resume']),
-    ('--resume {run}/last.pth.tar --seed 1', ['--seed is 1', '42']),
-    ('--resume {run}/last.pth.tar -b 4', ['--batch-size is 4', 'was 8']),
-    ('--resume {run}/last.pth.tar --lr 0.1', ['--lr is 0.1', 'was 0.05']),
-    ('--resume {run}/last.pth.tar --keep-cut', ['--keep-cut is', "'cutout'", 'not given']),
-    ('--resume {run}/last.pth.tar --start-epoch 1', ['--start-epoch 1', '--exact-resume']),
-    ('--resume {run}/last.pth.tar --no-resume-opt', ['--no-resume-opt', '--exact-resume']),
-    ('--dataset wds/some', ['--dataset wds/some', '--exact-resume']),
-    ('--opt adahessian', ['--opt adahessian', '--exact-resume']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--resume {run}/recovery-0-1.pth.tar', ['recovery-0-1.pth.tar', 'within an epoch', '{run}/last.pth.tar']),
+        ('--resume {plain}/last.pth.tar', ['{plain}/last.pth.tar', 'without --exact-resume']),
+        ('--resume {run}/last.pth.tar --seed 1', ['--seed is 1', '42']),
+        ('--resume {run}/last.pth.tar -b 4', ['--batch-size is 4', 'was 8']),
+        ('--resume {run}/last.pth.tar --lr 0.1', ['--lr is 0.1', 'was 0.05']),
+        ('--resume {run}/last.pth.tar --keep-cut', ['--keep-cut is', "'cutout'", 'not given']),
+        ('--resume {run}/last.pth.tar --start-epoch 1', ['--start-epoch 1', '--exact-resume']),
+        ('--resume {run}/last.pth.tar --no-resume-opt', ['--no-resume-opt', '--exact-resume']),
+        ('--dataset wds/some', ['--dataset wds/some', '--exact-resume']),
+        ('--opt adahessian', ['--opt adahessian', '--exact-resume']),
+    ],
+)
 def test_refusals(flags, words, marked, data, tmp_path, capsys):
     places = dict(run=marked, plain=tmp_path / 'plain')
     if '{plain}' in flags:
@@ -229,14 +253,23 @@ def test_refusals(flags, words, marked, data, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('processes, words', [
-    (2, 'the number of processes is 2 where it was 1 in .*last.pth.tar'),
-    (1, 'the use of torchrun is True where it was False in .*last.pth.tar'),
-])
+@pytest.mark.parametrize(
+    'processes, words',
+    [
+        (2, 'the number of processes is 2 where it was 1 in .*last.pth.tar'),
+        (1, 'the use of torchrun is True where it was False in .*last.pth.tar'),
+    ],
+)
 def test_another_number_of_processes_is_refused(processes, words, marked):
     args = Namespace(
-        exact_resume=True, resume=str(marked / 'last.pth.tar'), dist_bn='reduce', device='cpu', world_size=processes,
-        distributed=True, taken_over=Namespace())
+        exact_resume=True,
+        resume=str(marked / 'last.pth.tar'),
+        dist_bn='reduce',
+        device='cpu',
+        world_size=processes,
+        distributed=True,
+        taken_over=Namespace(),
+    )
     with pytest.raises(ValueError, match=words):
         open_exact_resume(args)
 
@@ -297,9 +330,18 @@ def test_lost_folder_is_one_sentence(flags, epoch, data, tmp_path, capsys, monke
     assert f'{tmp_path}/run is gone, and with it what was saved there.' in said and 'stays' not in said
 
 
-@pytest.mark.parametrize('changes', [
-    dict(exact_resume=[]), dict(args={}), dict(epoch='1'), dict(metric='best'),
-    {'exact_resume/flags': {'lr': 0.1}}, {'exact_resume/lr': ['0.1']}, {'exact_resume/schedule': 'cosine'}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(exact_resume=[]),
+        dict(args={}),
+        dict(epoch='1'),
+        dict(metric='best'),
+        {'exact_resume/flags': {'lr': 0.1}},
+        {'exact_resume/lr': ['0.1']},
+        {'exact_resume/schedule': 'cosine'},
+    ],
+)
 def test_what_no_run_wrote_is_refused(changes, marked, data, tmp_path, capsys):
     held = checkpoint(marked)
     for name, value in changes.items():

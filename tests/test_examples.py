@@ -1,4 +1,5 @@
 """The examples run as a reader runs them, and do what they say."""
+
 import re
 import runpy
 import sys

@@ -1,4 +1,5 @@
 """Fine-tuning recipes on a small set, from weights in a file."""
+
 import re
 
 import pytest
@@ -27,7 +28,9 @@ def test_starts_from_the_weights_and_spares_the_first_layers(base, cub, tmp_path
     run = run_train(
         f'-c {ROOT}/hparams/finetune/{base}.yaml -c {ROOT}/hparams/finetune/keepcutout.yaml --dataset keepaug/cub '
         f'--data-dir {cub} --num-classes 2 --model {SMALLER[base]} --pretrained-path {tmp_path}/weights.pth {size} '
-        '-b 2 --epochs 1 --warmup-epochs 0 --lr 1e-12 --device cpu -j 0', tmp_path)
+        '-b 2 --epochs 1 --warmup-epochs 0 --lr 1e-12 --device cpu -j 0',
+        tmp_path,
+    )
     saved = torch.load(run / 'last.pth.tar', weights_only=False)
     before, after = model.state_dict(), saved['state_dict']
     head = {name for name in before if before[name].shape != after[name].shape}

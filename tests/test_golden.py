@@ -1,4 +1,5 @@
 """Off means off: without our flags a run is what stock timm gave, bit for bit (`golden/golden.json`)."""
+
 import csv
 import json
 import platform
@@ -18,9 +19,13 @@ DEFAULT = ('base', 'no-workers', 'mixup-cutmix', 'mixup-cutmix-device', 'ema-acc
 # MKL and oneDNN choose their kernels by the maker of the processor too; the golden runs are an Intel's.
 CPU_INFO = Path('/proc/cpuinfo')
 SAME_MACHINE = (
-    CPU_INFO.exists() and 'GenuineIntel' in CPU_INFO.read_text()
-    and torch.__version__ == GOLDEN['torch'] and timm.__version__ == GOLDEN['timm']
-    and platform.machine() == GOLDEN['machine'] and torch.backends.cpu.get_cpu_capability() == GOLDEN['cpu'])
+    CPU_INFO.exists()
+    and 'GenuineIntel' in CPU_INFO.read_text()
+    and torch.__version__ == GOLDEN['torch']
+    and timm.__version__ == GOLDEN['timm']
+    and platform.machine() == GOLDEN['machine']
+    and torch.backends.cpu.get_cpu_capability() == GOLDEN['cpu']
+)
 
 
 @pytest.fixture(scope='module')
@@ -30,14 +35,16 @@ def mini(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in GOLDEN['runs']])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in GOLDEN['runs']]
+)
 def test_run_without_our_flags_is_stocks(name, mini, tmp_path):
     compare(name, run_train(f'--data-dir {mini} {flags_of(name)}', tmp_path))
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name == 'base' else pytest.mark.slow) for name in GOLDEN['runs']])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name == 'base' else pytest.mark.slow) for name in GOLDEN['runs']]
+)
 def test_so_is_a_run_that_is_watched(name, mini, tmp_path):
     folder = run_train(f'--data-dir {mini} {flags_of(name)} --log-tensorboard', tmp_path)
     (events,) = folder.glob('events*')
@@ -46,7 +53,7 @@ def test_so_is_a_run_that_is_watched(name, mini, tmp_path):
 
 
 def flags_of(name: str) -> str:
-    return f"{GOLDEN['base_flags']} {GOLDEN['runs'][name]['flags']}"
+    return f'{GOLDEN["base_flags"]} {GOLDEN["runs"][name]["flags"]}'
 
 
 def compare(name: str, folder: Path) -> None:
@@ -59,8 +66,7 @@ def compare(name: str, folder: Path) -> None:
     checkpoint = torch.load(folder / 'last.pth.tar', weights_only=False)
     assert sorted(checkpoint) == golden['checkpoint_keys']
     assert checkpoint['epoch'] == golden['epoch']
-    norms = {
-        key: dict(norm=_norm(checkpoint[key]), tensors=len(checkpoint[key])) for key in golden['weights']}
+    norms = {key: dict(norm=_norm(checkpoint[key]), tensors=len(checkpoint[key])) for key in golden['weights']}
     numbers = [{key: float(value) for key, value in row.items()} for row in rows]
     if SAME_MACHINE:
         assert numbers == golden['summary']

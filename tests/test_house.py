@@ -1,4 +1,5 @@
 """The rules of the house: imports point down, a method is one file, no file is long."""
+
 import ast
 import re
 from collections.abc import Iterator

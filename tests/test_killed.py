@@ -1,4 +1,5 @@
 """Runs that are killed, at every file operation and at random moments, end as the run that nothing happened to."""
+
 import os
 import random
 import resource

@@ -1,4 +1,5 @@
 """Labels do not shift: both scripts number classes by one list, and say what a split lacks or refuse what it adds."""
+
 import json
 import logging
 import pickle
@@ -123,26 +124,42 @@ def test_what_is_no_class_moves_no_label(run, images, tmp_path, capsys, caplog):
     assert 'has 4 classes (class0, class1, class2 and class3)' in said
 
 
-@pytest.mark.parametrize('spoil, words', [
-    (lambda split: (split / 'class1' / 'up').symlink_to(split), 'class1/up links to a folder that it lies in itself'),
-    (lambda split: (split / 'up').symlink_to(split.parent), 'up links to a folder that it lies in itself'),
-    (lambda split: shutil.copytree(split / 'class0', split / 'class1' / 'part'),
-     'class1/part lies in the folder of another class, class1'),
-    (lambda split: [shutil.copytree(split / name, split / place / name) or shutil.rmtree(split / name)
-                    for name, place in (('class0', 'class1'), ('class2', 'class3'))], 'lies in the folder of another'),
-])
+@pytest.mark.parametrize(
+    'spoil, words',
+    [
+        (
+            lambda split: (split / 'class1' / 'up').symlink_to(split),
+            'class1/up links to a folder that it lies in itself',
+        ),
+        (lambda split: (split / 'up').symlink_to(split.parent), 'up links to a folder that it lies in itself'),
+        (
+            lambda split: shutil.copytree(split / 'class0', split / 'class1' / 'part'),
+            'class1/part lies in the folder of another class, class1',
+        ),
+        (
+            lambda split: [
+                shutil.copytree(split / name, split / place / name) or shutil.rmtree(split / name)
+                for name, place in (('class0', 'class1'), ('class2', 'class3'))
+            ],
+            'lies in the folder of another',
+        ),
+    ],
+)
 def test_a_training_folder_with_unclear_classes_is_refused(spoil, words, images, tmp_path, capsys):
     spoil(images / 'train')
     assert words in refuse_train(f'{images} {RUN}', tmp_path, capsys)
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--val-split nosuch', ['--val-split nosuch', 'train and val']),
-    ('--train-split nosuch', ['--train-split nosuch', 'train and val']),
-    ("--train-split ''", ["--train-split ''", 'train and val']),
-    ('--train-split test', ['--train-split test', 'train and val']),
-    ('--dataset torch/image_folder --val-split nosuch', ['--val-split nosuch', 'train and val']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--val-split nosuch', ['--val-split nosuch', 'train and val']),
+        ('--train-split nosuch', ['--train-split nosuch', 'train and val']),
+        ("--train-split ''", ["--train-split ''", 'train and val']),
+        ('--train-split test', ['--train-split test', 'train and val']),
+        ('--dataset torch/image_folder --val-split nosuch', ['--val-split nosuch', 'train and val']),
+    ],
+)
 def test_training_on_a_split_that_is_not_there(flags, words, run, tmp_path, capsys):
     said = refuse_train(f'{run[0]} {RUN} --check {flags}', tmp_path, capsys)
     assert all(word in said for word in words)
@@ -203,8 +220,7 @@ def test_class_map_goes_first(written, run, tmp_path, capsys):
 
 def test_class_map_that_chooses_classes_is_stocks(run, tmp_path, caplog):
     (tmp_path / 'names.txt').write_text('class3\nclass1\n')
-    output = run_train(
-        f'{run[0]} {RUN} --num-classes 2 --epochs 1 --class-map {tmp_path}/names.txt', tmp_path)
+    output = run_train(f'{run[0]} {RUN} --num-classes 2 --epochs 1 --class-map {tmp_path}/names.txt', tmp_path)
     assert torch.load(output / 'last.pth.tar', weights_only=False)['args'].class_to_idx == {'class3': 0, 'class1': 1}
     assert warnings(caplog).count('leaves out: these images are not used') == 2
 
@@ -295,12 +311,14 @@ def test_exports_carry_the_names(form, run, images, tmp_path, capsys):
 def test_folders_of_a_part_of_imagenet_are_known(images, tmp_path, capsys, monkeypatch):
     """A pretrained model and some of its classes: as many labels as folders would be the first of the thousand."""
     import validate
+
     shutil.rmtree(images / 'train')
     for index, synset in enumerate(['n01440764', 'n02102040', 'n03888257', 'n03000684']):
         (images / 'val' / f'class{index}').rename(images / 'val' / synset)
     built = []
     monkeypatch.setattr(
-        validate.validation, 'build_loader', lambda args, images, *rest: built.append(images) or _stop())
+        validate.validation, 'build_loader', lambda args, images, *rest: built.append(images) or _stop()
+    )
     flags = f'{images} --model test_resnet --img-size 32 --device cpu -j 0'
     monkeypatch.setattr('timm.models._builder.load_pretrained', lambda *args, **kwargs: None)
     with pytest.raises(InterruptedError):
@@ -348,12 +366,11 @@ def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys, c
 
 def test_an_embedded_set_records_its_names_too(tmp_path, capsys):
     digits = '--dataset keepaug/cluttered-digits --model test_resnet --num-classes 10 --device cpu -j 0 -b 8'
-    output = run_train(
-        f'{digits} --epochs 1 --warmup-epochs 0 --train-num-samples 16 --val-num-samples 8', tmp_path)
+    output = run_train(f'{digits} --epochs 1 --warmup-epochs 0 --train-num-samples 16 --val-num-samples 8', tmp_path)
     assert torch.load(output / 'last.pth.tar', weights_only=False)['args'].class_to_idx == {
-        str(digit): digit for digit in range(10)}
-    run_validate(
-        f'{digits} --num-samples 8 --checkpoint {output}/last.pth.tar --analysis-dir {tmp_path}/out', capsys)
+        str(digit): digit for digit in range(10)
+    }
+    run_validate(f'{digits} --num-samples 8 --checkpoint {output}/last.pth.tar --analysis-dir {tmp_path}/out', capsys)
     found = json.loads((tmp_path / 'out' / 'analysis.json').read_text())
     assert [row['name'] for row in found['classes']] == list('0123456789')
 

@@ -1,4 +1,5 @@
 """What is known of a method stands in one object; the README's example, registered, is known everywhere."""
+
 import argparse
 import inspect
 import re
@@ -77,8 +78,11 @@ def test_flags_and_refusals(dim):
 
 
 def test_its_place_in_the_batch(dim):
-    args = keepaug.prepare(options.create_parser().parse_args(
-        ['data', *TINY.split(), *'--dim 5 --joint-occlusion --cutmix 1 --keep-cut'.split()]))
+    args = keepaug.prepare(
+        options.create_parser().parse_args(
+            ['data', *TINY.split(), *'--dim 5 --joint-occlusion --cutmix 1 --keep-cut'.split()]
+        )
+    )
     task = ClassificationTask(timm.create_model('test_resnet', num_classes=3), verbose=False)
     augments = keepaug.wrap_task(task, args).augment.augments
     assert [augment.name for augment in augments] == ['keep-cut', 'dim', 'cutmix', 'joint-occlusion']
@@ -108,7 +112,9 @@ def test_run_preview_and_replay(dim, data, tmp_path, caplog, capsys, monkeypatch
     def risk(run):
         found = run_validate(
             f'{data} --model test_resnet --num-classes 3 --img-size 32 --device cpu -j 0 -b 8 --split train '
-            f'--checkpoint {run}/last.pth.tar --evaluate risk', capsys)
+            f'--checkpoint {run}/last.pth.tar --evaluate risk',
+            capsys,
+        )
         return found['risk_augmented']
 
     checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
@@ -119,11 +125,19 @@ def test_run_preview_and_replay(dim, data, tmp_path, caplog, capsys, monkeypatch
     assert risk(run) != risk(tmp_path / 'plain')
 
 
-@pytest.mark.parametrize('values', [
-    dict(keep_cut=True, reprob=0.2), dict(keep_cut='erase', reprob=0.2), dict(keep_cut='cutmix', mixup=0.2),
-    dict(joint_occlusion=True, cutmix=1.), dict(keep_paste=True, aa='rand-m9', keep_saliency='early'),
-    dict(manifold_mixup=True), dict(cutout=True, mixup=0.3),
-], ids=str)
+@pytest.mark.parametrize(
+    'values',
+    [
+        dict(keep_cut=True, reprob=0.2),
+        dict(keep_cut='erase', reprob=0.2),
+        dict(keep_cut='cutmix', mixup=0.2),
+        dict(joint_occlusion=True, cutmix=1.0),
+        dict(keep_paste=True, aa='rand-m9', keep_saliency='early'),
+        dict(manifold_mixup=True),
+        dict(cutout=True, mixup=0.3),
+    ],
+    ids=str,
+)
 def test_plain_namespaces_are_completed(values):
     """Whoever's options they are: what `prepare` returns is all that the seams need."""
     args = keepaug.prepare(argparse.Namespace(num_classes=3, img_size=32, **values))

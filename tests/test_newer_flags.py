@@ -1,4 +1,5 @@
 """What newer releases of timm's script can do: resume in place, stop, milestones, several labels per image, losses."""
+
 import json
 
 import pytest
@@ -77,15 +78,20 @@ def test_a_fresh_run_starts_the_summary_anew(data, tmp_path):
     assert epochs_in_summary(run) == [0]
 
 
-@pytest.mark.parametrize('flags, rates', [
-    # Worked out by hand: warmup from 1e-5, then stable, then the decay over the last epochs.
-    ('--sched wsd --epochs 5 --decay-epochs 2', [0.1, 0.1, 0.1, 0.1, 0.1 * (1 - 0.5 ** 0.5)]),
-    ('--sched wsd --epochs 5 --decay-epochs 0.4 --lr-decay-fn linear', [0.1, 0.1, 0.1, 0.1, 0.05]),
-    ('--sched wsd --epochs 5', [0.1] * 5),  # a fifth of the run, whose first epoch is still at full rate
-    ('--sched rsqrt --epochs 4 --lr-stable-timescale 1 --decay-epochs 1',
-     [0.1, 0.1 / 2 ** 0.5, 0.1 / 3 ** 0.5, 0.1 / 2]),
-    ('--sched constant --epochs 2', [0.1, 0.1]),
-])
+@pytest.mark.parametrize(
+    'flags, rates',
+    [
+        # Worked out by hand: warmup from 1e-5, then stable, then the decay over the last epochs.
+        ('--sched wsd --epochs 5 --decay-epochs 2', [0.1, 0.1, 0.1, 0.1, 0.1 * (1 - 0.5**0.5)]),
+        ('--sched wsd --epochs 5 --decay-epochs 0.4 --lr-decay-fn linear', [0.1, 0.1, 0.1, 0.1, 0.05]),
+        ('--sched wsd --epochs 5', [0.1] * 5),  # a fifth of the run, whose first epoch is still at full rate
+        (
+            '--sched rsqrt --epochs 4 --lr-stable-timescale 1 --decay-epochs 1',
+            [0.1, 0.1 / 2**0.5, 0.1 / 3**0.5, 0.1 / 2],
+        ),
+        ('--sched constant --epochs 2', [0.1, 0.1]),
+    ],
+)
 def test_schedules(flags, rates, data, tmp_path):
     run = run_train(f'{data} {TINY} --lr 0.1 {flags}', tmp_path)
     rows = (run / 'summary.csv').read_text().splitlines()[1:]
@@ -102,8 +108,9 @@ def test_pretrained_configuration_is_overlaid(data, tmp_path, caplog):
     torch.save(weights.state_dict(), tmp_path / 'five.pth')
     flags = f'{data} {TINY} --epochs 1 --lr 1e-30 --pretrained'
     with caplog.at_level('INFO', 'timm'):
-        run = run_train(f'{flags} --pretrained-path {tmp_path}/five.pth --pretrained-cfg-overlay mean=(0,0,0)',
-                        tmp_path)
+        run = run_train(
+            f'{flags} --pretrained-path {tmp_path}/five.pth --pretrained-cfg-overlay mean=(0,0,0)', tmp_path
+        )
     assert any('mean: (0, 0, 0)' in message for message in caplog.messages)
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     assert torch.allclose(state['conv1.0.weight'], weights.state_dict()['conv1.0.weight'])
@@ -111,8 +118,15 @@ def test_pretrained_configuration_is_overlaid(data, tmp_path, caplog):
 
 
 def test_losses_of_one_label(data, tmp_path):
-    for flags in ('--loss ce', '--loss bce --smoothing 0', '--loss asl', '--loss poly --poly-epsilon 1',
-                  '--loss poly --mixup 0.2', '--loss jsd --aug-splits 2', '--loss bce --loss-class-weight 1,2,3'):
+    for flags in (
+        '--loss ce',
+        '--loss bce --smoothing 0',
+        '--loss asl',
+        '--loss poly --poly-epsilon 1',
+        '--loss poly --mixup 0.2',
+        '--loss jsd --aug-splits 2',
+        '--loss bce --loss-class-weight 1,2,3',
+    ):
         run = run_train(f'{data} {TINY} --epochs 1 {flags}', tmp_path)
         assert torch.load(run / 'last.pth.tar', weights_only=False)['args'].loss == flags.split()[1]
 
@@ -155,12 +169,23 @@ def several_labels(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--target-format multihot --no-prefetcher', '--mixup 0.2 --smoothing 0.1', '--keep-cut --cutmix 1 -j 1',
-    '--cutmix 1 --no-prefetcher', '--loss asl --loss-pos-weight 2', '--loss zlpr', '--loss twoway --twoway-tp 2',
-    '--loss poly --poly-gamma 2', '--loss db --class-stats {stats}', '--keep-cut cutmix --early-exit',
-    '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --mixup 0.2',
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--target-format multihot --no-prefetcher',
+        '--mixup 0.2 --smoothing 0.1',
+        '--keep-cut --cutmix 1 -j 1',
+        '--cutmix 1 --no-prefetcher',
+        '--loss asl --loss-pos-weight 2',
+        '--loss zlpr',
+        '--loss twoway --twoway-tp 2',
+        '--loss poly --poly-gamma 2',
+        '--loss db --class-stats {stats}',
+        '--keep-cut cutmix --early-exit',
+        '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --mixup 0.2',
+    ],
+)
 def test_several_labels(flags, several_labels, tmp_path):
     stats = tmp_path / 'stats.json'
     stats.write_text(json.dumps(dict(pos_counts=[12, 11, 13], num_samples=24)))
@@ -168,11 +193,19 @@ def test_several_labels(flags, several_labels, tmp_path):
     run = run_train(f'{SEVERAL} --opt adamw --lr 0.01 --no-aug {fields} {flags.format(stats=stats)}', tmp_path)
     header, *rows = [row.split(',') for row in (run / 'summary.csv').read_text().splitlines()]
     assert header == [
-        'epoch', 'train_loss', 'eval_loss', 'eval_map', 'eval_micro_f1', 'eval_macro_f1', 'eval_sample_f1', 'lr']
+        'epoch',
+        'train_loss',
+        'eval_loss',
+        'eval_map',
+        'eval_micro_f1',
+        'eval_macro_f1',
+        'eval_sample_f1',
+        'lr',
+    ]
     assert len(rows) == 2
     checkpoint = torch.load(run / 'model_best.pth.tar', weights_only=False)
     assert checkpoint['metric'] == max(float(row[3]) for row in rows)
-    assert checkpoint['args'].smoothing == (0.1 if '--smoothing' in flags else 0.)
+    assert checkpoint['args'].smoothing == (0.1 if '--smoothing' in flags else 0.0)
     assert several_labels[0]['target_key'] == (fields.split() or [None])[-1]
 
 
@@ -192,31 +225,39 @@ def test_metric_of_another_task(several_labels, tmp_path, capsys):
 def test_validation_of_several_labels(several_labels, tmp_path, capsys):
     run = run_train(f'{SEVERAL} --opt adamw --lr 0.01 --no-aug', tmp_path)
     best = torch.load(run / 'model_best.pth.tar', weights_only=False)['metric']
-    flags = '--dataset hfds/fixture --task multilabel --model test_resnet --num-classes 3 --img-size 32 -b 8 ' \
-            '--device cpu -j 0 --use-train-size'
+    flags = (
+        '--dataset hfds/fixture --task multilabel --model test_resnet --num-classes 3 --img-size 32 -b 8 '
+        '--device cpu -j 0 --use-train-size'
+    )
     results = validate.validate(validate.parser.parse_args(f'{flags} --checkpoint {run}/model_best.pth.tar'.split()))
     assert list(results)[:5] == ['model', 'map', 'micro_f1', 'macro_f1', 'sample_f1']
     assert results['map'] == pytest.approx(best, abs=1e-3)
     ranked, _ = validate.validate_several(
         validate.parser.parse_args(flags.split()),
-        [dict(model='test_resnet', checkpoint=str(run / name)) for name in ('checkpoint-0.pth.tar', 'last.pth.tar')])
+        [dict(model='test_resnet', checkpoint=str(run / name)) for name in ('checkpoint-0.pth.tar', 'last.pth.tar')],
+    )
     assert [result['map'] for result in ranked] == sorted((result['map'] for result in ranked), reverse=True)
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--task multilabel', ['--task multilabel', 'image folder']),
-    ('--task multilabel --dataset hfds/x --metrics-avg micro', ['--metrics-avg micro', '--task multilabel']),
-    ('--target-key a,b', ['--target-key a,b', '--task multilabel']),
-    ('--tf-preprocessing', ['--tf-preprocessing', 'tensorflow']),
-    ('--valid-labels {labels} --checkpoint {checkpoint}', ['--valid-labels', '2 classes']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--task multilabel', ['--task multilabel', 'image folder']),
+        ('--task multilabel --dataset hfds/x --metrics-avg micro', ['--metrics-avg micro', '--task multilabel']),
+        ('--target-key a,b', ['--target-key a,b', '--task multilabel']),
+        ('--tf-preprocessing', ['--tf-preprocessing', 'tensorflow']),
+        ('--valid-labels {labels} --checkpoint {checkpoint}', ['--valid-labels', '2 classes']),
+    ],
+)
 def test_validation_refuses(flags, words, data, tmp_path, capsys):
     labels, checkpoint = tmp_path / 'labels.txt', tmp_path / 'three.pth'
     labels.write_text('0\n1\n')
     torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), checkpoint)
     said = refuse_validate(
         f'{data} --model test_resnet --num-classes 3 --device cpu -j 0 -b 8 --img-size 32 '
-        f'{flags.format(labels=labels, checkpoint=checkpoint)}', capsys)
+        f'{flags.format(labels=labels, checkpoint=checkpoint)}',
+        capsys,
+    )
     assert all(word in said for word in words), said
 
 

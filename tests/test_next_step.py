@@ -1,4 +1,5 @@
 """The last lines of a log: true, and commands that do what they say when they are pasted."""
+
 import contextlib
 import io
 import json
@@ -32,11 +33,19 @@ RUNS = {
     'cifar': ('--model cifar_resnet18 --crop-pct 1', 'safetensors', '--crop-pct'),
     'sizes': ('--model test_resnet --train-img-sizes 32 64 --in-chans 1', 'detectron2-timm', '--in-chans'),
     'test-size': ('--model resnet18d', 'detectron2-timm', '--use-train-size'),
-    'naflex': ('--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 '
-               '--naflex-max-seq-len 4', 'safetensors', '--naflex-loader'),
+    'naflex': (
+        '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 '
+        '--naflex-max-seq-len 4',
+        'safetensors',
+        '--naflex-loader',
+    ),
     'several-labels': ('--task multilabel --dataset hfds/fixture', 'detectron2-timm', '--task'),
-    'embedded': ('--dataset keepaug/cluttered-digits --num-classes 10 --train-num-samples 16 --val-num-samples 20 '
-                 '--model test_resnet', 'detectron2-timm', '--num-samples'),
+    'embedded': (
+        '--dataset keepaug/cluttered-digits --num-classes 10 --train-num-samples 16 --val-num-samples 20 '
+        '--model test_resnet',
+        'detectron2-timm',
+        '--num-samples',
+    ),
     'config': ('--config {config}', 'detectron2-timm', '--gp'),
     'loss': ("--val-split ''", 'detectron2-timm', None),
     'split-norm': ('--aug-splits 2 --split-bn', 'detectron2-timm', None),
@@ -56,9 +65,12 @@ def log(caplog):
 
 def told(caplog) -> dict[str, str]:
     """The last lines by what they begin with."""
-    lines = [line for line in caplog.messages if line.startswith((
-        'Best checkpoint', 'Validate it', 'Export it', 'Resume', 'Train on', 'This run'))]
-    assert caplog.messages[-len(lines):] == lines, 'they are the last'
+    lines = [
+        line
+        for line in caplog.messages
+        if line.startswith(('Best checkpoint', 'Validate it', 'Export it', 'Resume', 'Train on', 'This run'))
+    ]
+    assert caplog.messages[-len(lines) :] == lines, 'they are the last'
     return dict(line.split(': ', 1) for line in lines)
 
 
@@ -74,9 +86,13 @@ def paste(command: str, more: str = '') -> None:
         script.main()
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in ('plain', 'average', 'naflex', 'loss') else pytest.mark.slow)
-    for name in RUNS])
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=() if name in ('plain', 'average', 'naflex', 'loss') else pytest.mark.slow)
+        for name in RUNS
+    ],
+)
 def test_commands_work(name, data, tmp_path, log, capsys, monkeypatch):
     if name == 'several-labels':
         monkeypatch.setattr(keepaug.data.sets, 'create_dataset', create_several_labels)
@@ -109,6 +125,7 @@ def test_commands_work(name, data, tmp_path, log, capsys, monkeypatch):
 
 def fail(at_epoch: int, error: BaseException):
     """`train_one_epoch`, which fails in an epoch."""
+
     def train_or_fail(epoch, *args, **kwargs):
         if epoch == at_epoch:
             raise error
@@ -188,14 +205,17 @@ def test_a_recovery_file_serves_where_there_is_no_other(data, tmp_path, log):
     assert log.messages[-1].endswith(f'--resume {run}/recovery-0-0.pth.tar')
 
 
-@pytest.mark.parametrize('flags, more', [
-    ('--epochs 1', '--epochs 2'),
-    ('--epochs 2 --stop-epoch 1', '--stop-epoch 2'),
-    ('--epochs 1 --stop-epoch 1', '--epochs 2 --stop-epoch 2'),
-    ('--epochs 1 --refine-epochs 1 --stop-epoch 1', '--stop-epoch 2'),
-    ('--config {config}', '--stop-epoch 2'),
-    ('--config {config} --epochs 1', '--epochs 2 --stop-epoch 2'),
-])
+@pytest.mark.parametrize(
+    'flags, more',
+    [
+        ('--epochs 1', '--epochs 2'),
+        ('--epochs 2 --stop-epoch 1', '--stop-epoch 2'),
+        ('--epochs 1 --stop-epoch 1', '--epochs 2 --stop-epoch 2'),
+        ('--epochs 1 --refine-epochs 1 --stop-epoch 1', '--stop-epoch 2'),
+        ('--config {config}', '--stop-epoch 2'),
+        ('--config {config} --epochs 1', '--epochs 2 --stop-epoch 2'),
+    ],
+)
 def test_trained_on(flags, more, data, tmp_path, log):
     (tmp_path / 'one.yaml').write_text('epochs: 2\nstop_epoch: 1\n')
     tiny = TINY.replace('--epochs 2', '')
@@ -239,7 +259,11 @@ def test_commands_follow_the_results(data, tmp_path, log):
     results, _, commands = both.getvalue().partition('--result\n')[2].partition('\n]\n')
     assert json.loads(f'{results}]')
     assert [line.partition(':')[0] for line in commands.splitlines()] == [
-        'Best checkpoint', 'Validate it', 'Export it', 'Train on']
+        'Best checkpoint',
+        'Validate it',
+        'Export it',
+        'Train on',
+    ]
 
 
 def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):
@@ -248,29 +272,37 @@ def test_exact_resumption_takes_no_recovery_file(data, tmp_path, log):
     assert log.messages[-1] == 'This run has written no checkpoint.'
 
 
-@pytest.mark.parametrize('typed, kept', [
-    ('data --resume a.pth -b 8', 'data -b 8'),
-    ('data --resume=a.pth -b 8', 'data -b 8'),
-    ('data --resu a.pth -b 8', 'data -b 8'),
-    ('--start-epoch 3 --no-resume-opt --resplit data', '--resplit data'),
-    ('--resume auto --experiment e -- --resume', '--experiment e -- --resume'),
-    ('--wandb-resume-id x --model resume', '--wandb-resume-id x --model resume'),
-    ('data --resume', 'data'),
-])
+@pytest.mark.parametrize(
+    'typed, kept',
+    [
+        ('data --resume a.pth -b 8', 'data -b 8'),
+        ('data --resume=a.pth -b 8', 'data -b 8'),
+        ('data --resu a.pth -b 8', 'data -b 8'),
+        ('--start-epoch 3 --no-resume-opt --resplit data', '--resplit data'),
+        ('--resume auto --experiment e -- --resume', '--experiment e -- --resume'),
+        ('--wandb-resume-id x --model resume', '--wandb-resume-id x --model resume'),
+        ('data --resume', 'data'),
+    ],
+)
 def test_command_line_without_what_is_of_one_start(typed, kept):
     reader = stock_first(options.create_parser())
     assert reader.without(typed.split(), *next_step.RESUME_FLAGS) == kept.split()
 
 
-@pytest.mark.parametrize('script, environment, command', [
-    ('train.py', {}, 'python train.py'),
-    ('./train.py', {}, 'python train.py'),
-    ('/my code/train.py', {}, "python '/my code/train.py'"),
-    ('./train.py', dict(LOCAL_WORLD_SIZE='2', GROUP_WORLD_SIZE='1'), './distributed_train.sh 2'),
-    ('code/train.py', dict(LOCAL_WORLD_SIZE='4', GROUP_WORLD_SIZE='2', GROUP_RANK='1', MASTER_ADDR='host0',
-                           MASTER_PORT='29500'),
-     'PET_NNODES=2 PET_NODE_RANK=1 PET_MASTER_ADDR=host0 PET_MASTER_PORT=29500 code/distributed_train.sh 4'),
-])
+@pytest.mark.parametrize(
+    'script, environment, command',
+    [
+        ('train.py', {}, 'python train.py'),
+        ('./train.py', {}, 'python train.py'),
+        ('/my code/train.py', {}, "python '/my code/train.py'"),
+        ('./train.py', dict(LOCAL_WORLD_SIZE='2', GROUP_WORLD_SIZE='1'), './distributed_train.sh 2'),
+        (
+            'code/train.py',
+            dict(LOCAL_WORLD_SIZE='4', GROUP_WORLD_SIZE='2', GROUP_RANK='1', MASTER_ADDR='host0', MASTER_PORT='29500'),
+            'PET_NNODES=2 PET_NODE_RANK=1 PET_MASTER_ADDR=host0 PET_MASTER_PORT=29500 code/distributed_train.sh 4',
+        ),
+    ],
+)
 def test_launched_as_before(script, environment, command, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [script])
     for name, value in {**environment, **({'TORCHELASTIC_RUN_ID': 'none'} if environment else {})}.items():
@@ -282,12 +314,16 @@ def test_launched_as_before(script, environment, command, monkeypatch):
 @pytest.mark.parametrize('launcher', ['python train.py', './distributed_train.sh 2'])
 def test_in_a_shell(launcher, data, tmp_path):
     environment = {
-        **os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1',
-        'PYTHON': sys.executable}
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        'OMP_NUM_THREADS': '1',
+        'PYTHON': sys.executable,
+    }
 
     def shell(command: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            ['bash', '-c', command], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+            ['bash', '-c', command], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
 
     run = shell(f'{launcher} {shlex.quote(str(data))} {TINY} --output {shlex.quote(str(tmp_path))} --epochs 1')
     *_, best, validated, exported, resumed = run.stderr.strip().splitlines()

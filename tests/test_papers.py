@@ -1,4 +1,5 @@
 """A study file for every table and figure of the papers: each reads, and each of its arms passes train.py's checks."""
+
 import math
 from pathlib import Path
 
@@ -14,11 +15,12 @@ FILES = sorted(ROOT.rglob('*.yaml'))
 # Of CutMix, Tables 1, 2 and 10 are of other things than trainings of their own; its Figures 1 and 4 are pictures.
 WANTED = {
     'keepaugment': ('KeepAugment', [*(f'Table {n}' for n in range(1, 9)), 'Figure 2', 'Figure 3']),
-    'cutmix': ('CutMix', [
-        *(f'Table {n}' for n in (*range(3, 10), 11, 12)), 'Figure 2', 'Figure 3', 'Figure 5']),
+    'cutmix': ('CutMix', [*(f'Table {n}' for n in (*range(3, 10), 11, 12)), 'Figure 2', 'Figure 3', 'Figure 5']),
     'attentive-cutmix': ('Attentive CutMix', ['Table 1', 'Table 2', 'Table 3', 'Ablation over N']),
-    'refined-augmentation': ('Data Augmentation Revisited', [
-        *(f'Table {n}' for n in range(1, 6)), 'Figure 1', 'Figure 3', 'Figure 4']),
+    'refined-augmentation': (
+        'Data Augmentation Revisited',
+        [*(f'Table {n}' for n in range(1, 6)), 'Figure 1', 'Figure 3', 'Figure 4'],
+    ),
     'occlusions': ('Occlusions', [*(f'Table {n}' for n in range(1, 9)), 'Figure 5']),
 }
 
@@ -34,7 +36,9 @@ def test_every_table_has_a_file(paper):
     assert {study.paper for study in studies} == {name}
     assert {study.table for study in studies} == set(wanted)
     for study in studies:
-        assert study.path.stem.startswith(study.table.lower().replace(' over n', '').replace(' ', '')), 'a file is called as its table'
+        assert study.path.stem.startswith(study.table.lower().replace(' over n', '').replace(' ', '')), (
+            'a file is called as its table'
+        )
 
 
 def test_names_differ():
@@ -68,6 +72,8 @@ def test_page_says_what_was_measured(tmp_path, monkeypatch):
     folder = tmp_path / papers.RESULTS
     folder.mkdir(parents=True)
     (folder / 'cutmix-table7.csv').write_text(
-        'arm,seed,status,last,best\nBaseline,0,done,95,96\nBaseline,1,done,95,97\n+ CutMix,0,failed,,\n')
+        'arm,seed,status,last,best\nBaseline,0,done,95,96\nBaseline,1,done,95,97\n+ CutMix,0,failed,,\n'
+    )
     assert papers.measured(study) == (
-        'Baseline 96.50 ± 0.71 (n = 2) ([cutmix-table7.csv](../benchmarks/results/cutmix-table7.csv))')
+        'Baseline 96.50 ± 0.71 (n = 2) ([cutmix-table7.csv](../benchmarks/results/cutmix-table7.csv))'
+    )

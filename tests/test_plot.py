@@ -1,16 +1,17 @@
 """The picture of a run."""
+
 import pytest
 from PIL import Image
 
 from keepaug.plot import draw_curves, main, read_summary
 
-SUMMARY = '''epoch,train_loss,eval_loss,eval_top1,eval_top5,lr,phase,risk_augmented,risk_clean
+SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr,phase,risk_augmented,risk_clean
 0,2.0,1.9,30.0,80.0,0.1,,,
 1,1.5,1.4,50.0,90.0,0.1,augmented,1.6,1.2
 2,1.2,1.1,60.0,92.0,0.1,fading,1.1,0.9
 3,0.9,1.0,65.0,93.0,0.01,refined,0.8,0.7
 4,0.8,0.9,66.0,93.5,0.01,refined,0.7,0.6
-'''
+"""
 
 
 def test_curves_and_phases(tmp_path):
@@ -19,7 +20,7 @@ def test_curves_and_phases(tmp_path):
     losses, accuracies = figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in (*losses.lines, *accuracies.lines)}
     assert drawn['training images, clean'] == [[1, 1.2], [2, 0.9], [3, 0.7], [4, 0.6]]
-    assert drawn['validation'][0] == [0, 1.9] and drawn['top-1'][-1] == [4, 66.]
+    assert drawn['validation'][0] == [0, 1.9] and drawn['top-1'][-1] == [4, 66.0]
     shades = {patch.get_label(): (patch.get_x(), patch.get_width()) for patch in losses.patches}
     assert shades == {'fading': (1.5, 1.0), 'refined': (2.5, 2.0)}
 

@@ -1,4 +1,5 @@
 """The sheet that shows a run's augmentations before it is trained."""
+
 import hashlib
 import math
 
@@ -66,8 +67,9 @@ def test_every_method_gives_a_sheet(method, data, run_preview):
 WITHOUT_METHOD = ('no-prefetcher', 'workers', 'grey-no-prefetcher', 'mixing', 'mixing-no-prefetcher', 'autoaugment')
 
 
-@pytest.mark.parametrize('method, mode', [
-    *(('--keep-cut --keep-size 8', mode) for mode in MODES), *(('', mode) for mode in WITHOUT_METHOD)])
+@pytest.mark.parametrize(
+    'method, mode', [*(('--keep-cut --keep-size 8', mode) for mode in MODES), *(('', mode) for mode in WITHOUT_METHOD)]
+)
 def test_follows_the_data_path(mode, method, data, run_preview):
     shape = TINY.replace('--img-size 32', '') if '--input-size' in MODES[mode] else TINY
     sheet = run_preview(f'{data} {shape} {method} {MODES[mode]} --preview-images 5')
@@ -77,10 +79,16 @@ def test_follows_the_data_path(mode, method, data, run_preview):
 def test_the_same_seed_shows_the_same_crops(data, run_preview, monkeypatch):
     """Whatever the flags that are to be chosen, and what they make of the model."""
     received = []
-    monkeypatch.setattr(preview, 'run_steps', lambda augments, x, *rest: received.append(x.clone()) or run_steps(
-        augments, x, *rest))
-    flags = ('--keep-cut --keep-size 4', '--keep-cut --keep-size 20 --keep-tau 0.1', '--cutout 8',
-             '--keep-cut --keep-size 8 --keep-saliency early', '--keep-cut --keep-size 8 --model test_vit')
+    monkeypatch.setattr(
+        preview, 'run_steps', lambda augments, x, *rest: received.append(x.clone()) or run_steps(augments, x, *rest)
+    )
+    flags = (
+        '--keep-cut --keep-size 4',
+        '--keep-cut --keep-size 20 --keep-tau 0.1',
+        '--cutout 8',
+        '--keep-cut --keep-size 8 --keep-saliency early',
+        '--keep-cut --keep-size 8 --model test_vit',
+    )
     for flag in (*flags, '--cutout 8 --seed 1'):
         run_preview(f'{data} {TINY} {flag} --preview-images 6')
     *same, other = received
@@ -109,6 +117,7 @@ def test_table_and_sheet_say_what_was_measured(data, run_preview, capsys, caplog
 
 # From where: weights, early head, and nothing changed.
 
+
 def sources(caplog):
     return [record.message for record in caplog.records if record.message.startswith('Saliency is that of')]
 
@@ -121,7 +130,8 @@ def test_checkpoint_with_its_early_head(flag, data, tmp_path, run_preview, caplo
     loaded = []
     with caplog.at_level('INFO', logger='train'), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            preview, 'run_steps', lambda augments, *rest: loaded.extend(augments) or run_steps(augments, *rest))
+            preview, 'run_steps', lambda augments, *rest: loaded.extend(augments) or run_steps(augments, *rest)
+        )
         run_preview(f'{data} {TINY} --keep-cut --keep-size 8 --keep-saliency early {flag} {checkpoint}')
     assert sources(caplog) == [f'Saliency is that of weights of {checkpoint}.']
     saved = torch.load(checkpoint, weights_only=False)
@@ -138,11 +148,13 @@ def test_says_that_a_head_is_untrained(data, tmp_path, run_preview, caplog):
         run_preview(f'{data} {TINY} --keep-cut --initial-checkpoint {checkpoint}')
     assert sources(caplog) == [
         f'Saliency is that of weights of {checkpoint}, its early head untrained.',
-        f'Saliency is that of weights of {checkpoint}.']
+        f'Saliency is that of weights of {checkpoint}.',
+    ]
 
 
 def test_pretrained_weights_with_another_head(data, tmp_path, run_preview, caplog):
     import timm
+
     weights = tmp_path / 'weights.pth'
     torch.save(timm.create_model('test_resnet').state_dict(), weights)
     with caplog.at_level('INFO', logger='train'):
@@ -166,15 +178,16 @@ def test_model_is_left_as_it_was():
 
 # What is shown of augmentations that the preview does not know.
 
+
 class Halving(BatchAugment):
     """Takes pairs, the clean rows first, and pastes the left half of the clean ones."""
 
     def augment(self, x, target, generator):
         clean, augmented = x.chunk(2)
         mask = torch.zeros(len(clean), 1, *x.shape[-2:], dtype=torch.bool)
-        mask[..., :x.shape[-1] // 2] = True
+        mask[..., : x.shape[-1] // 2] = True
         self.last = {'mask': mask, 'augmented': augmented, 'saliency': clean.abs().amax(1, keepdim=True), 'stage': 3}
-        return torch.where(mask, clean, augmented), target[:len(clean)]
+        return torch.where(mask, clean, augmented), target[: len(clean)]
 
 
 class Doubling(BatchAugment):
@@ -196,10 +209,10 @@ def test_rows_are_followed_through_pairs_and_copies():
     labels = run_steps([Halving(), Doubling()], x, target, 4, model)[1]
     assert labels.tolist() == [0, 1, 2, 0]
 
-    columns, outlines = step_columns(halved, (0.,) * 3, (1.,) * 3)
+    columns, outlines = step_columns(halved, (0.0,) * 3, (1.0,) * 3)
     assert list(columns) == ['Halving: policy', 'Halving: saliency', 'Halving: result']
     assert torch.equal(outlines['Halving: saliency'], halved.drawn['mask'])
-    columns, outlines = step_columns(doubled, (0.,) * 3, (1.,) * 3)
+    columns, outlines = step_columns(doubled, (0.0,) * 3, (1.0,) * 3)
     assert list(columns) == ['Doubling: attention', 'Doubling: saliency', 'Doubling: result']
     assert all(picture.shape == (4, 3, 16, 16) for picture in columns.values())
     assert outlines['Doubling: saliency'].shape == (4, 1, 16, 16)
@@ -211,17 +224,20 @@ def test_an_augmentation_that_is_off_is_not_shown():
     assert run_steps([augment], torch.randn(2, 3, 16, 16), torch.zeros(2, dtype=torch.long), 2, small_cnn())[0] == []
 
 
-@pytest.mark.parametrize('name, settings, columns', [
-    ('mixup', dict(mixup_alpha=1.), ['result']),
-    ('mixup', dict(mixup_alpha=0., cutmix_alpha=1.), ['saliency', 'result']),
-    ('keep-cut', dict(size=4, prob=0.), ['saliency', 'result']),
-])
+@pytest.mark.parametrize(
+    'name, settings, columns',
+    [
+        ('mixup', dict(mixup_alpha=1.0), ['result']),
+        ('mixup', dict(mixup_alpha=0.0, cutmix_alpha=1.0), ['saliency', 'result']),
+        ('keep-cut', dict(size=4, prob=0.0), ['saliency', 'result']),
+    ],
+)
 def test_saliency_is_shown_where_a_region_was_drawn_or_could_have_been(name, settings, columns):
     model = small_cnn()
     augment = create_augment(name, model=model, num_classes=3, **settings)
     torch.manual_seed(0)
     (step,), _ = run_steps([augment], torch.randn(4, 3, 16, 16), torch.arange(4) % 3, 4, model)
-    shown = step_columns(step, (0.,) * 3, (1.,) * 3)[0]
+    shown = step_columns(step, (0.0,) * 3, (1.0,) * 3)[0]
     assert [label.partition(': ')[2] for label in shown] == columns
     assert (step.mask is None) == (columns == ['result'])
 
@@ -235,23 +251,29 @@ def test_shares_of_a_hand_drawn_case():
     mask[0, 0, :2, :2] = True
     mask[1, 0, :, :2] = True  # the third image has no region
     judge = torch.ones(3, 1, 4, 4)
-    judge[0, 0, :2, :2] = 3.
+    judge[0, 0, :2, :2] = 3.0
     own = torch.zeros(3, 1, 4, 4)
-    own[0, 0, 0, 0] = own[1, 0, 3, 3] = 5.
+    own[0, 0, 0, 0] = own[1, 0, 3, 3] = 5.0
     shares = measure(made_step(mask, judge, saliency=own))
     assert (shares.region, shares.count) == ('removed', 2)
     assert shares.area == pytest.approx((0.25 + 0.5) / 2)
-    assert shares.own == pytest.approx((1. + 0.) / 2)
+    assert shares.own == pytest.approx((1.0 + 0.0) / 2)
     assert shares.full == pytest.approx((12 / 24 + 0.5) / 2)
 
 
-@pytest.mark.parametrize('name, drawn, region', [
-    ('keep-cut', {}, 'removed'), ('keep-cut', {'partner': torch.arange(2)}, 'replaced'),
-    ('attentive-cutmix', {}, 'replaced'), ('keep-paste', {'augmented': torch.zeros(2, 3, 4, 4)}, 'put back')])
+@pytest.mark.parametrize(
+    'name, drawn, region',
+    [
+        ('keep-cut', {}, 'removed'),
+        ('keep-cut', {'partner': torch.arange(2)}, 'replaced'),
+        ('attentive-cutmix', {}, 'replaced'),
+        ('keep-paste', {'augmented': torch.zeros(2, 3, 4, 4)}, 'put back'),
+    ],
+)
 def test_what_was_done_is_told_by_the_method(name, drawn, region):
     shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), name, **drawn))
-    assert (shares.region, shares.own, shares.full) == (region, None, 1.)
-    assert shares.kept == (1. if name == 'keep-paste' else 0.)
+    assert (shares.region, shares.own, shares.full) == (region, None, 1.0)
+    assert shares.kept == (1.0 if name == 'keep-paste' else 0.0)
     assert region in record.describe_shares(shares)
 
 
@@ -260,13 +282,13 @@ def test_no_region_and_no_saliency():
     assert empty.count == 0 and record.percent(empty.full) == '-'
     assert 'no region' in record.describe_shares(empty)
     flat = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.zeros(2, 1, 4, 4)))
-    assert flat.area == 1. and record.percent(flat.full) == '-'
+    assert flat.area == 1.0 and record.percent(flat.full) == '-'
 
 
 def test_captions():
     names = {0: 'cat', 2: 'dog'}
     assert list(label_captions(torch.tensor([2, 1]), names)) == ['dog: 100 %', '1: 100 %']
-    shares = torch.tensor([[0.25, 0., 0.75], [1., 0., 0.], [0.5, 0.4999, 0.0001]])
+    shares = torch.tensor([[0.25, 0.0, 0.75], [1.0, 0.0, 0.0], [0.5, 0.4999, 0.0001]])
     assert list(label_captions(shares, names)) == ['dog: 75 %, cat: 25 %', 'cat: 100 %', 'cat: 50 %, 1: 50 %']
 
 
@@ -297,22 +319,27 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
 
 # Refusals.
 
-@pytest.mark.parametrize('flags, words', [
-    ('--preview-images 0', ['--preview-images 0', 'at least 1']),
-    ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
-    ('--preview-output {tmp}/sheet.psd', ['--preview-output', '.png']),
-    ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),
-    ('--preview-checkpoint /no/such/file', ['--preview-checkpoint /no/such/file', 'does not exist']),
-    ('--preview-checkpoint {other}', ['--preview-checkpoint', '3 classes']),
-    ('--resume {other}', ['--resume', '3 classes']),
-    ('--preview-checkpoint {other} --resume {other}', ['--preview-checkpoint', '--resume', 'drop one']),
-    ('--preview-checkpoint {tmp}/x.safetensors', ['--initial-checkpoint']),
-    ('--keep-cut --keep-size 33', ['--keep-size', '33', 'at most 32']),
-    ('--keep-cut --cutout', ['--keep-cut and --cutout']),
-    ('--model resnet5O', ['resnet50']),
-])
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--preview-images 0', ['--preview-images 0', 'at least 1']),
+        ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
+        ('--preview-output {tmp}/sheet.psd', ['--preview-output', '.png']),
+        ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),
+        ('--preview-checkpoint /no/such/file', ['--preview-checkpoint /no/such/file', 'does not exist']),
+        ('--preview-checkpoint {other}', ['--preview-checkpoint', '3 classes']),
+        ('--resume {other}', ['--resume', '3 classes']),
+        ('--preview-checkpoint {other} --resume {other}', ['--preview-checkpoint', '--resume', 'drop one']),
+        ('--preview-checkpoint {tmp}/x.safetensors', ['--initial-checkpoint']),
+        ('--keep-cut --keep-size 33', ['--keep-size', '33', 'at most 32']),
+        ('--keep-cut --cutout', ['--keep-cut and --cutout']),
+        ('--model resnet5O', ['resnet50']),
+    ],
+)
 def test_refuses(flags, words, data, tmp_path, run_preview, capsys):
     import timm
+
     other = tmp_path / 'other.pth.tar'
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=7).state_dict()}, other)
     given = flags.format(tmp=tmp_path, other=other)

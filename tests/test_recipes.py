@@ -1,4 +1,5 @@
 """Every recipe is a base and a delta: commands that our parser and checks accept, and a header that says whose."""
+
 import re
 from pathlib import Path
 
@@ -10,23 +11,27 @@ from keepaug import options, prepare
 
 ROOT = Path(__file__).parents[1]
 # Studies are files of another kind; see tests/study.
-RECIPES = sorted(
-    path for path in (ROOT / 'hparams').rglob('*.yaml') if not {'studies', 'papers'} & set(path.parts))
+RECIPES = sorted(path for path in (ROOT / 'hparams').rglob('*.yaml') if not {'studies', 'papers'} & set(path.parts))
 BASES = [path for path in RECIPES if path.stem.startswith('base-')]
 DELTAS = [path for path in RECIPES if path not in BASES]
 
 
 def read_header(path):
     """The comment at the top as one line."""
-    lines = [line.removeprefix('#').strip().removesuffix('\\') for line in path.read_text().splitlines()
-             if line.startswith('#')]
+    lines = [
+        line.removeprefix('#').strip().removesuffix('\\')
+        for line in path.read_text().splitlines()
+        if line.startswith('#')
+    ]
     return ' '.join(' '.join(lines).split())
 
 
 def plain_commands(path):
     """Each `python train.py` of a header, as words."""
-    return [line.split() for line in re.findall(
-        r'python train\.py (.*?--data-dir DIR(?: --dataset-download)?)', read_header(path))]
+    return [
+        line.split()
+        for line in re.findall(r'python train\.py (.*?--data-dir DIR(?: --dataset-download)?)', read_header(path))
+    ]
 
 
 def commands(path):

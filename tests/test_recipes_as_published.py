@@ -1,4 +1,5 @@
 """Every recipe trains and judges as its paper says: learning rate of each epoch, optimizer, crops, augmentation."""
+
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from tests.test_recipes import ROOT, files_of, plain_commands
 
 # Those of fine-tuning are of no paper.
 BASES, DELTAS = (
-    [path for path in paths if path.parent.name != 'finetune'] for paths in (test_recipes.BASES, test_recipes.DELTAS))
+    [path for path in paths if path.parent.name != 'finetune'] for paths in (test_recipes.BASES, test_recipes.DELTAS)
+)
 
 
 def name(recipe) -> str:
@@ -47,6 +49,7 @@ class Training:
         refined: Epochs of refinement after the others.
         refined_lr: Their learning rate; None for that of the last epoch.
     """
+
     epochs: int
     lr: Callable[[int], float]
     weight_decay: float
@@ -62,7 +65,8 @@ class Training:
 TRAINING = {
     'cifar10/base-attentive-cutmix': Training(80, steps(1e-3, 1), 1e-5, 'Adam'),
     'cifar10/base-autoaugment': Training(
-        300, lambda epoch: 0.1 * (1 + math.cos(math.pi * epoch / 300)) / 2, 5e-4, 'Nesterov momentum 0.9'),
+        300, lambda epoch: 0.1 * (1 + math.cos(math.pi * epoch / 300)) / 2, 5e-4, 'Nesterov momentum 0.9'
+    ),
     'cifar10/base-cutmix': Training(300, steps(0.25, 0.1, 150, 225), 1e-4, 'Nesterov momentum 0.9'),
     'cifar10/base-cutout': Training(300, steps(0.1, 0.2, 90, 180, 240), 5e-4, 'Nesterov momentum 0.9'),
     'cifar10/base-refined-preact18': Training(400, steps(0.1, 0.1, 150, 275), 1e-4, 'momentum 0.9', refined=50),
@@ -71,9 +75,11 @@ TRAINING = {
     'imagenet/base-cutmix': Training(300, steps(0.1, 0.1, 75, 150, 225), 1e-4, 'Nesterov momentum 0.9'),
     'imagenet/base-occlusions': Training(100, steps(0.1, 0.1, 30, 60, 90), 1e-4, 'momentum 0.9'),
     'imagenet/base-refined': Training(
-        200, steps(0.1, 0.1, 60, 120, 180), 1e-4, 'momentum 0.9', refined=20, refined_lr=1e-4),
+        200, steps(0.1, 0.1, 60, 120, 180), 1e-4, 'momentum 0.9', refined=20, refined_lr=1e-4
+    ),
     'imagenet/refined-autoaugment': Training(
-        300, steps(0.1, 0.1, 75, 150, 225), 1e-4, 'momentum 0.9', refined=20, refined_lr=1e-4),
+        300, steps(0.1, 0.1, 75, 150, 225), 1e-4, 'momentum 0.9', refined=20, refined_lr=1e-4
+    ),
 }
 
 # What a delta adds to its base's crop and flip: kind and settings of each step, as the log spells them.
@@ -91,11 +97,11 @@ ADDED = {
     'cifar10/joint-cutout': ['JointOcclusion; mode=cutout; holes=6; size=8; only=False'],
     'cifar10/joint-hide-and-seek': ['JointOcclusion; mode=hide-and-seek; grid=4; keep_patch=0.5; only=False'],
     'cifar10/joint-saliency': ['JointOcclusion; mode=saliency; layer=maxpool; size=8; jitter=2; only=False'],
-    'cifar10/keep-autoaugment': [
-        'TorchvisionPolicy; cifar10', 'KeepPaste; size=16; tau=0.6; saliency=low; prob=1.0'],
+    'cifar10/keep-autoaugment': ['TorchvisionPolicy; cifar10', 'KeepPaste; size=16; tau=0.6; saliency=low; prob=1.0'],
     'cifar10/keep-randaugment': ['RandAugment; n=3; m=15; p=1.0', 'KeepPaste; size=8; tau=0.6; saliency=low; prob=1.0'],
     'cifar10/keepcutout': [
-        'KeepCut; mode=cutout; fill=zero; size=16; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
+        'KeepCut; mode=cutout; fill=zero; size=16; tau=0.6; saliency=low; windows=overflow; prob=1.0'
+    ],
     'cifar10/manifold-mixup': ['ManifoldMixup; alpha=1.0; prob=1.0'],
     'cifar10/randaugment': ['RandAugment; n=3; m=15; p=1.0'],
     'cifar10/refined-cutmix': ['Mixup; mixup=0.0; cutmix=1.0; prob=0.5'],
@@ -103,7 +109,9 @@ ADDED = {
     'imagenet/attentive-cutmix': ['AttentiveCutMix; patches=6; grid=7; prob=1.0'],
     'imagenet/autoaugment': ['AutoAugment'],
     'imagenet/copies-cutout': [
-        'Copies; copies=2', 'JointOcclusion; mode=cutout; holes=6; size=56; keep_image=0.5; only=True'],
+        'Copies; copies=2',
+        'JointOcclusion; mode=cutout; holes=6; size=56; keep_image=0.5; only=True',
+    ],
     'imagenet/cutmix': ['Mixup; mixup=0.0; cutmix=1.0; prob=1.0'],
     'imagenet/cutout': ['Cutout; size=112; holes=1; prob=1.0'],
     'imagenet/feature-cutmix': ['FeatureCutMix; stages=(0, 1, 2, 3, 4); alpha=1.0; prob=1.0'],
@@ -113,10 +121,13 @@ ADDED = {
     'imagenet/joint-saliency': ['JointOcclusion; mode=saliency; layer=maxpool; size=56; jitter=16; only=False'],
     'imagenet/keep-autoaugment': ['AutoAugment', 'KeepPaste; size=40; tau=0.6; saliency=low; prob=1.0'],
     'imagenet/keep-randaugment': [
-        'RandAugment; n=2; m=9; p=1.0', 'KeepPaste; size=40; tau=0.6; saliency=low; prob=1.0'],
+        'RandAugment; n=2; m=9; p=1.0',
+        'KeepPaste; size=40; tau=0.6; saliency=low; prob=1.0',
+    ],
     'imagenet/keepcutmix': ['KeepCut; mode=cutmix; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
     'imagenet/keepcutout': [
-        'KeepCut; mode=cutout; fill=zero; size=40; tau=0.6; saliency=low; windows=overflow; prob=1.0'],
+        'KeepCut; mode=cutout; fill=zero; size=40; tau=0.6; saliency=low; windows=overflow; prob=1.0'
+    ],
     'imagenet/manifold-mixup': ['ManifoldMixup; alpha=1.0; prob=1.0'],
     'imagenet/randaugment': ['RandAugment; n=2; m=9; p=1.0'],
     'imagenet/refined-autoaugment': ['AutoAugment'],
@@ -145,13 +156,21 @@ def build(command: list[str], weights: bool = False) -> SimpleNamespace:
         model, data_config = training.build_model(args, timm.create_model)
     mixup_fn, collate_fn = data.build_mixing(args)
     loader = data.build_train_loader(
-        args, keepaug.wrap_dataset(Images(), args), data_config, cpu, torch.float32, collate_fn)
+        args, keepaug.wrap_dataset(Images(), args), data_config, cpu, torch.float32, collate_fn
+    )
     loader_eval = data.build_eval_loader(args, Images(), data_config, cpu, torch.float32)
     task = keepaug.wrap_task(training.build_task(args, model, cpu, torch.float32), args)
     optimizer = training.build_optimizer(args, task)
     return SimpleNamespace(
-        args=args, model=model, data_config=data_config, mixup_fn=mixup_fn, loader=loader, loader_eval=loader_eval,
-        task=task, optimizer=optimizer)
+        args=args,
+        model=model,
+        data_config=data_config,
+        mixup_fn=mixup_fn,
+        loader=loader,
+        loader_eval=loader_eval,
+        task=task,
+        optimizer=optimizer,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +206,7 @@ def check_added(run, wanted: list[str]) -> None:
         assert crop.size == (32, 32) and crop.padding == (4, 4)
     else:
         assert crop.size == (224, 224) and crop.interpolation == InterpolationMode.BILINEAR
-        assert crop.scale == (0.08, 1.) and crop.ratio == pytest.approx((3 / 4, 4 / 3), 1e-4)
+        assert crop.scale == (0.08, 1.0) and crop.ratio == pytest.approx((3 / 4, 4 / 3), 1e-4)
     assert isinstance(flip, transforms.RandomHorizontalFlip) and flip.p == 0.5
     assert run.args.smoothing == 0
 
@@ -213,7 +232,7 @@ def check_optimizer(run, paper: Training) -> None:
     if form == 'SGD':
         form = f'{"Nesterov " if settings["nesterov"] else ""}momentum {settings["momentum"]}'
     assert form == paper.optimizer
-    group, = run.optimizer.param_groups  # one for all: biases and norms decay too
+    (group,) = run.optimizer.param_groups  # one for all: biases and norms decay too
     assert group['weight_decay'] == paper.weight_decay
     assert len(group['params']) == len(list(run.model.parameters()))
 
@@ -234,11 +253,13 @@ def test_evaluation_crop(recipe):
     run = build(plain_commands(recipe)[0])
     image = Image.effect_noise((32, 32) if recipe.parent.name == 'cifar10' else (300, 350), 64).convert('RGB')
     published = {
-        'cifar10': [
-            transforms.ToTensor(), transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))],
+        'cifar10': [transforms.ToTensor(), transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))],
         'imagenet': [
-            transforms.Resize(256, InterpolationMode.BILINEAR), transforms.CenterCrop(224), transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)],
+            transforms.Resize(256, InterpolationMode.BILINEAR),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ],
     }[recipe.parent.name]
     assert torch.equal(run.loader_eval.dataset.transform(image), transforms.Compose(published)(image))
 

@@ -1,4 +1,5 @@
 """The Slurm script, with stand-ins for Slurm's commands and for Python."""
+
 import os
 import signal
 import subprocess
@@ -34,11 +35,23 @@ def submit(tmp_path):
 
     def start(*flags, python=tmp_path / 'python', **environment):
         process = subprocess.Popen(
-            [ROOT / 'examples' / 'slurm_requeue.sh', *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [ROOT / 'examples' / 'slurm_requeue.sh', *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env={
-                'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'NOTES': str(tmp_path), 'PYTHON': str(python),
-                'SLURM_SUBMIT_DIR': str(ROOT), 'SLURM_JOB_ID': '4321', 'SLURM_JOB_NUM_NODES': '2',
-                'SLURM_JOB_NODELIST': 'node[7-8]', 'SLURM_GPUS_ON_NODE': '4', 'OMP_NUM_THREADS': '1', **environment})
+                'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+                'NOTES': str(tmp_path),
+                'PYTHON': str(python),
+                'SLURM_SUBMIT_DIR': str(ROOT),
+                'SLURM_JOB_ID': '4321',
+                'SLURM_JOB_NUM_NODES': '2',
+                'SLURM_JOB_NODELIST': 'node[7-8]',
+                'SLURM_GPUS_ON_NODE': '4',
+                'OMP_NUM_THREADS': '1',
+                **environment,
+            },
+        )
         started.append(process)
         return process
 
@@ -48,7 +61,7 @@ def submit(tmp_path):
         process.wait()
 
 
-def await_file(path, process, seconds=20.):
+def await_file(path, process, seconds=20.0):
     end = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
@@ -67,7 +80,8 @@ def test_what_is_started(submit, tmp_path):
         flags = (tmp_path / 'flags').read_text()
         assert '--nproc_per_node=4' in flags
         assert flags.strip().endswith(
-            '--output runs --experiment slurm-4321 --exact-resume --resume auto /data/imagenet --model resnet50 --keep-cut')
+            '--output runs --experiment slurm-4321 --exact-resume --resume auto /data/imagenet --model resnet50 --keep-cut'
+        )
         environment = (tmp_path / 'environment').read_text().split()
         assert {'PET_NNODES=2', 'PET_NODE_RANK=0', 'PET_MASTER_ADDR=node7', 'PET_MASTER_PORT=24321'} <= set(environment)
     assert not requeued(tmp_path)
@@ -91,7 +105,8 @@ def test_a_run_that_ends_by_itself_is_not_requeued(submit, tmp_path):
 def test_a_requeued_run_ends_with_the_weights_of_an_uninterrupted_one(submit, tmp_path):
     flags = (
         '--dataset keepaug/cluttered-digits --train-num-samples 320 --val-num-samples 40 --model test_resnet '
-        '--num-classes 10 --img-size 40 -b 16 --epochs 4 --lr 0.05 --keep-cut --device cpu -j 0').split()
+        '--num-classes 10 --img-size 40 -b 16 --epochs 4 --lr 0.05 --keep-cut --device cpu -j 0'
+    ).split()
     whole, requeued_run = tmp_path / 'whole', tmp_path / 'requeued'
     environment = dict(SLURM_JOB_NUM_NODES='1', SLURM_GPUS_ON_NODE='1', python=sys.executable, PYTHONPATH=str(ROOT))
     (tmp_path / 'scontrol').write_text('#!/usr/bin/env bash\n[[ $1 == show ]] && echo localhost; true\n')
@@ -102,7 +117,8 @@ def test_a_requeued_run_ends_with_the_weights_of_an_uninterrupted_one(submit, tm
     assert process.wait(100) != 0
     assert submit(*flags, '--output', str(requeued_run), **environment).wait(300) == 0
     first, second = (
-        torch.load(folder / 'slurm-4321' / 'last.pth.tar', weights_only=False) for folder in (whole, requeued_run))
+        torch.load(folder / 'slurm-4321' / 'last.pth.tar', weights_only=False) for folder in (whole, requeued_run)
+    )
     assert first['epoch'] == second['epoch'] == 3
     for name, tensor in first['state_dict'].items():
         assert torch.equal(tensor, second['state_dict'][name])

@@ -1,4 +1,5 @@
 """train.py under timm's sweep.py. No real sweep.py is at hand: a stand-in follows the protocol as it is known."""
+
 import fcntl
 import multiprocessing
 import sys

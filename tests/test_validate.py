@@ -1,4 +1,5 @@
 """validate.py on checkpoints of a run: result keys and numbers, folders, averaged weights, files of results."""
+
 import csv
 import json
 from unittest import mock
@@ -34,9 +35,17 @@ def test_one_checkpoint(data, run, capsys):
     assert result['param_count'] == round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
     correct = 0
     loader = create_loader(
-        create_dataset('', root=str(data), split='validation'), (3, 32, 32), 8, device=torch.device('cpu'),
-        num_workers=0, interpolation=result['interpolation'], crop_pct=result['crop_pct'], use_prefetcher=True,
-        mean=model.pretrained_cfg['mean'], std=model.pretrained_cfg['std'])
+        create_dataset('', root=str(data), split='validation'),
+        (3, 32, 32),
+        8,
+        device=torch.device('cpu'),
+        num_workers=0,
+        interpolation=result['interpolation'],
+        crop_pct=result['crop_pct'],
+        use_prefetcher=True,
+        mean=model.pretrained_cfg['mean'],
+        std=model.pretrained_cfg['std'],
+    )
     with torch.no_grad():
         for x, target in loader:
             correct += (model.eval()(x).argmax(1) == target).sum().item()
@@ -46,7 +55,8 @@ def test_one_checkpoint(data, run, capsys):
 def test_averaged_weights_on_request(data, run, capsys):
     """Weights saved as the average and as the plain ones differ after two epochs at decay 0.99."""
     plain, averaged = (
-        timm.models.load_state_dict(run / 'last.pth.tar', use_ema=use_ema)['fc.weight'] for use_ema in (False, True))
+        timm.models.load_state_dict(run / 'last.pth.tar', use_ema=use_ema)['fc.weight'] for use_ema in (False, True)
+    )
     assert not torch.equal(plain, averaged)
     seen = []
     measure = validate.training.validate
@@ -65,7 +75,8 @@ def test_averaged_weights_on_request(data, run, capsys):
 def test_folder_of_checkpoints(file_format, data, run, tmp_path, capsys):
     path = tmp_path / f'results.{file_format}'
     results = run_validate(
-        f'{data} {COMMON} --checkpoint {run} --results-file {path} --results-format {file_format}', capsys)
+        f'{data} {COMMON} --checkpoint {run} --results-file {path} --results-format {file_format}', capsys
+    )
     assert {result['checkpoint'] for result in results} == {str(file) for file in run.glob('*.pth.tar')}
     assert [result['top1'] for result in results] == sorted((result['top1'] for result in results), reverse=True)
     written = json.loads(path.read_text()) if file_format == 'json' else list(csv.DictReader(path.open()))
@@ -83,7 +94,8 @@ def test_averaged_scores_and_valid_labels(data, run, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('0\n1\n2\n')
     result = run_validate(
-        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --metrics-avg macro --valid-labels {labels}', capsys)
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --metrics-avg macro --valid-labels {labels}', capsys
+    )
     assert list(result) == KEYS[:5] + ['macro_precision', 'macro_recall', 'macro_f1_score'] + KEYS[5:]
     assert result['macro_recall'] == pytest.approx(result['top1'], abs=1e-3)  # classes of equal size
 
@@ -102,19 +114,23 @@ def test_smaller_batches_while_memory_does_not_suffice(data, run, capsys):
     assert 'top1' in result and sizes == sorted(sizes, reverse=True) and sizes[-1] <= 4
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--valid-labels {file}', ['--valid-labels', '0 to 2']),
-    ('--results-file /no/such/folder/results.csv', ['--results-file']),
-    ('--real-labels {file}', ['--real-labels']),
-    ('--interpolation cubic', ['--interpolation cubic', 'bicubic']),
-    ('--device banana', ['--device banana']),
-    ('--analysis-dir /dev/null/out', ['--analysis-dir /dev/null/out']),
-    ('--analysis-dir out --real-labels {file}', ['--analysis-dir', '--real-labels']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--valid-labels {file}', ['--valid-labels', '0 to 2']),
+        ('--results-file /no/such/folder/results.csv', ['--results-file']),
+        ('--real-labels {file}', ['--real-labels']),
+        ('--interpolation cubic', ['--interpolation cubic', 'bicubic']),
+        ('--device banana', ['--device banana']),
+        ('--analysis-dir /dev/null/out', ['--analysis-dir /dev/null/out']),
+        ('--analysis-dir out --real-labels {file}', ['--analysis-dir', '--real-labels']),
+    ],
+)
 def test_refuses(flags, words, data, run, tmp_path, capsys):
     (tmp_path / 'file').write_text('7\n')
     said = refuse_validate(
-        f'{data} {COMMON} --checkpoint {run}/last.pth.tar ' + flags.format(file=tmp_path / 'file'), capsys)
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar ' + flags.format(file=tmp_path / 'file'), capsys
+    )
     assert all(word in said for word in words)
 
 
@@ -170,8 +186,10 @@ def test_exported_folder_knows_its_channels(data, tmp_path, capsys):
 def test_stock_checkpoint(data, tmp_path, capsys):
     """What timm's saver writes without arguments of a run."""
     torch.manual_seed(0)
-    torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict(), 'arch': 'resnet'},
-               tmp_path / 'stock.pth.tar')
+    torch.save(
+        {'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict(), 'arch': 'resnet'},
+        tmp_path / 'stock.pth.tar',
+    )
     assert list(run_validate(f'{data} {COMMON} --checkpoint {tmp_path}/stock.pth.tar', capsys)) == KEYS
 
 
@@ -198,8 +216,8 @@ def test_analysis_of_chosen_classes(data, run, tmp_path, capsys):
     labels = tmp_path / 'labels.txt'
     labels.write_text('2\n1\n0\n')
     run_validate(
-        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out',
-        capsys)
+        f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out', capsys
+    )
     assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['confusion']) == 3
 
 
@@ -222,9 +240,16 @@ def test_early_head_is_judged_alone(use_ema, data, tmp_path, capsys):
     model.head.load_state_dict(checkpoint[f'task_state{suffix}']['early_exit'])
     classifier, correct = model.early_classifier().eval(), 0
     loader = create_loader(
-        create_dataset('', root=str(data), split='validation'), (3, 32, 32), 8, device=torch.device('cpu'),
-        num_workers=0, interpolation=result['interpolation'], crop_pct=result['crop_pct'],
-        mean=model.backbone.pretrained_cfg['mean'], std=model.backbone.pretrained_cfg['std'])
+        create_dataset('', root=str(data), split='validation'),
+        (3, 32, 32),
+        8,
+        device=torch.device('cpu'),
+        num_workers=0,
+        interpolation=result['interpolation'],
+        crop_pct=result['crop_pct'],
+        mean=model.backbone.pretrained_cfg['mean'],
+        std=model.backbone.pretrained_cfg['std'],
+    )
     with torch.no_grad():
         for x, target in loader:
             correct += (classifier(x).argmax(1) == target).sum().item()
@@ -235,8 +260,7 @@ def test_early_head_that_is_not_there(data, run, tmp_path, capsys):
     folder = tmp_path / 'folder'
     command.main(['timm', f'{run}/last.pth.tar', '--output', str(folder)])
     for held in (run / 'last.pth.tar', folder):
-        assert 'train with --early-exit' in refuse_validate(
-            f'{data} {COMMON} --checkpoint {held} --early-exit', capsys)
+        assert 'train with --early-exit' in refuse_validate(f'{data} {COMMON} --checkpoint {held} --early-exit', capsys)
     assert "name the run's file with --checkpoint" in refuse_validate(f'{data} {COMMON} --early-exit', capsys)
 
 
@@ -267,8 +291,8 @@ def test_what_gives_no_result_leaves_the_file_of_others(error, data, run, tmp_pa
 
 
 def test_ctrl_c_keeps_what_is_done(data, run, capsys):
-    with mock.patch.object(validate, 'validate', side_effect=[dict(model='first', top1=1.), KeyboardInterrupt]):
-        result, = run_validate(f'{data} {COMMON} --checkpoint {run}', capsys)
+    with mock.patch.object(validate, 'validate', side_effect=[dict(model='first', top1=1.0), KeyboardInterrupt]):
+        (result,) = run_validate(f'{data} {COMMON} --checkpoint {run}', capsys)
     assert result['model'] == 'first'
 
 

@@ -1,4 +1,5 @@
 """What version 0.1.0 wrote still works: its checkpoints resume, validate and export, its args.yaml is a configuration."""
+
 import csv
 import shutil
 from pathlib import Path

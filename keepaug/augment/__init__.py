@@ -1,4 +1,5 @@
 """Batch augmentations: small objects with hyper-parameters, and their registry."""
+
 from keepaug.augment.attentive_cutmix import AttentiveCutMix
 from keepaug.augment.base import BatchAugment, Compose, check_edge
 from keepaug.augment.cutmix_variants import CutMixVariant

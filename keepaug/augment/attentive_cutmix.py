@@ -1,4 +1,5 @@
 """Attentive CutMix: the patches a network attends to most move into another image (Walawalkar et al., 2020)."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,22 +46,22 @@ class AttentiveCutMix(PartnerMixer):
     ranges = PartnerMixer.ranges | {'grid': Range(least=1, most=MOST_CELLS, whole=True)}
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            patches: int = 6,
-            teacher: nn.Module | None = None,
-            grid: int = 7,
-            teacher_size: tuple[int, int] | None = None,
-            normalisation: Normalisation | None = None,
-            teacher_normalisation: Normalisation | None = None,
-            **mixing,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        patches: int = 6,
+        teacher: nn.Module | None = None,
+        grid: int = 7,
+        teacher_size: tuple[int, int] | None = None,
+        normalisation: Normalisation | None = None,
+        teacher_normalisation: Normalisation | None = None,
+        **mixing,
     ):
         super().__init__(model, num_classes, **mixing)
         if teacher is None and model is None:
             raise ValueError('Attention needs a network: give teacher=, or model= to let the model teach itself.')
         self.grid = self.check('grid', grid)
-        self.patches = Range(least=1, most=grid ** 2, whole=True, unit='cell').check('patches', patches)
+        self.patches = Range(least=1, most=grid**2, whole=True, unit='cell').check('patches', patches)
         if (normalisation is None) != (teacher_normalisation is None):
             raise ValueError('normalisation and teacher_normalisation are given together, or both left out.')
         self.teacher = model if teacher is None else teacher
@@ -73,8 +74,7 @@ class AttentiveCutMix(PartnerMixer):
 
     def describe(self, size: tuple[int, int]) -> str:
         teacher = 'the model itself' if self.teacher is self.model else type(self.teacher).__name__
-        return (
-            f'{self.patches} patches of {self.grid} x {self.grid}, attention of {teacher}, {super().describe(size)}')
+        return f'{self.patches} patches of {self.grid} x {self.grid}, attention of {teacher}, {super().describe(size)}'
 
     def check_images(self, x: Tensor) -> None:
         size = ' x '.join(map(str, self.teacher_size or x.shape[-2:]))
@@ -83,15 +83,22 @@ class AttentiveCutMix(PartnerMixer):
             shape = tuple(attention_map(self.teacher, self._as_teacher_sees(x)).shape[1:])
         except MISFIT as error:
             raise HyperParameterError(
-                'teacher_size', f'must be one that the teacher {name} can look at, such as its own', size) from error
+                'teacher_size', f'must be one that the teacher {name} can look at, such as its own', size
+            ) from error
         if max(shape) < 2:
             raise HyperParameterError(
                 'teacher_size',
                 f'must be larger, or the teacher another: {name} sees such images as one cell, no patch before others',
-                size)
+                size,
+            )
 
     def mix(
-            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        partner: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         size = x.shape[-2:]
         applied = self.flip_coin(self.applied_share(), group, generator)
@@ -114,5 +121,6 @@ class AttentiveCutMix(PartnerMixer):
         if self.teacher_size not in (None, tuple(x.shape[-2:])):
             # In float32: the kernel knows no half precision on CPU.
             seen = F.interpolate(
-                seen.float(), size=self.teacher_size, mode='bicubic', antialias=True, align_corners=False)
+                seen.float(), size=self.teacher_size, mode='bicubic', antialias=True, align_corners=False
+            )
         return seen.to(x.dtype)

@@ -1,4 +1,5 @@
 """What every batch augmentation is."""
+
 import functools
 import math
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class BatchAugment:
         self.model = model
         self.num_classes = num_classes
         self.enabled = True
-        self.strength = 1.
+        self.strength = 1.0
         self.last: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -57,10 +58,10 @@ class BatchAugment:
         return ', '.join(f'{name}={value}' for name, value in settings.items())
 
     def __call__(
-            self,
-            x: Tensor,
-            target: Tensor | None,
-            generator: torch.Generator | None = None,
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Augments a batch.
 
@@ -80,7 +81,7 @@ class BatchAugment:
     @property
     def active(self) -> bool:
         """Whether batches are augmented at present."""
-        return self.enabled and self.strength > 0.
+        return self.enabled and self.strength > 0.0
 
     @property
     def mixes_labels(self) -> bool:
@@ -121,7 +122,8 @@ class BatchAugment:
         return x, target
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
 
 
@@ -146,11 +148,11 @@ class Compose:
         return next((augment for augment in self.augments if augment.recycled is not None), None)
 
     def __call__(
-            self,
-            x: Tensor,
-            target: Tensor,
-            generator: torch.Generator | None = None,
-            where: Tensor | None = None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        generator: torch.Generator | None = None,
+        where: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         for augment in self.augments:
             x, target = call(augment, x, target, generator, where)
@@ -167,11 +169,11 @@ class Compose:
 
 
 def call(
-        augment: BatchAugment,
-        x: Tensor,
-        target: Tensor,
-        generator: torch.Generator | None = None,
-        where: Tensor | None = None,
+    augment: BatchAugment,
+    x: Tensor,
+    target: Tensor,
+    generator: torch.Generator | None = None,
+    where: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Calls an augmentation, with the places of the crops where it asks for them."""
     return augment(x, target, generator, **({} if augment.recycled is None else {'where': where}))
@@ -186,13 +188,14 @@ def check_edge(parameter: str, edge: int, x: Tensor) -> int:
     height, width = x.shape[-2:]
     if edge > min(height, width):
         raise HyperParameterError(
-            parameter, f'must be at most {min(height, width)} for images of {height} x {width} pixels', edge)
+            parameter, f'must be at most {min(height, width)} for images of {height} x {width} pixels', edge
+        )
     return edge
 
 
 def draw_applied(batch: int, prob: float, device: torch.device, generator: torch.Generator | None) -> Tensor | None:
     """Which samples (B, 1, 1, 1) an augmentation applies to; None where that is all of them, and nothing is drawn."""
-    if prob >= 1.:
+    if prob >= 1.0:
         return None
     return draw.uniform(batch, 1, 1, 1, device=device, generator=generator) < prob
 

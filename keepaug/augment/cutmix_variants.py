@@ -1,10 +1,11 @@
 """The other ways to do CutMix that its paper tried (CutMix, section 4.1.3, Table 8): all worse, and so controls."""
+
 import torch
 from torch import Tensor, nn
 
+from keepaug.augment.base import check_edge
 from keepaug.augment.label_mixing import LabelMixer
 from keepaug.augment.registry import register_augment
-from keepaug.augment.base import check_edge
 from keepaug.functional.mixing import central_boxes, inside_boxes, overlapping_boxes
 from keepaug.ranges import PIXELS, check_choice
 
@@ -41,13 +42,13 @@ class CutMixVariant(LabelMixer):
     variants = ('center-gaussian', 'fixed', 'one-hot', 'scheduled', 'complete-label')
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            variant: str = 'center-gaussian',
-            fixed_size: int = 16,
-            cutmix_alpha: float = 1.,
-            **mixing,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        variant: str = 'center-gaussian',
+        fixed_size: int = 16,
+        cutmix_alpha: float = 1.0,
+        **mixing,
     ):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **mixing)
         self.variant = check_choice('variant', variant, self.variants)
@@ -55,7 +56,7 @@ class CutMixVariant(LabelMixer):
         self.progress: float | None = None
 
     def set_progress(self, progress: float) -> None:
-        self.progress = min(max(progress, 0.), 1.)
+        self.progress = min(max(progress, 0.0), 1.0)
 
     def describe(self, size: tuple[int, int]) -> str:
         fixed = f', {self.fixed_size} x {self.fixed_size} px' if self.variant == 'fixed' else ''
@@ -75,18 +76,25 @@ class CutMixVariant(LabelMixer):
         if self.progress is None:
             raise ValueError(
                 'CutMix on a schedule must be told how far the training is: call set_progress(epoch / epochs) of the '
-                'task or the augmentation before each epoch.')
+                'task or the augmentation before each epoch.'
+            )
         return self.prob * self.progress
 
     def draw_sizes(
-            self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+        self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None
+    ) -> Tensor:
         if self.variant == 'fixed':
             return torch.full((batch, 2), self.fixed_size, device=device)
         return super().draw_sizes(batch, size, device, generator)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
-            generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        sizes: Tensor,
+        group: Tensor,
+        cuts: Tensor,
+        generator: torch.Generator | None,
     ) -> Tensor:
         self.check_images(x)
         return PLACES.get(self.variant, overlapping_boxes)(sizes, x.shape[-2:], generator)[group]

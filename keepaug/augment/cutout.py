@@ -1,4 +1,5 @@
 """Cutout: squares removed blindly. The published baseline that selective cutting is measured against."""
+
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +29,12 @@ class Cutout(BatchAugment):
     ranges = {'size': PIXELS, 'holes': COUNT, 'prob': PROBABILITY}
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            size: int | None = None,
-            holes: int = 1,
-            prob: float = 1.,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        size: int | None = None,
+        holes: int = 1,
+        prob: float = 1.0,
     ):
         super().__init__(model, num_classes)
         self.size = self.check('size', size)
@@ -49,7 +50,8 @@ class Cutout(BatchAugment):
             check_edge('size', self.size, x)
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         batch, _, height, width = x.shape
         size = self.size or default_window(height, width)
         mask = cutout_mask(batch, (height, width), size, self.holes, generator, x.device)

@@ -1,4 +1,5 @@
 """Mixing inside the network: Manifold Mixup and Feature CutMix (CutMix, section 4.1.1 and Figure 3)."""
+
 import torch
 from torch import Tensor, nn
 
@@ -34,12 +35,12 @@ class FeatureMixer(PartnerMixer):
     ranges = PartnerMixer.ranges | {'alpha': Range(above=0)}
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            stages: tuple[int, ...] | None = None,
-            alpha: float = 1.,
-            **mixing,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        stages: tuple[int, ...] | None = None,
+        alpha: float = 1.0,
+        **mixing,
     ):
         super().__init__(model, num_classes, **mixing)
         if model is None:
@@ -51,7 +52,10 @@ class FeatureMixer(PartnerMixer):
         self.inside = StageMixing(model)
 
     def __call__(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None = None,
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         self.inside.set_plan(None)  # also where this is switched off: the last batch's must not go on
         return super().__call__(x, target, generator)
@@ -76,11 +80,17 @@ class FeatureMixer(PartnerMixer):
         for number in self.stages:
             if number not in usable:
                 raise HyperParameterError(
-                    'stages', f'must be among {", ".join(map(str, usable))} for {type(self.model).__name__}', number)
+                    'stages', f'must be among {", ".join(map(str, usable))} for {type(self.model).__name__}', number
+                )
         return list(self.stages)
 
     def mix(
-            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        partner: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         choices = self.choices(x)
         # Drawn on the CPU, since the host must know which code to run; only a generator on the device makes it wait.
@@ -97,7 +107,12 @@ class FeatureMixer(PartnerMixer):
         return x, lam
 
     def draw(
-            self, batch: int, size: tuple[int, int], applied: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        batch: int,
+        size: tuple[int, int],
+        applied: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Draws how to mix.
 
@@ -125,10 +140,15 @@ class ManifoldMixup(FeatureMixer):
         return self.prob
 
     def draw(
-            self, batch: int, size: tuple[int, int], applied: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        batch: int,
+        size: tuple[int, int],
+        applied: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         lam = draw_lam(batch, self.alpha * self.strength, generator, applied.device)[group]
-        lam = torch.where(applied, lam, 1.)
+        lam = torch.where(applied, lam, 1.0)
         return lam, lam, torch.zeros(batch, 4, dtype=torch.int64, device=applied.device)
 
 
@@ -137,7 +157,12 @@ class FeatureCutMix(FeatureMixer):
     """Puts a region of one sample's feature map into another's; the label follows the exact share of cells."""
 
     def draw(
-            self, batch: int, size: tuple[int, int], applied: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        batch: int,
+        size: tuple[int, int],
+        applied: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         sizes = cutmix_sizes(draw_lam(batch, self.alpha, generator, applied.device), size)
         boxes = torch.where(applied[:, None], overlapping_boxes(sizes, size, generator)[group], 0)

@@ -1,4 +1,5 @@
 """What removed pixels are replaced with; images are normalised, so 0 is the mean colour."""
+
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ Fill = Callable[[Tensor, torch.Generator | None], Tensor | float]
 
 
 def _zero(x: Tensor, generator: torch.Generator | None) -> float:
-    return 0.
+    return 0.0
 
 
 def _rand(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,4 +1,5 @@
 """GridMask: squares removed at regular distances, blindly. A published baseline of selective cutting."""
+
 import torch
 from torch import Tensor, nn
 
@@ -35,18 +36,17 @@ class GridMask(BatchAugment):
         ValueError: A value is out of range, or the probability rises and was not told the progress.
     """
 
-    ranges = {
-        'smallest': PIXELS, 'largest': PIXELS, 'keep': PROBABILITY, 'prob': PROBABILITY, 'ramp': PROBABILITY}
+    ranges = {'smallest': PIXELS, 'largest': PIXELS, 'keep': PROBABILITY, 'prob': PROBABILITY, 'ramp': PROBABILITY}
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            smallest: int | None = None,
-            largest: int | None = None,
-            keep: float = 0.6,
-            prob: float = 0.8,
-            ramp: float = 0.,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        smallest: int | None = None,
+        largest: int | None = None,
+        keep: float = 0.6,
+        prob: float = 0.8,
+        ramp: float = 0.0,
     ):
         super().__init__(model, num_classes)
         self.smallest = self.check('smallest', smallest)
@@ -61,8 +61,9 @@ class GridMask(BatchAugment):
     def describe(self, size: tuple[int, int]) -> str:
         smallest, largest = self._distances(size)
         return (
-            f'squares {smallest} to {largest} px apart, {2 * self.keep - self.keep ** 2:.0%} kept, probability '
-            f'{self.prob:g}{self.risen}')
+            f'squares {smallest} to {largest} px apart, {2 * self.keep - self.keep**2:.0%} kept, probability '
+            f'{self.prob:g}{self.risen}'
+        )
 
     def set_progress(self, progress: float) -> None:
         self.risen.set_progress(progress)
@@ -74,10 +75,12 @@ class GridMask(BatchAugment):
         smallest, largest = self._distances(tuple(x.shape[-2:]))
         if smallest > largest:
             raise HyperParameterError(
-                'largest', f'must be at least the smallest distance, {smallest} pixels for these images', self.largest)
+                'largest', f'must be at least the smallest distance, {smallest} pixels for these images', self.largest
+            )
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         size = tuple(x.shape[-2:])
         mask = grid_mask(len(x), size, self._distances(size), self.keep, generator, x.device)
         applied = draw_applied(len(x), self.prob * float(self.risen) * self.strength, x.device, generator)

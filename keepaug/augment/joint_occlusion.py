@@ -2,6 +2,7 @@
 
 Fong and Vedaldi, Occlusions for Effective Data Augmentation in Image Classification, 2019.
 """
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -68,18 +69,18 @@ class JointOcclusion(BatchAugment):
     modes = ('hide-and-seek', 'cutout', 'saliency', 'none')
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            mode: str = 'hide-and-seek',
-            grid: int = 4,
-            keep_patch: float = 0.5,
-            keep_image: float = 0.,
-            holes: int = 6,
-            size: int | None = None,
-            layer: nn.Module | str | None = None,
-            jitter: int | None = None,
-            only: bool = False,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        mode: str = 'hide-and-seek',
+        grid: int = 4,
+        keep_patch: float = 0.5,
+        keep_image: float = 0.0,
+        holes: int = 6,
+        size: int | None = None,
+        layer: nn.Module | str | None = None,
+        jitter: int | None = None,
+        only: bool = False,
     ):
         super().__init__(model, num_classes)
         if mode == 'saliency' and model is None:
@@ -114,7 +115,8 @@ class JointOcclusion(BatchAugment):
         return super().own_pixels() if self.only else None  # the first rows are whole
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         draw_mask = {
             'hide-and-seek': self._hide_and_seek,
             'cutout': self._cutout,
@@ -122,7 +124,7 @@ class JointOcclusion(BatchAugment):
             'none': self._none,
         }[self.mode]
         mask, boxes, saliency = draw_mask(x, target, generator)
-        applied = draw_applied(len(x), (1. - self.keep_image) * self.strength, x.device, generator)
+        applied = draw_applied(len(x), (1.0 - self.keep_image) * self.strength, x.device, generator)
         if applied is not None:
             mask = mask & applied
             boxes = None if boxes is None else torch.where(applied.view(-1, 1, 1), boxes, 0)
@@ -136,7 +138,8 @@ class JointOcclusion(BatchAugment):
 
     def _hide_and_seek(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
         mask = hide_and_seek_mask(
-            len(x), x.shape[-2:], self.grid, self.keep_patch, generator=generator, device=x.device)
+            len(x), x.shape[-2:], self.grid, self.keep_patch, generator=generator, device=x.device
+        )
         return mask, None, None
 
     def _cutout(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
@@ -147,7 +150,7 @@ class JointOcclusion(BatchAugment):
         saliency = interpolate(saliency, size=x.shape[-2:], mode='bilinear', align_corners=False)
         edge = self._edge(x.shape[-2:])
         # Nothing lies above the highest quantile, so the best windows are drawn among: one, where none are equal.
-        boxes = sample_regions(region_scores(saliency, (edge, edge)), (edge, edge), 1., 'high', generator)
+        boxes = sample_regions(region_scores(saliency, (edge, edge)), (edge, edge), 1.0, 'high', generator)
         boxes = move_inside(boxes, self._jitter(x.shape[-2:]), x.shape[-2:], generator)
         return boxes_to_mask(boxes, x.shape[-2:]), boxes[:, None], saliency
 
@@ -176,7 +179,8 @@ def move_inside(boxes: Tensor, jitter: int, size: tuple[int, int], generator: to
     x0, y0, x1, y1 = boxes.unbind(1)
     left, top = (
         torch.minimum((start + by).clamp(min=0), limit - (stop - start))
-        for start, stop, by, limit in zip((x0, y0), (x1, y1), shift, size[::-1]))
+        for start, stop, by, limit in zip((x0, y0), (x1, y1), shift, size[::-1])
+    )
     return torch.stack([left, top, left + x1 - x0, top + y1 - y0], dim=1)
 
 

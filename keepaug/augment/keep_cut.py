@@ -1,4 +1,5 @@
 """Selective cut: only regions of low saliency are removed (KeepAugment, section 3, Eq. 2)."""
+
 import math
 
 import torch
@@ -59,20 +60,20 @@ class KeepCut(KeepRegion):
     window_kinds = ('inside', 'overflow')
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            mode: str = 'cutout',
-            fill: str = 'zero',
-            size: int | None = None,
-            tau: float | None = 0.6,
-            prob: float = 1.,
-            saliency: str | None = None,
-            low_scale: float = 0.5,
-            maps: SaliencyMaps | None = None,
-            max_count: int = 1,
-            windows: str = 'inside',
-            **mixing,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        mode: str = 'cutout',
+        fill: str = 'zero',
+        size: int | None = None,
+        tau: float | None = 0.6,
+        prob: float = 1.0,
+        saliency: str | None = None,
+        low_scale: float = 0.5,
+        maps: SaliencyMaps | None = None,
+        max_count: int = 1,
+        windows: str = 'inside',
+        **mixing,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale, maps)
         self.mode = check_choice('mode', mode, self.modes)
@@ -85,7 +86,7 @@ class KeepCut(KeepRegion):
             raise HyperParameterError('windows', 'must be inside beside cutmix_minmax, whose boxes lie inside', windows)
         self.mixer = None
         if mode == 'cutmix':
-            self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1., **mixing})
+            self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1.0, **mixing})
         elif mixing:
             raise TypeError(f"Unknown, or known in mode 'cutmix' only: {', '.join(mixing)} (mode is {mode!r}).")
         if maps is not None and mixing.get('mixup_alpha'):
@@ -111,7 +112,8 @@ class KeepCut(KeepRegion):
         return f'{self.mode}, {region}, fill {self.fill}, probability {self.prob:g}, {self._place()}'
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.mixer is not None:
             self.mixer.strength = self.strength
             x, target = self.mixer(x, target, generator)
@@ -168,14 +170,24 @@ class _KeepCutMix(LabelMixer):
         self.saliency: Tensor | None = None
 
     def mix(
-            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        partner: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         self.saliency = None  # stays so where no image of the batch is cut
         return super().mix(x, target, partner, group, generator)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
-            generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        sizes: Tensor,
+        group: Tensor,
+        cuts: Tensor,
+        generator: torch.Generator | None,
     ) -> Tensor:
         self.saliency, shown = self.cut.maps(x, target, cuts)
         if self.cut.windows == 'inside':
@@ -184,11 +196,11 @@ class _KeepCutMix(LabelMixer):
 
 
 def draw_erasing_sizes(
-        batch: int,
-        size: tuple[int, int],
-        max_count: int,
-        device: torch.device,
-        generator: torch.Generator | None,
+    batch: int,
+    size: tuple[int, int],
+    max_count: int,
+    device: torch.device,
+    generator: torch.Generator | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Sizes as timm's random erasing draws them: count uniform, area uniform over the count, log-aspect uniform.
 

@@ -1,4 +1,5 @@
 """Selective paste: a salient region of the clean image is put back on the augmented one (KeepAugment, Eq. 3)."""
+
 import torch
 from torch import Tensor, nn
 
@@ -47,17 +48,17 @@ class KeepPaste(KeepRegion):
     rows_per_sample = 2
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            size: int | None = None,
-            tau: float | None = 0.6,
-            prob: float = 1.,
-            saliency: str | None = None,
-            low_scale: float = 0.5,
-            reprob: float = 0.,
-            remode: str = 'pixel',
-            recount: int = 1,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        size: int | None = None,
+        tau: float | None = 0.6,
+        prob: float = 1.0,
+        saliency: str | None = None,
+        low_scale: float = 0.5,
+        reprob: float = 0.0,
+        remode: str = 'pixel',
+        recount: int = 1,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale)
         self.reprob = self.check('reprob', reprob)
@@ -79,7 +80,8 @@ class KeepPaste(KeepRegion):
         return clean, target
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         clean, augmented, target = split_pairs(x, target)
         size = (self.edge(clean),) * 2
         applied = self.draw_used(len(clean), x.device, generator)
@@ -91,8 +93,7 @@ class KeepPaste(KeepRegion):
         if applied is not None:
             box = torch.where(applied.to(x.device, non_blocking=True)[:, None], box, 0)
         mask = boxes_to_mask(box, x.shape[-2:])
-        self.last = {
-            'boxes': box[:, None], 'mask': mask, 'saliency': saliency, 'clean': clean, 'augmented': augmented}
+        self.last = {'boxes': box[:, None], 'mask': mask, 'saliency': saliency, 'clean': clean, 'augmented': augmented}
         return torch.where(mask, clean, augmented), target
 
 

@@ -1,4 +1,5 @@
 """What selective cut and selective paste share: a region per image, drawn by the quantile of its saliency."""
+
 import torch
 from torch import Tensor, nn
 
@@ -34,15 +35,15 @@ class KeepRegion(BatchAugment):
     }
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            size: int | None = None,
-            tau: float | None = 0.6,
-            prob: float = 1.,
-            saliency: str | None = None,
-            low_scale: float = 0.5,
-            maps: SaliencyMaps | None = None,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        size: int | None = None,
+        tau: float | None = 0.6,
+        prob: float = 1.0,
+        saliency: str | None = None,
+        low_scale: float = 0.5,
+        maps: SaliencyMaps | None = None,
     ):
         super().__init__(model, num_classes)
         self.size = self.check('size', size)
@@ -50,7 +51,9 @@ class KeepRegion(BatchAugment):
         self.prob = self.check('prob', prob)
         self.saliency = 'none, drawn blindly' if tau is None else saliency or 'low where the model can'
         if (maps is None) == (saliency == RECYCLED):
-            raise ValueError(f"saliency 'recycled' and maps=SaliencyMaps(...) go together, got {saliency = }, {maps = }.")
+            raise ValueError(
+                f"saliency 'recycled' and maps=SaliencyMaps(...) go together, got {saliency = }, {maps = }."
+            )
         self.source = None
         if tau is not None and maps is not None:
             self.recycled, self.source = maps, RecycledSaliency(maps)
@@ -58,11 +61,11 @@ class KeepRegion(BatchAugment):
             self.source = SaliencySource(model, saliency, low_scale)
 
     def __call__(
-            self,
-            x: Tensor,
-            target: Tensor | None,
-            generator: torch.Generator | None = None,
-            where: Tensor | None = None,
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        generator: torch.Generator | None = None,
+        where: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Augments a batch; see `BatchAugment`.
 
@@ -76,7 +79,7 @@ class KeepRegion(BatchAugment):
             ValueError: `where` and `maps` do not come together.
         """
         if (where is None) != (self.recycled is None):
-            raise ValueError("Recycled saliency, and no other, needs where=: the places of the crops in their images.")
+            raise ValueError('Recycled saliency, and no other, needs where=: the places of the crops in their images.')
         if self.recycled is not None:
             self.source.where = where
         return super().__call__(x, target, generator)
@@ -100,10 +103,9 @@ class KeepRegion(BatchAugment):
     def draw_used(self, batch: int, device: torch.device, generator: torch.Generator | None) -> Tensor | None:
         """Which images (B,) are augmented; None where that is all of them, and nothing is drawn."""
         prob = self.prob * self.strength
-        return None if prob >= 1. else flip_coins(batch, prob, device, generator)
+        return None if prob >= 1.0 else flip_coins(batch, prob, device, generator)
 
-    def maps(
-            self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def maps(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """Saliency for regions to be drawn by.
 
         Args:

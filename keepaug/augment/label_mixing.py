@@ -1,4 +1,5 @@
 """Mixup and CutMix on the device: two images and their labels into one, each sample with its own draw."""
+
 import torch
 from torch import Tensor, nn
 
@@ -43,12 +44,12 @@ class PartnerMixer(BatchAugment):
     ranges = {'prob': PROBABILITY}
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            prob: float = 1.,
-            mixing: str = 'batch',
-            smoothing: float = 0.,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        prob: float = 1.0,
+        mixing: str = 'batch',
+        smoothing: float = 0.0,
     ):
         super().__init__(model, num_classes)
         if num_classes is None or num_classes < 1:
@@ -65,7 +66,8 @@ class PartnerMixer(BatchAugment):
         return f'probability {self.describe_probability()}, one draw per {self.mixing}'
 
     def augment(
-            self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
         if target is None:
             raise ValueError('Mixing labels needs labels, got target = None.')
         partner = (draw_pairs if self.mixing == 'pair' else draw_partners)(len(x), generator, x.device)
@@ -74,7 +76,12 @@ class PartnerMixer(BatchAugment):
         return mixed, mix_targets(target, target[partner], lam, self.num_classes, self.smoothing)
 
     def mix(
-            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        partner: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Mixes the images.
 
@@ -144,17 +151,20 @@ class LabelMixer(PartnerMixer):
     """
 
     ranges = PartnerMixer.ranges | {
-        'mixup_alpha': Range(least=0), 'cutmix_alpha': Range(least=0), 'switch_prob': PROBABILITY}
+        'mixup_alpha': Range(least=0),
+        'cutmix_alpha': Range(least=0),
+        'switch_prob': PROBABILITY,
+    }
 
     def __init__(
-            self,
-            model: nn.Module | None = None,
-            num_classes: int | None = None,
-            mixup_alpha: float = 0.,
-            cutmix_alpha: float = 0.,
-            cutmix_minmax: tuple[float, float] | None = None,
-            switch_prob: float = 0.5,
-            **mixing,
+        self,
+        model: nn.Module | None = None,
+        num_classes: int | None = None,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        cutmix_minmax: tuple[float, float] | None = None,
+        switch_prob: float = 0.5,
+        **mixing,
     ):
         super().__init__(model, num_classes, **mixing)
         if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
@@ -174,11 +184,16 @@ class LabelMixer(PartnerMixer):
         if self.cutmix_minmax is not None:
             cutmix = 'cutmix side {:g} to {:g}'.format(*self.cutmix_minmax)
         share = self._cutmix_share()
-        cutmix += f' ({share:g} of the draws)' if 0. < share < 1. else ''
+        cutmix += f' ({share:g} of the draws)' if 0.0 < share < 1.0 else ''
         return ', '.join(filter(None, [f'mixup alpha {self.mixup_alpha:g}' if self.mixup_alpha else '', cutmix]))
 
     def mix(
-            self, x: Tensor, target: Tensor, partner: Tensor, group: Tensor, generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        partner: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         batch, size, device = len(x), x.shape[-2:], x.device
         applied = self.flip_coin(self.applied_share(), group, generator)
@@ -189,7 +204,7 @@ class LabelMixer(PartnerMixer):
             blends = blends.to(device, non_blocking=True)
             alpha = self.mixup_alpha * self.strength
             lam = torch.where(blends, draw_lam(batch, alpha, generator, device)[group], lam)
-        if self.strength < 1.:
+        if self.strength < 1.0:
             cuts = cuts & self.flip_coin(self.strength, group, generator)
         weight = lam[:, None, None, None]
         boxes = torch.zeros(batch, 4, dtype=torch.int64, device=device)
@@ -202,7 +217,7 @@ class LabelMixer(PartnerMixer):
         mask = boxes_to_mask(boxes, size)
         self.last = {'boxes': boxes[:, None], 'mask': mask}
         # One formula for both: the own weight is lambda everywhere, or 0 in the box and 1 outside.
-        return blend(x, partner, torch.where(mask, 0., weight).float()), lam
+        return blend(x, partner, torch.where(mask, 0.0, weight).float()), lam
 
     def applied_share(self) -> float:
         return self.prob  # what fades is drawn apart
@@ -210,19 +225,25 @@ class LabelMixer(PartnerMixer):
     def _cutmix_share(self) -> float:
         """Share of the mixed draws that cut."""
         if not self.mixup_alpha:
-            return 1.
-        return self.switch_prob if self.cutmix_alpha or self.cutmix_minmax else 0.
+            return 1.0
+        return self.switch_prob if self.cutmix_alpha or self.cutmix_minmax else 0.0
 
     def draw_sizes(
-            self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+        self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None
+    ) -> Tensor:
         """Height and width (B, 2) of each draw's region."""
         if self.cutmix_minmax is None:
             return cutmix_sizes(draw_lam(batch, self.cutmix_alpha, generator, device), size)
         return minmax_sizes(batch, self.cutmix_minmax, size, generator, device)
 
     def place(
-            self, x: Tensor, target: Tensor, sizes: Tensor, group: Tensor, cuts: Tensor,
-            generator: torch.Generator | None,
+        self,
+        x: Tensor,
+        target: Tensor,
+        sizes: Tensor,
+        group: Tensor,
+        cuts: Tensor,
+        generator: torch.Generator | None,
     ) -> Tensor:
         """Where the regions go: one box (B, 4) per draw, over the border too, or inside under `cutmix_minmax`.
 
@@ -247,7 +268,8 @@ class Mixup(LabelMixer):
     """Blends two images (Zhang et al., mixup, 2018): `LabelMixer` with mixup on."""
 
     def __init__(
-            self, model: nn.Module | None = None, num_classes: int | None = None, mixup_alpha: float = 1., **kwargs):
+        self, model: nn.Module | None = None, num_classes: int | None = None, mixup_alpha: float = 1.0, **kwargs
+    ):
         super().__init__(model, num_classes, mixup_alpha=mixup_alpha, **kwargs)
 
 
@@ -256,5 +278,6 @@ class CutMix(LabelMixer):
     """Puts a region of one image into another (Yun et al., CutMix, 2019): `LabelMixer` with CutMix on."""
 
     def __init__(
-            self, model: nn.Module | None = None, num_classes: int | None = None, cutmix_alpha: float = 1., **kwargs):
+        self, model: nn.Module | None = None, num_classes: int | None = None, cutmix_alpha: float = 1.0, **kwargs
+    ):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **kwargs)

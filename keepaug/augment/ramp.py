@@ -23,12 +23,13 @@ class Ramp:
             ValueError: It rises, and nobody has told how far the training is.
         """
         if not self.length:
-            return 1.
+            return 1.0
         if self.progress is None:
             raise ValueError(
                 'What rises over a training must be told how far it is: call set_progress(epoch / epochs) of the task '
-                'or the augmentation before each epoch.')
-        return min(1., max(0., self.progress / self.length))
+                'or the augmentation before each epoch.'
+            )
+        return min(1.0, max(0.0, self.progress / self.length))
 
     def __str__(self) -> str:
         """What to say behind a probability; empty where nothing rises."""

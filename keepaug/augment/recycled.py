@@ -1,5 +1,4 @@
 """Saliency for nothing: what the backward passes of past training steps have told of each training image."""
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -43,11 +42,11 @@ class SaliencyMaps:
     """
 
     def __init__(
-            self,
-            images: int | None = None,
-            cells: int = MAP_SIZE,
-            kept: float = KEPT,
-            device: torch.device | str = 'cpu',
+        self,
+        images: int | None = None,
+        cells: int = MAP_SIZE,
+        kept: float = KEPT,
+        device: torch.device | str = 'cpu',
     ):
         self.cells = MAP_SIZES.check('cells', cells)
         self.kept = kept
@@ -112,7 +111,7 @@ class _Listener:
         self.kept = kept
 
     def __call__(self, gradient: Tensor) -> None:
-        saliency = gradient[:len(self.where)].detach().abs().amax(1, keepdim=True)
+        saliency = gradient[: len(self.where)].detach().abs().amax(1, keepdim=True)
         self.maps.write(self.where, saliency, self.kept)
 
 

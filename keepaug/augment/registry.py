@@ -1,4 +1,5 @@
 """Augmentations by name, as timm keeps models by name."""
+
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ def register_augment(name: str) -> Callable[[Augment], Augment]:
     Raises:
         ValueError: The name is taken.
     """
+
     def register(augment: Augment) -> Augment:
         if name in _AUGMENTS:
             raise ValueError(f'The augmentation {name!r} is registered already, by {_AUGMENTS[name].__name__}.')

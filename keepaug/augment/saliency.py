@@ -1,4 +1,5 @@
 """Where an augmentation gets its saliency maps: the full pass, or a cheaper one."""
+
 import logging
 import math
 from typing import NamedTuple
@@ -23,6 +24,7 @@ class Pass(NamedTuple):
         early: From the logit of the early head, through the layers before it only.
         price: Cost of a training step relative to the plain one, as planned for a ResNet-18 on 32 px images.
     """
+
     low: bool
     early: bool
     price: float
@@ -136,12 +138,15 @@ class SaliencySource:
             if kind != kinds[0]:
                 _logger.info(
                     f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
-                    f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.')
+                    f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.'
+                )
             return chosen
         way_out = self.kind.removeprefix('low-') if PASSES[self.kind].early else 'full'
         raise HyperParameterError(
-            'saliency', f'must be {way_out}, or the low scale another: {name} cannot run at {low[0]} x {low[1]} px',
-            self.kind)
+            'saliency',
+            f'must be {way_out}, or the low scale another: {name} cannot run at {low[0]} x {low[1]} px',
+            self.kind,
+        )
 
 
 def rows_to_measure(used: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """Errors told in one sentence."""
+
 import logging
 import os
 import signal
@@ -78,7 +79,8 @@ def _explain(error: Exception) -> str | None:
     reason = first_line(error).split('] ', 1)[-1].split('. ', 1)[0]  # without the place in the library, and advice
     return (
         f'The exchange with the other processes failed ({reason}), as it does when one of them has ended: '
-        'see what that one said.')
+        'see what that one said.'
+    )
 
 
 def _print(error: Exception, sentence: str) -> None:

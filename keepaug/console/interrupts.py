@@ -6,6 +6,7 @@ under way, and where the epochs of a run are, at the end of the batch that is. A
 Where no exception can pass on, as in the hooks around the fork of a loader worker, Python prints that it ignores the
 exception and goes on. The signal is remembered and raised again where the next batch begins.
 """
+
 import multiprocessing
 import os
 import select
@@ -19,11 +20,11 @@ from types import FrameType
 import torch
 
 # Seconds that the step under way has to end after SIGTERM. Schedulers kill after 30 and more, `docker stop` after 10.
-PATIENCE = 20.
+PATIENCE = 20.0
 # Signals within so many seconds are one wish that came on two ways, from a terminal and from a launcher.
-TOGETHER = 1.
+TOGETHER = 1.0
 # Seconds to wait for a process's own SIGTERM where its loader's workers, of the same group, had theirs.
-OWN_SIGNAL = 1.
+OWN_SIGNAL = 1.0
 
 # What reading the batch of a loader worker raises that has just ended, beside torch's own RuntimeError.
 OF_LOST_WORKER = (ConnectionError, EOFError, FileNotFoundError)
@@ -147,7 +148,7 @@ def _watch_over(reader: int, numbers: list[int]) -> None:
     """Ends the process where it does not end itself in time, and at a second signal."""
     first = deadline = None
     while True:
-        patience = None if deadline is None else max(0., deadline - time.monotonic())
+        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([reader], [], [], patience)[0]:
             if not _acknowledged.is_set():
                 os.write(2, f'SIGTERM: the step under way did not end within {PATIENCE:g} s.\n'.encode())

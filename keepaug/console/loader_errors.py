@@ -3,10 +3,13 @@
 torch raises it as a `RuntimeError` wherever the main process is at that moment, so that whoever catches errors there may
 have explained it as something else; therefore what an error followed from is looked at too.
 """
+
 import re
 from collections.abc import Iterator
 
-ENDED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)')
+ENDED = re.compile(
+    r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)'
+)
 NO_ROOM = re.compile(r'unable to \w+ .*(?:shared memory|shm|/torch_).*: ([\w ]+) \(\d+\)')
 TOO_MANY = re.compile(r'Too many open files|items of ancdata')
 
@@ -31,18 +34,21 @@ def explain_loader(error: BaseException) -> str:
     if by_signal == 'Killed':
         return (
             f'Loader worker {workers} was killed, most likely because memory ran out: give fewer workers with -j, '
-            'smaller batches, or the run more memory.')
+            'smaller batches, or the run more memory.'
+        )
     if by_signal:
         return f'Loader worker {workers} was ended by a signal ({by_signal}): -j 0 shows what it was doing.'
     return (
         f'Loader worker {workers} ended unexpectedly: -j 0 shows what it was doing; if memory ran out, give fewer '
-        'workers with -j or smaller batches.')
+        'workers with -j or smaller batches.'
+    )
 
 
 def _no_room(reason: str) -> str:
     return (
         f'Loader workers have no room in shared memory for their batches ({reason}): give it more (/dev/shm; in a '
-        'container --shm-size), or fewer workers with -j, or smaller batches.')
+        'container --shm-size), or fewer workers with -j, or smaller batches.'
+    )
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:

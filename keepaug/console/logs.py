@@ -1,4 +1,5 @@
 """What goes into the log: one process's words, and not what other packages have to tell."""
+
 import logging
 import os
 from collections.abc import Iterator

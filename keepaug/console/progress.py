@@ -1,4 +1,5 @@
 """How far a pass over the data has come: always counted, and on a terminal shown as a live line below the log."""
+
 import contextlib
 import logging
 import os
@@ -25,10 +26,10 @@ class Progress:
     """
 
     def __init__(self):
-        self.images_per_second = 0.
+        self.images_per_second = 0.0
         self.last_update: tuple[int, int] | None = None
         self._images = 0
-        self._start = 0.
+        self._start = 0.0
 
     @contextlib.contextmanager
     def training(self, epoch: int, batches: int) -> Iterator[None]:
@@ -74,11 +75,11 @@ class LiveProgress(Progress):
         self.console = console
         self.first_epoch, self.last_epoch = first_epoch, last_epoch
         self._run_start: float | None = None
-        self._done = 0.  # epochs of this run
-        self._epochs_per_batch = 0.
+        self._done = 0.0  # epochs of this run
+        self._epochs_per_batch = 0.0
         self._display: progress.Progress | None = None
         self._task: progress.Task | None = None
-        self._drawn = 0.
+        self._drawn = 0.0
 
     @contextlib.contextmanager
     def training(self, epoch: int, batches: int) -> Iterator[None]:
@@ -89,7 +90,7 @@ class LiveProgress(Progress):
 
     @contextlib.contextmanager
     def validating(self, batches: int, title: str = 'validation') -> Iterator[None]:
-        self._epochs_per_batch = 0.
+        self._epochs_per_batch = 0.0
         with self._shown(title, batches), super().validating(batches, title):
             yield
 
@@ -129,7 +130,7 @@ class LiveProgress(Progress):
         if not self._done:
             return ''
         epochs = self.last_epoch - self.first_epoch
-        left = (time.perf_counter() - self._run_start) * max(0., epochs - self._done) / self._done
+        left = (time.perf_counter() - self._run_start) * max(0.0, epochs - self._done) / self._done
         return f'run {timedelta(seconds=round(left))} left'
 
 
@@ -171,8 +172,10 @@ def written_above(console: Console) -> Iterator[None]:
     stream = sys.stderr
     above = Above(stream, console)
     handlers = [
-        handler for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is stream]
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stream
+    ]
     for handler in handlers:
         handler.setStream(above)
     try:

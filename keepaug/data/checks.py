@@ -1,4 +1,5 @@
 """What is wrong with the data, by names and listings alone, before anything is built."""
+
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -51,13 +52,15 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     if name in UNPACKED_DATASETS and not root:
         raise ValueError(
             f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
-            '--data-dir.')
+            '--data-dir.'
+        )
     if is_image_folder(name):
         if not root:
             raise ValueError('No data: give the image folder as first argument or with --data-dir.')
         if not os.path.exists(root):
             raise ValueError(
-                f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.')
+                f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.'
+            )
         if os.path.isdir(root) and not os.listdir(root):
             raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
     for flag, split in (splits or {}).items():
@@ -99,7 +102,8 @@ def check_class_folders(args) -> None:
     if args.val_split and is_image_folder(name) and os.path.isfile(root):
         raise ValueError(
             f"{root} is one file for both splits, and validation would see the images of training: give --val-split '' "
-            'to train without it, or a folder with train and val in it.')
+            'to train without it, or a folder with train and val in it.'
+        )
     if not has_split_folders(name, root):
         return
     train = split_folder(root, args.train_split, '--train-split')
@@ -107,7 +111,8 @@ def check_class_folders(args) -> None:
     if train == val == root:
         raise ValueError(
             f'{root} has no folders {args.train_split or TRAIN_NAMES[0]} and {args.val_split}, and validation would '
-            "see the images of training: give --val-split '' to train without it, or a folder with both.")
+            "see the images of training: give --val-split '' to train without it, or a folder with both."
+        )
     if val is not None and os.path.samefile(train, val):
         warn([f'Training and validation read the same images, those in {train}.'])
     if not is_image_folder(name):
@@ -133,4 +138,5 @@ def too_many(classes: ClassList, place: str, num_classes: int) -> ValueError:
     """The error of labels that the head has no output for."""
     return ValueError(
         f'The data in {place} has {classes.count} classes ({name_some(classes.class_to_idx)}), --num-classes is '
-        f'{num_classes}; give --num-classes {classes.count}.')
+        f'{num_classes}; give --num-classes {classes.count}.'
+    )

@@ -1,4 +1,5 @@
 """Which class has which number: one list for all splits, whatever folders each of them happens to hold."""
+
 import os
 import pickle
 from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +23,7 @@ class ClassList:
         source: Where the list is from, for sentences.
         left_out: Names that are not in the list on purpose.
     """
+
     class_to_idx: Mapping[str, int]
     source: str
     left_out: frozenset[str] = frozenset()
@@ -45,10 +47,10 @@ def number_classes(names: Iterable[str]) -> dict[str, int]:
 
 
 def open_split(
-        root: str,
-        class_map: str = '',
-        whole: bool = False,
-        extensions: Collection[str] | None = None,
+    root: str,
+    class_map: str = '',
+    whole: bool = False,
+    extensions: Collection[str] | None = None,
 ) -> tuple[Survey, ClassList]:
     """The folders of a split and the list of classes that they make, or that `--class-map` gives.
 
@@ -87,7 +89,8 @@ def list_of_map(path: str, folder: str = '') -> ClassList:
     except (AssertionError, OSError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(
             f'--class-map {path} cannot be read ({first_line(error)}); give a text file with a class name per line, or '
-            'a pickled dict of numbers by name.') from error
+            'a pickled dict of numbers by name.'
+        ) from error
     class_to_idx.pop('', None)  # an empty line at the end
     if not is_class_list(class_to_idx):
         raise ValueError(f'--class-map {path} must give each class name a number from 0; it holds something else.')
@@ -128,13 +131,16 @@ def check_names(names: Iterable[str], classes: ClassList, place: str) -> list[st
     if unknown:
         raise ValueError(
             f'{place} has {_classes(unknown)}, which {classes.source} lacks'
-            + (f', and has no images of {_classes(missing)}: if folders were renamed, a --class-map can give their '
-               'present names the numbers they had.' if missing else
-               ': remove what is no class, or give a list of all classes with --class-map.'))
+            + (
+                f', and has no images of {_classes(missing)}: if folders were renamed, a --class-map can give their '
+                'present names the numbers they had.'
+                if missing
+                else ': remove what is no class, or give a list of all classes with --class-map.'
+            )
+        )
     told = []
     if others:
-        told.append(
-            f'{place} has {_classes(others)}, which {classes.source} leaves out: these images are not used.')
+        told.append(f'{place} has {_classes(others)}, which {classes.source} leaves out: these images are not used.')
     if missing:
         told.append(f'{place} has no images of {_classes(missing)}, which {classes.source} has.')
     return told
@@ -150,7 +156,8 @@ def check_numbers(class_to_idx: Mapping[str, int], classes: ClassList, place: st
         if classes.class_to_idx.get(name, index) != index:
             raise ValueError(
                 f'{place} gives the class {name} the number {index}, and {classes.source} '
-                f'{classes.class_to_idx[name]}: use data with the same classes in the same order.')
+                f'{classes.class_to_idx[name]}: use data with the same classes in the same order.'
+            )
 
 
 def name_classes(class_to_idx: Mapping[str, int]) -> dict[int, str]:
@@ -177,7 +184,8 @@ def check_loops(survey: Survey) -> None:
     if survey.loops:
         raise ValueError(
             f'{os.path.join(survey.root, survey.loops[0])} links to a folder that it lies in itself, so that images '
-            'would count many times: remove the link.')
+            'would count many times: remove the link.'
+        )
 
 
 def _missing(names: Iterable[str], classes: ClassList) -> list[str]:
@@ -203,12 +211,14 @@ def _check_tree(survey: Survey, own: bool) -> None:
         inner = survey.inner[0]
         raise ValueError(
             f'{os.path.join(root, inner)} lies in the folder of another class, {os.path.dirname(inner)}: move it, or '
-            'name the folders that are classes with --class-map.')
+            'name the folders that are classes with --class-map.'
+        )
     for name, places in survey.classes.items():
         if len(places) > 1:
             raise ValueError(
                 f'{root} has two folders for the class {name}, {places[0]} and {places[1]}: give the folder that holds '
-                'the folders of the classes, or name the classes with --class-map.')
+                'the folders of the classes, or name the classes with --class-map.'
+            )
 
 
 def _describe_tree(survey: Survey) -> list[str]:

@@ -1,4 +1,5 @@
 """The papers' standard augmentation of CIFAR: pad, random crop, flip."""
+
 from collections.abc import Callable
 
 from torchvision import transforms

@@ -1,4 +1,5 @@
 """What an image folder holds, by its listings alone: its splits, and the folders of classes in one of them."""
+
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ def split_folder(root: str, split: str, flag: str) -> str:
         raise ValueError(f'{flag} {split} is not in {root}, which has no splits; leave it out to take that as it is.')
     raise ValueError(
         f'{flag} {split or repr(split)} is not in {root}, which has the split{"s" * (len(splits) > 1)} '
-        f'{name_some(splits)}: name one that is there.')
+        f'{name_some(splits)}: name one that is there.'
+    )
 
 
 def is_hidden(name: str) -> bool:
@@ -82,6 +84,7 @@ class Survey:
         loose: Images beside the folders.
         loops: Links to a folder that they lie in themselves.
     """
+
     root: str
     classes: dict[str, list[str]] = field(default_factory=dict)
     inner: list[str] = field(default_factory=list)
@@ -91,10 +94,10 @@ class Survey:
 
 
 def survey_classes(
-        root: str,
-        listed: Collection[str] | None = None,
-        whole: bool = False,
-        extensions: Collection[str] | None = None,
+    root: str,
+    listed: Collection[str] | None = None,
+    whole: bool = False,
+    extensions: Collection[str] | None = None,
 ) -> Survey:
     """Looks for the folders of classes; no file is opened.
 
@@ -136,7 +139,10 @@ def survey_classes(
 
 
 def _list_folder(
-        path: str, extensions: Collection[str], brief: bool, every: bool = False,
+    path: str,
+    extensions: Collection[str],
+    brief: bool,
+    every: bool = False,
 ) -> tuple[list[str], list[os.DirEntry]]:
     """An image in a folder, or `every` one, by name, and the folders in it; `brief`: only an image, if there is one."""
     images, folders = [], []

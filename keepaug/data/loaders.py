@@ -1,5 +1,7 @@
 """Data sets to batches on the device."""
-from typing import Any, Callable
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,8 +17,9 @@ from keepaug.data.views import collate_splits
 from keepaug.data.workers import report_failures
 
 
-def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype,
-                       collate_fn: Callable | None):
+def build_train_loader(
+    args, dataset: Dataset, data_config: dict, device: torch.device, dtype: torch.dtype, collate_fn: Callable | None
+):
     """Training batches, as the loader flags describe them.
 
     Raises:
@@ -35,11 +38,14 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     if args.naflex_loader:
         create, settings = create_patch_loader, dict(mixup_fn=collate_fn, **train_patches(args, data_config))
     else:
-        create, settings = create_loader, dict(
-            input_size=data_config['input_size'],
-            collate_fn=collate_fn,
-            use_multi_epochs_loader=args.use_multi_epochs_loader,
-            **_scheduled_sizes(args),
+        create, settings = (
+            create_loader,
+            dict(
+                input_size=data_config['input_size'],
+                collate_fn=collate_fn,
+                use_multi_epochs_loader=args.use_multi_epochs_loader,
+                **_scheduled_sizes(args),
+            ),
         )
     try:
         loader = create(
@@ -73,7 +79,8 @@ def build_train_loader(args, dataset: Dataset, data_config: dict, device: torch.
     change_scheduled(loader.dataset)
     if len(loader) == 0:
         raise ValueError(
-            f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.')
+            f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.'
+        )
     return report_failures(loader)
 
 
@@ -104,15 +111,17 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
         create, shape = create_patch_loader, eval_patches(args, data_config)
     else:
         create, shape = create_loader, dict(input_size=data_config['input_size'])
-    return report_failures(create(
-        dataset,
-        batch_size=args.validation_batch_size or args.batch_size,
-        is_training=False,
-        interpolation=data_config['interpolation'],
-        crop_pct=data_config['crop_pct'],
-        **shape,
-        **settings,
-    ))
+    return report_failures(
+        create(
+            dataset,
+            batch_size=args.validation_batch_size or args.batch_size,
+            is_training=False,
+            interpolation=data_config['interpolation'],
+            crop_pct=data_config['crop_pct'],
+            **shape,
+            **settings,
+        )
+    )
 
 
 def _loader_settings(args, data_config: dict, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

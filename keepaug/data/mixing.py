@@ -1,5 +1,6 @@
 """Stock's label mixing in the loader."""
-from typing import Callable
+
+from collections.abc import Callable
 
 import torch
 from timm.data import FastCollateMixup, Mixup, NaFlexMixup

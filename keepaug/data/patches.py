@@ -1,4 +1,5 @@
 """Batches of patches, from images of any size and shape (`--naflex-loader`)."""
+
 import contextlib
 import inspect
 import logging
@@ -25,7 +26,8 @@ def find_patch_size(model: torch.nn.Module, name: str) -> int | tuple[int, int]:
     if 'patch_coord' not in inspect.signature(model.forward).parameters:
         raise ValueError(
             f'--naflex-loader makes batches of patches, --model {name} reads images: choose a NaFlex model such as '
-            'naflexvit_base_patch16_gap, or a ViT with --model-kwargs use_naflex=True.')
+            'naflexvit_base_patch16_gap, or a ViT with --model-kwargs use_naflex=True.'
+        )
     _logger.warning(f'--model {name} does not tell the side of its patches; {DEFAULT_PATCH_SIZE} px are assumed.')
     return DEFAULT_PATCH_SIZE
 

@@ -4,6 +4,7 @@ On its way through stock's collate function and prefetcher a target becomes a ro
 the image and, for each copy of the sample, height, width, x0, y0, x1, y1 and the two flips (see
 `keepaug.functional.saliency_maps.Places`). A label of several classes travels as the bits of its float32 numbers.
 """
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Placed(NamedTuple):
         views: An image (C, H, W), or a tuple of several.
         places: Where each lies, `PLACE` numbers apiece, one after the other.
     """
+
     views: Tensor | tuple
     places: list[int]
 
@@ -73,8 +75,9 @@ class PlacedCollate:
         self.collate = collate
 
     def __call__(self, batch: Sequence[tuple[Placed, tuple[Any, int]]]) -> Any:
-        return self.collate([
-            (placed.views, join_target(target, index, placed.places)) for placed, (target, index) in batch])
+        return self.collate(
+            [(placed.views, join_target(target, index, placed.places)) for placed, (target, index) in batch]
+        )
 
 
 def join_target(target: Any, index: int, places: Sequence[int]) -> Tensor:
@@ -101,7 +104,7 @@ def split_target(joined: Tensor, copies: int = 1, dense: bool = False) -> tuple[
     label = joined[:, :classes]
     label = label.int().view(torch.float32) if dense else label[:, 0]
     # Every row of a sample holds the places of all its copies; each takes its own.
-    places = joined[:, classes + 1:].reshape(copies, rows // copies, copies, PLACE)
+    places = joined[:, classes + 1 :].reshape(copies, rows // copies, copies, PLACE)
     places = places.diagonal(dim1=0, dim2=2).permute(2, 0, 1).reshape(rows, PLACE)
     return label, torch.cat([joined[:, classes, None], places], 1)
 
@@ -138,6 +141,7 @@ class TracedCrop(transforms.Compose):
 
 # Each of these applies a step to an image that lies at a place, and gives the result and where that lies.
 
+
 def _resize(step: Callable, image: Image.Image, place: list[int]) -> tuple[Image.Image, list[int]]:
     image = step(image)
     return image, _whole(image)
@@ -173,7 +177,8 @@ def _crop_center(step, image: Image.Image, place: list[int]) -> tuple[Image.Imag
     # What is too small is padded, by the odd pixel less before it than behind it.
     top, left = (
         -((crop - length) // 2) if crop > length else round((length - crop) / 2)
-        for crop, length in zip((result.height, result.width), (image.height, image.width)))
+        for crop, length in zip((result.height, result.width), (image.height, image.width))
+    )
     return result, _box(image, top, left, (result.height, result.width))
 
 

@@ -2,6 +2,7 @@
 
 AutoAugment (Cubuk et al., 2019) found them; timm has those of ImageNet alone.
 """
+
 import re
 
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
@@ -10,8 +11,10 @@ from torchvision import transforms
 from torchvision.transforms import AutoAugmentPolicy
 
 PREFIX = 'tv-'
-NAMES = tuple(f'{PREFIX}{policy.value}' for policy in (
-    AutoAugmentPolicy.CIFAR10, AutoAugmentPolicy.SVHN, AutoAugmentPolicy.IMAGENET))
+NAMES = tuple(
+    f'{PREFIX}{policy.value}'
+    for policy in (AutoAugmentPolicy.CIFAR10, AutoAugmentPolicy.SVHN, AutoAugmentPolicy.IMAGENET)
+)
 
 # The scale of RandAugment's magnitudes, on which KeepAugment (Table 4) varies AutoAugment's.
 LARGEST_MAGNITUDE = 30
@@ -34,7 +37,8 @@ class TorchvisionPolicy(transforms.AutoAugment):
         if magnitude is not None:
             self.policies = [
                 tuple((name, prob, None if own is None else magnitude) for name, prob, own in pair)
-                for pair in self.policies]
+                for pair in self.policies
+            ]
 
     def _augmentation_space(self, num_bins: int, image_size: tuple[int, int]) -> dict[str, tuple[Tensor, bool]]:
         """torchvision's: what each operation does at each magnitude, of which the policies' own scale has ten."""

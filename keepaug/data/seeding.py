@@ -4,6 +4,7 @@ Stock timm seeds once. What the streams give from then on depends on all that wa
 too, and a resumed run begins anew. With `--exact-resume` they are seeded from the run's seed, the epoch and the process
 at the start of each epoch, and in the loader, wherever its workers run, from the sample's place in the epoch besides.
 """
+
 import hashlib
 import random
 import struct
@@ -21,7 +22,7 @@ from keepaug.data.wrapped import WrappedDataset
 # What a seed is for, beside seed, epoch and process. The samples of an epoch follow from SAMPLES on.
 STEPS, ORDER, SAMPLES = range(3)
 # Stands for the epoch of samples that a measurement draws outside of all epochs, alike each time.
-NO_EPOCH = 2 ** 64 - 1
+NO_EPOCH = 2**64 - 1
 
 
 @contextmanager
@@ -77,6 +78,7 @@ class Draw(NamedTuple):
         place: How many samples this process drew in the epoch before.
         index: Number of the sample in the data set.
     """
+
     epoch: int
     place: int
     index: int
@@ -216,7 +218,8 @@ def seed_samples(args, dataset: Dataset) -> Dataset:
         return dataset
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f'--dataset {args.dataset} is a stream, --exact-resume picks images from it: drop one of the two.')
+            f'--dataset {args.dataset} is a stream, --exact-resume picks images from it: drop one of the two.'
+        )
     kind = SeededByNumber if args.naflex_loader else SeededSamples
     return kind(dataset, args.seed, args.rank)
 

@@ -1,4 +1,5 @@
 """Images on disk to data sets."""
+
 import importlib.util
 import logging
 import os
@@ -12,10 +13,24 @@ from torch.utils.data import Dataset, IterableDataset
 from keepaug.console.errors import first_line
 from keepaug.console.logs import is_first_process
 from keepaug.data.checks import (
-    TORCH_FOLDERS, check_data_folder, has_split_folders, image_extensions, is_image_folder, too_many, warn)
+    TORCH_FOLDERS,
+    check_data_folder,
+    has_split_folders,
+    image_extensions,
+    is_image_folder,
+    too_many,
+    warn,
+)
 from keepaug.data.classes import (
-    ClassList, check_names, check_numbers, check_split, dataset_classes, list_of_map, number_classes,
-    open_split)
+    ClassList,
+    check_names,
+    check_numbers,
+    check_split,
+    dataset_classes,
+    list_of_map,
+    number_classes,
+    open_split,
+)
 from keepaug.data.folders import is_hidden, split_folder, split_name, survey_classes
 from keepaug.data.unreadable import NamedFailures
 from keepaug.data.wrapped import Repeated
@@ -30,16 +45,16 @@ READER_PACKAGES = {'hfds': 'datasets', 'hfids': 'datasets', 'tfds': 'tensorflow_
 
 
 def build_dataset(
-        args,
-        split: str,
-        *,
-        root: str | None,
-        channels: int,
-        flag: str = '--split',
-        classes: ClassList | None = None,
-        num_samples: int | None = None,
-        is_training: bool = False,
-        **reader_kwargs,
+    args,
+    split: str,
+    *,
+    root: str | None,
+    channels: int,
+    flag: str = '--split',
+    classes: ClassList | None = None,
+    num_samples: int | None = None,
+    is_training: bool = False,
+    **reader_kwargs,
 ) -> Dataset:
     """A dataset by the dataset flags: an image folder, a name timm knows, or one of our own.
 
@@ -64,7 +79,8 @@ def build_dataset(
     if name.startswith(EMBEDDED_PREFIX):
         check_data_folder(name, root)
         dataset = create_embedded_dataset(
-            name, split=split, num_samples=num_samples, root=root, input_img_mode=img_mode)
+            name, split=split, num_samples=num_samples, root=root, input_img_mode=img_mode
+        )
         dataset = _numbered_by_itself(args, dataset, classes)
         return NamedFailures(dataset) if name in UNPACKED_DATASETS else dataset
     check_data_folder(name, root, {flag: split})
@@ -136,8 +152,10 @@ def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[
     if survey.hidden:  # where a folder may have the name of a class
         reader = dataset.reader
         reader.samples = [
-            (path, index) for path, index in reader.samples
-            if not any(map(is_hidden, os.path.relpath(path, folder).split(os.sep)[:-1]))]
+            (path, index)
+            for path, index in reader.samples
+            if not any(map(is_hidden, os.path.relpath(path, folder).split(os.sep)[:-1]))
+        ]
     return dataset
 
 
@@ -177,7 +195,8 @@ def _check_count(args, classes: ClassList, place: str, own: bool) -> None:
     if classes.count > num_classes and vars(args).get('named_by') == '--compare':  # brings its own number of classes
         raise ValueError(
             f'The data in {place} has {classes.count} classes, --compare {args.checkpoint or args.model} has '
-            f'{num_classes}; leave it out.')
+            f'{num_classes}; leave it out.'
+        )
     if classes.count > num_classes:
         raise too_many(classes, place, num_classes)
     if own and classes.count < num_classes:

@@ -3,6 +3,7 @@
 timm's loader factory makes a transform and gives it to the data set. Where something of ours is on, that transform is
 taken apart once, as it arrives, and put together anew; else it stays as it is.
 """
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 from torchvision import transforms
 
-from keepaug.data.policies import POLICIES
 from keepaug.data.places import Placed, TracedCrop
+from keepaug.data.policies import POLICIES
 from keepaug.data.views import Views
 from keepaug.data.wrapped import WrappedDataset
 
@@ -28,8 +29,7 @@ Step = Callable  # takes and gives an image
 CONVERSIONS = (MaybePILToTensor, MaybeToTensor)
 # Steps of a training transform beyond crop and flip. RandomApply is what timm gives colour jitter and blur a
 # probability with.
-INTENSIVE = (
-    *POLICIES, RandomErasing, transforms.ColorJitter, transforms.RandomApply, transforms.RandomGrayscale)
+INTENSIVE = (*POLICIES, RandomErasing, transforms.ColorJitter, transforms.RandomApply, transforms.RandomGrayscale)
 
 
 @dataclass
@@ -48,6 +48,7 @@ class TransformChanges:
         plain: Whether crop and flips give way to `whole` while the strength is 0; see `Switched`.
         whole: Resizes and crops as in validation; who makes the loader knows how.
     """
+
     crop: Callable[[tuple[int, int]], Step] | None = None
     policy: Step | None = None
     paired: bool = False
@@ -80,10 +81,12 @@ class TransformChanges:
         if (self.paired or self.policy is not None) and not any(isinstance(step, POLICIES) for step in policy):
             raise ValueError(
                 'There is no policy in the loader to make pairs with or to replace: give create_loader '
-                'auto_augment=args.aa.')
+                'auto_augment=args.aa.'
+            )
         if self.crop is not None:
             crop = [
-                self.crop(step.size) if isinstance(step, RandomResizedCropAndInterpolation) else step for step in crop]
+                self.crop(step.size) if isinstance(step, RandomResizedCropAndInterpolation) else step for step in crop
+            ]
         if self.policy is not None:
             policy = [self.policy if isinstance(step, POLICIES) else step for step in policy]
         places: list[int] | None = [] if self.placed else None
@@ -112,13 +115,13 @@ class TrainingTransform:
     """
 
     def __init__(
-            self,
-            crop: Step,
-            policy: Step,
-            convert: Step,
-            paired: bool = False,
-            copies: int = 1,
-            places: list[int] | None = None,
+        self,
+        crop: Step,
+        policy: Step,
+        convert: Step,
+        paired: bool = False,
+        copies: int = 1,
+        places: list[int] | None = None,
     ):
         self.crop = crop
         self.policy = policy
@@ -164,7 +167,7 @@ class Fading:
 
     def __call__(self, image):
         strength = self.strength.item()
-        applied = strength >= 1. or strength > 0. and torch.rand(()).item() < strength
+        applied = strength >= 1.0 or strength > 0.0 and torch.rand(()).item() < strength
         return self.step(image) if applied else image
 
 
@@ -186,7 +189,7 @@ class Switched:
         return f'{type(self).__name__}({self.step}, {self.other})'
 
     def __call__(self, image):
-        return (self.step if self.strength.item() > 0. else self.other)(image)
+        return (self.step if self.strength.item() > 0.0 else self.other)(image)
 
 
 def whole_image(data_config: dict[str, Any]) -> Step:

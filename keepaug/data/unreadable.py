@@ -1,4 +1,5 @@
 """Images that cannot be read."""
+
 import logging
 
 from PIL import Image

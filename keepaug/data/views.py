@@ -4,6 +4,7 @@ In a batch the images of one kind stand together, in the order of the samples: a
 augmented; of several copies all first ones, then all second ones. The target comes with a row for each image (timm's
 `fast_collate` and `collate_splits`, which repeat it) or for each sample (torch's `default_collate`).
 """
+
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -4,6 +4,7 @@ A worker leaves its batches to a thread that moves them to memory which the main
 above all that /dev/shm is full, Python prints and forgets, and the main process waits for the batch for ever. Here the
 error takes the place of the batch, and is raised where the batch is asked for.
 """
+
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 from typing import Any

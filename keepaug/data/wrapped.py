@@ -1,4 +1,5 @@
 """A data set around another."""
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

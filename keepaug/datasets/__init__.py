@@ -1,4 +1,5 @@
 """Data sets by the names that `--dataset` takes: one that comes with keepaug, and others' as they are distributed."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,17 @@ from .mini_imagenet import read_mini_imagenet
 from .tiny_imagenet import read_tiny_imagenet
 
 __all__ = [
-    'BOXED_DATASETS', 'EMBEDDED_DATASETS', 'EMBEDDED_PREFIX', 'UNPACKED_DATASETS', 'ClutteredDigits', 'ListedImages',
-    'balanced_subset', 'create_embedded_dataset', 'read_cub', 'read_mini_imagenet', 'read_tiny_imagenet',
+    'BOXED_DATASETS',
+    'EMBEDDED_DATASETS',
+    'EMBEDDED_PREFIX',
+    'UNPACKED_DATASETS',
+    'ClutteredDigits',
+    'ListedImages',
+    'balanced_subset',
+    'create_embedded_dataset',
+    'read_cub',
+    'read_mini_imagenet',
+    'read_tiny_imagenet',
 ]
 
 # Names that start like this are ours, as `torch/` and `hfds/` are others' in timm.
@@ -36,12 +46,12 @@ BOXED_DATASETS = ('keepaug/cluttered-digits', 'keepaug/cub', 'keepaug/tiny-image
 
 
 def create_embedded_dataset(
-        name: str,
-        split: str = 'validation',
-        num_samples: int | None = None,
-        root: str | None = None,
-        input_img_mode: str = 'RGB',
-        **kwargs: Any,
+    name: str,
+    split: str = 'validation',
+    num_samples: int | None = None,
+    root: str | None = None,
+    input_img_mode: str = 'RGB',
+    **kwargs: Any,
 ) -> Dataset:
     """Create a data set whose name is ours.
 

@@ -4,6 +4,7 @@ scikit-learn ships 1797 handwritten digits of 8x8 pixels (E. Alpaydin and C. Kay
 Digits, 1998). Each image here is one of them, enlarged, somewhere on a coloured ground among fragments of others. As
 the pixels of the digit are known, a saliency map or a cut can be judged against them, which no photograph allows.
 """
+
 import operator
 from collections.abc import Callable
 from functools import cache
@@ -149,7 +150,7 @@ def cut_fragment(digit: np.ndarray, draw: Callable[[int, int], int]) -> np.ndarr
     points = np.flatnonzero(digit)
     centre = divmod(int(points[draw(0, len(points) - 1)]), size)
     top, left = (min(max(at - extent // 2, 0), size - extent) for at in centre)
-    return digit[top:top + extent, left:left + extent] // 5 * FRAGMENT_FIFTHS
+    return digit[top : top + extent, left : left + extent] // 5 * FRAGMENT_FIFTHS
 
 
 def scatter(pieces: list[np.ndarray], draw: Callable[[int, int], int]) -> tuple[np.ndarray, np.ndarray]:
@@ -189,12 +190,12 @@ class ClutteredDigits(Dataset):
     """
 
     def __init__(
-            self,
-            split: str = 'train',
-            num_samples: int | None = None,
-            input_img_mode: str = 'RGB',
-            transform: Callable[[Image.Image], Any] | None = None,
-            target_transform: Callable[[int], Any] | None = None,
+        self,
+        split: str = 'train',
+        num_samples: int | None = None,
+        input_img_mode: str = 'RGB',
+        transform: Callable[[Image.Image], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
     ):
         """
         Args:
@@ -300,7 +301,7 @@ class ClutteredDigits(Dataset):
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one image, uint8 `(H, W, 3)`, and the mask of its digit, bool `(H, W)`."""
         generator = torch.Generator().manual_seed(2 * index + (self.split == 'validation'))
-        rolls = iter(torch.randint(2 ** 31, (MOST_DRAWS,), generator=generator).tolist())
+        rolls = iter(torch.randint(2**31, (MOST_DRAWS,), generator=generator).tolist())
 
         def draw(low: int, high: int) -> int:
             return low + next(rolls) % (high + 1 - low)  # of a number so large that the remainder is as good as uniform

@@ -8,6 +8,7 @@
 
 5,994 images to train on and 5,794 to test with, which is its validation split.
 """
+
 from pathlib import Path
 
 from keepaug.datasets.listed_images import ListedImages, check_listed, find_unpacked, read_rows
@@ -40,7 +41,8 @@ def read_cub(root: str, split: str) -> ListedImages:
         folder,
         [(folder / 'images' / paths[number], int(labels[number]) - 1) for number in numbers],
         {name: int(number) - 1 for number, name in classes.items()},
-        boxes_file=folder / 'bounding_boxes.txt')
+        boxes_file=folder / 'bounding_boxes.txt',
+    )
 
 
 def _read_pairs(path: Path, keys: dict | None = None, values: dict | None = None) -> dict[str, str]:

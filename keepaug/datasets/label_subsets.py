@@ -1,4 +1,5 @@
 """Which of the labels a semi-supervised training may see."""
+
 from collections.abc import Sequence
 
 import torch
@@ -27,12 +28,13 @@ def balanced_subset(targets: Sequence[int] | Tensor, count: int, seed: int) -> l
         raise ValueError(f'{count = } labels are too few for {len(classes)} classes: use at least one of each.')
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.full((len(classes),), count // len(classes))
-    wanted[torch.randperm(len(classes), generator=generator)[:count % len(classes)]] += 1
+    wanted[torch.randperm(len(classes), generator=generator)[: count % len(classes)]] += 1
     drawn = []
     for label, share in zip(classes.tolist(), wanted.tolist()):
         samples = (targets == label).nonzero().flatten()
         if share > len(samples):
             raise ValueError(
-                f'{count = } labels take {share} of the class {label}, which has {len(samples)} samples: use fewer.')
+                f'{count = } labels take {share} of the class {label}, which has {len(samples)} samples: use fewer.'
+            )
         drawn.append(samples[torch.randperm(len(samples), generator=generator)[:share]])
     return torch.cat(drawn).sort().values.tolist()

@@ -1,4 +1,5 @@
 """Images that a data set's own files list with their classes, read from where its archive was unpacked."""
+
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,11 +19,11 @@ class ListedImages(Reader):
     """
 
     def __init__(
-            self,
-            root: Path,
-            samples: Sequence[tuple[Path, int]],
-            class_to_idx: dict[str, int],
-            boxes_file: Path | None = None,
+        self,
+        root: Path,
+        samples: Sequence[tuple[Path, int]],
+        class_to_idx: dict[str, int],
+        boxes_file: Path | None = None,
     ):
         """See the attributes."""
         super().__init__()
@@ -78,7 +79,8 @@ def read_rows(path: Path, columns: int, separator: str | None = None) -> list[li
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f'{path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}), but the data set needs '
-            'it.') from error
+            'it.'
+        ) from error
     rows = [line.split(separator) for line in lines if line.strip()]
     if not rows:
         raise ValueError(f'{path} is empty, but the data set needs it.')
@@ -108,7 +110,8 @@ def check_listed(folder: Path, names: Iterable[str], list_file: Path) -> None:
         if missing:
             raise ValueError(
                 f'{folder / place / min(missing)} is missing, and {len(missing) - 1} more of its folder, which '
-                f'{list_file} lists: unpack the archive again.')
+                f'{list_file} lists: unpack the archive again.'
+            )
 
 
 def list_images(folder: Path) -> list[str]:

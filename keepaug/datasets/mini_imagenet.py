@@ -7,6 +7,7 @@ These files split the classes, for few-shot learning: no class is in two of them
 augmentation do it, needs all classes in both splits: here a class gives its first 500 images, in the order of the
 files, to training and the others to validation.
 """
+
 from keepaug.datasets.listed_images import ListedImages, check_listed, find_unpacked, read_rows
 from keepaug.datasets.splits import to_split
 
@@ -37,7 +38,8 @@ def read_mini_imagenet(root: str, split: str) -> ListedImages:
         if shared:
             raise ValueError(
                 f'{folder / file} has images of the class {min(shared)}, as a file before it has: these are not the '
-                'splits by classes of Ravi and Larochelle.')
+                'splits by classes of Ravi and Larochelle.'
+            )
         by_class |= found
     class_to_idx = {name: index for index, name in enumerate(sorted(by_class))}
     samples = []

@@ -1,4 +1,5 @@
 """What the splits of a data set are called."""
+
 from collections.abc import Collection
 
 SPLITS = {

@@ -7,6 +7,7 @@
 
 The labels of its `test` are not distributed. Classes are numbered in alphabetical order, as an image folder would.
 """
+
 from pathlib import Path
 
 from timm.utils import natural_key
@@ -50,6 +51,7 @@ def _training_images(folder: Path, class_to_idx: dict[str, int]) -> list[tuple[P
         found = [image for image in list_images(images) if image.endswith('.JPEG')]
         if not found:
             raise ValueError(
-                f'{images} holds no JPEG, but {folder / "wnids.txt"} has the class: unpack the archive again.')
+                f'{images} holds no JPEG, but {folder / "wnids.txt"} has the class: unpack the archive again.'
+            )
         samples += [(images / image, index) for image in sorted(found, key=natural_key)]
     return samples

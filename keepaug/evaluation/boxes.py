@@ -2,6 +2,7 @@
 
 A box is x0, y0, x1, y1 in pixels, half-open as in torchvision: pixel 0 alone is the box from 0 to 1.
 """
+
 import csv
 import logging
 import os
@@ -22,7 +23,7 @@ _logger = logging.getLogger('validate')
 Box = tuple[float, float, float, float]
 
 # How far a box may stick out of its image, in pixels: some count from 1, some round.
-OVERHANG = 2.
+OVERHANG = 2.0
 
 
 class TrueBoxes:
@@ -48,21 +49,25 @@ class TrueBoxes:
             if not hasattr(dataset, 'box'):
                 raise ValueError(
                     '--evaluate localization needs boxes, which this data set does not know: name a file or folder of '
-                    'them by --gt-boxes.')
+                    'them by --gt-boxes.'
+                )
             return
         if not hasattr(dataset, 'filename'):
             raise ValueError(
-                f'--gt-boxes {path} goes by file names, which this data set does not have: use an image folder.')
+                f'--gt-boxes {path} goes by file names, which this data set does not have: use an image folder.'
+            )
         named = read_boxes(path)
         names = [dataset.filename(index) for index in range(len(dataset))]
         self._boxes, missing = match(named, names, path)
         if not self._boxes:
             raise ValueError(
                 f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
-                f'of them; its images are called {names[0]} and so on.')
+                f'of them; its images are called {names[0]} and so on.'
+            )
         _logger.info(
             f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
-            f'have none and are left out; {len(missing)} others that it names are not in the data set.')
+            f'have none and are left out; {len(missing)} others that it names are not in the data set.'
+        )
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -98,7 +103,8 @@ class TrueBoxes:
             if min(x0, y0) < -OVERHANG or x1 > width + OVERHANG or y1 > height + OVERHANG:
                 raise ValueError(
                     f'--gt-boxes {self.path}: the box {box} lies outside of {self.dataset.filename(index)}, which is '
-                    f'{width} x {height} pixels; the boxes must be those of the images as they are stored.')
+                    f'{width} x {height} pixels; the boxes must be those of the images as they are stored.'
+                )
         return torch.tensor(self._boxes[index], dtype=torch.float64), (height, width)
 
 
@@ -132,7 +138,8 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f'--gt-boxes {path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}); name a file '
-            'of boxes.') from error
+            'of boxes.'
+        ) from error
     if not lines:
         raise ValueError(f'--gt-boxes {path} is empty; name a file of boxes.')
     first = lines[0][1]
@@ -142,12 +149,14 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
     if columns not in READERS:
         raise ValueError(
             f'--gt-boxes {path}, line 1: {first!r} is neither image,x0,y0,x1,y1 nor a line of Tiny-ImageNet or CUB; '
-            'name such a file, or a folder of XML.')
+            'name such a file, or a folder of XML.'
+        )
     return _collect(READERS[columns](lines, path), path)
 
 
 class Entry(NamedTuple):
     """A box as it was read: the image's name, the box, and where it was found, for the user."""
+
     name: str
     box: Box
     place: str
@@ -158,7 +167,8 @@ def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
     for name, box, place in entries:
         if not box[0] < box[2] or not box[1] < box[3] or not all(abs(edge) < 1e6 for edge in box):
             raise ValueError(
-                f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels; mend or drop it.')
+                f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels; mend or drop it.'
+            )
         boxes.setdefault(name, []).append(box)
     if not boxes:
         raise ValueError(f'--gt-boxes {path} holds no boxes; name a file of boxes.')
@@ -170,8 +180,8 @@ def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
         a, b, c, d = map(float, texts)
     except ValueError as error:
         raise ValueError(
-            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels; mend or drop '
-            'it.') from error
+            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels; mend or drop it.'
+        ) from error
     return a, b, c, d
 
 
@@ -199,13 +209,15 @@ def _read_cub(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
             names = dict(line.split(maxsplit=1) for line in file if line.strip())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f'--gt-boxes {path} needs CUB\'s {names_path}, with a number and a name per line; put it there.') from error
+            f"--gt-boxes {path} needs CUB's {names_path}, with a number and a name per line; put it there."
+        ) from error
     for number, line in lines:
         place = f'line {number}'
         image, *numbers = line.split()
         if image not in names:
             raise ValueError(
-                f'--gt-boxes {path}, {place}: {names_path} knows no image {image}; the two files must be of one set.')
+                f'--gt-boxes {path}, {place}: {names_path} knows no image {image}; the two files must be of one set.'
+            )
         x, y, width, height = _numbers(numbers, place, path)
         yield Entry(names[image].strip(), (x, y, x + width, y + height), place)
 
@@ -220,17 +232,18 @@ def _read_xml(folder: Path) -> Iterator[Entry]:
         try:
             found = [
                 [edges.findtext(edge, '') for edge in ('xmin', 'ymin', 'xmax', 'ymax')]
-                for edges in xml.etree.ElementTree.parse(file).iter('bndbox')]
+                for edges in xml.etree.ElementTree.parse(file).iter('bndbox')
+            ]
         except (OSError, xml.etree.ElementTree.ParseError) as error:
             raise ValueError(
-                f'--gt-boxes {folder}, {place} cannot be read as XML ({error}); mend or remove it.') from error
+                f'--gt-boxes {folder}, {place} cannot be read as XML ({error}); mend or remove it.'
+            ) from error
         for texts in found:
             x0, y0, x1, y1 = _numbers(texts, place, str(folder))
             yield Entry(file.relative_to(folder).with_suffix('').as_posix(), (x0, y0, x1 + 1, y1 + 1), place)
 
 
-def match(
-        boxes: dict[str, list[Box]], filenames: Sequence[str], path: str) -> tuple[dict[int, list[Box]], list[str]]:
+def match(boxes: dict[str, list[Box]], filenames: Sequence[str], path: str) -> tuple[dict[int, list[Box]], list[str]]:
     """Finds the images that names stand for.
 
     A name, with or without its suffix, stands for the image whose file is called so in folders that are called so, as
@@ -255,7 +268,8 @@ def match(
     parts = {name: PurePath(name).parts or ('',) for name in boxes}
     by_path = {
         name: [index for index in called.get(parts[name][-1], []) if _folders_agree(paths[index].parts, parts[name])]
-        for name in boxes}
+        for name in boxes
+    }
     sure = {index for found in by_path.values() for index in found}
     names: dict[int, str] = {}
     missing = []
@@ -268,12 +282,14 @@ def match(
         if len(found) > 1:
             raise ValueError(
                 f'--gt-boxes {path}: {name} may be {filenames[found[0]]} or {filenames[found[1]]}; name images by '
-                'their paths.')
-        index, = found
+                'their paths.'
+            )
+        (index,) = found
         if index in names:
             raise ValueError(
                 f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}; name images by their '
-                'paths.')
+                'paths.'
+            )
         names[index] = name
     return {index: boxes[name] for index, name in names.items()}, missing
 

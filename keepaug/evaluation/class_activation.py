@@ -1,4 +1,5 @@
 """Where the evidence for a class lies: the class activation map of any timm classifier, else the input saliency."""
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,7 +18,7 @@ INPUT_SALIENCY = 'blurred input saliency'
 # A head is taken for linear if what it must satisfy holds but for this share of the logits; at features of ordinary size
 # and at large ones, where no activation function is nearly linear any more.
 LINEAR_TOLERANCE = 1e-3
-PROBE_SCALES = (1., 100.)
+PROBE_SCALES = (1.0, 100.0)
 PROBE_ROWS = 4
 
 # Gradients at the image are noise from pixel to pixel: without a blur no two marked pixels hang together.
@@ -78,6 +79,7 @@ class Activation(NamedTuple):
         bias: float32 (B,): the logit that no features give.
         logit: float32 (B,).
     """
+
     map: Tensor
     bias: Tensor
     logit: Tensor
@@ -100,7 +102,7 @@ def class_activation(model: nn.Module, features: Tensor, target: Tensor, size: t
     with torch.enable_grad(), _float_head(model, _hold_scale) as head:
         features = features.detach().float().requires_grad_()
         logit = head(features).gather(1, target[:, None]).squeeze(1)
-        gradient, = torch.autograd.grad(logit.sum(), features)
+        (gradient,) = torch.autograd.grad(logit.sum(), features)
         with torch.no_grad():
             bias = head(torch.zeros_like(features)).gather(1, target[:, None]).squeeze(1)
     parts = channels_first((features * gradient).detach(), model, size)
@@ -138,8 +140,10 @@ def _float_head(model: nn.Module, norm_hook: Callable) -> Iterator[Callable[[Ten
     tensors = dict(own_parameters(head), **dict(head.named_buffers(remove_duplicate=False)))
     tensors = {name: tensor.detach().float() for name, tensor in tensors.items() if tensor.is_floating_point()}
     handles = [
-        module.register_forward_hook(norm_hook) for module in model.modules()
-        if any(kind in type(module).__name__ for kind in CHANNEL_NORMS)]
+        module.register_forward_hook(norm_hook)
+        for module in model.modules()
+        if any(kind in type(module).__name__ for kind in CHANNEL_NORMS)
+    ]
     device = next(iter(tensors.values())).device
     try:
         with in_eval_mode(model), torch.autocast(device.type, enabled=False):
@@ -172,7 +176,7 @@ def _is_linear(model: nn.Module, features: Tensor | None, x: Tensor) -> bool:
     found = class_activation(model, probe, torch.zeros(PROBE_ROWS, dtype=torch.int64, device=x.device), x.shape[-2:])
     if found is None or found.map[0].numel() == 1 or not _alike(found.map.mean((1, 2, 3)), found.logit - found.bias):
         return False
-    other = probe ** 3
+    other = probe**3
     for scale in PROBE_SCALES:
         with torch.no_grad(), _float_head(model, _drop_scale) as head:
             bias = head(torch.zeros_like(probe))
@@ -192,8 +196,8 @@ def _probe(like: Tensor) -> Tensor:
     probe = torch.randn(PROBE_ROWS, *like.shape[1:], generator=generator)
     for dim in dims:
         probe = probe + torch.randn(
-            PROBE_ROWS, *(edge if other == dim else 1 for other, edge in zip(dims, like.shape[1:])),
-            generator=generator)
+            PROBE_ROWS, *(edge if other == dim else 1 for other, edge in zip(dims, like.shape[1:])), generator=generator
+        )
     return probe
 
 
@@ -216,7 +220,7 @@ def _drop_scale(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tenso
 def _scale_and_shift(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
     """What a norm divides by and what it adds."""
     dim = 1 if '2d' in type(norm).__name__ else -1
-    mean = 0. if 'rms' in type(norm).__name__.lower() else x.mean(dim, keepdim=True)
-    scale = ((x - mean).square().mean(dim, keepdim=True) + (norm.eps or 0.)).sqrt()
+    mean = 0.0 if 'rms' in type(norm).__name__.lower() else x.mean(dim, keepdim=True)
+    scale = ((x - mean).square().mean(dim, keepdim=True) + (norm.eps or 0.0)).sqrt()
     bias = getattr(norm, 'bias', None)
-    return scale, 0. if bias is None else bias.view(-1, *(1,) * (x.ndim - 2)) if dim == 1 else bias
+    return scale, 0.0 if bias is None else bias.view(-1, *(1,) * (x.ndim - 2)) if dim == 1 else bias

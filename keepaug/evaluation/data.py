@@ -1,4 +1,5 @@
 """The images an evaluation asks for, in batches on the device."""
+
 import copy
 import logging
 import time
@@ -32,6 +33,7 @@ class PassSettings:
         world_size: Processes that share the images.
         progress: What shows how far each pass has come.
     """
+
     log_interval: int = 10
     rank: int = 0
     world_size: int = 1
@@ -65,13 +67,13 @@ class Batches:
     """
 
     def __init__(
-            self,
-            dataset: Dataset,
-            loader,
-            numbers: Sequence[int],
-            forward: Forward,
-            what: str,
-            settings: PassSettings = PassSettings(),
+        self,
+        dataset: Dataset,
+        loader,
+        numbers: Sequence[int],
+        forward: Forward,
+        what: str,
+        settings: PassSettings = PassSettings(),
     ):
         self.dataset = dataset
         self.loader = loader
@@ -87,14 +89,14 @@ class Batches:
         return self.settings.follow(self._own(), len(self), self.what) if self.what else self._own()
 
     def _own(self) -> Iterator[Batch]:
-        mine = self.numbers[self.settings.rank::self.settings.world_size]
+        mine = self.numbers[self.settings.rank :: self.settings.world_size]
         done = 0
         for x, target in self.loader:
-            numbers = list(mine[done:done + len(target)])
+            numbers = list(mine[done : done + len(target)])
             if not numbers:
                 return
             x, target = self.forward.place_batch(x, target)
-            yield x[:len(numbers)], target[:len(numbers)], numbers
+            yield x[: len(numbers)], target[: len(numbers)], numbers
             done += len(numbers)
 
 
@@ -115,16 +117,16 @@ class Data:
     """
 
     def __init__(
-            self,
-            dataset: Dataset,
-            make_loader: Callable[[Dataset], object],
-            open_training: Callable[[], Dataset],
-            open_folder: Callable[[str], Dataset],
-            open_augmented: Callable[[Subject, Callable[[Dataset], Sequence[int]]], AugmentedBatches],
-            forward: Forward,
-            samples: int | None = None,
-            seed: int = 0,
-            settings: PassSettings = PassSettings(),
+        self,
+        dataset: Dataset,
+        make_loader: Callable[[Dataset], object],
+        open_training: Callable[[], Dataset],
+        open_folder: Callable[[str], Dataset],
+        open_augmented: Callable[[Subject, Callable[[Dataset], Sequence[int]]], AugmentedBatches],
+        forward: Forward,
+        samples: int | None = None,
+        seed: int = 0,
+        settings: PassSettings = PassSettings(),
     ):
         self.dataset = dataset
         self.make_loader = make_loader

@@ -1,4 +1,5 @@
 """Random numbers that belong to an image, whatever batch and process it comes in."""
+
 from collections.abc import Sequence
 
 import torch

@@ -1,4 +1,5 @@
 """How far the accuracy falls when each image takes one small step against the model (CutMix, Table 11)."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,10 +10,10 @@ from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
 
 # Steps of the curve, as shares of the one that is asked for; the gradient is the same for all.
-SHARES = (0., 0.25, 0.5, 0.75, 1.)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def fgsm(subject: Subject, batches: Batches, eps: float = 8.) -> Report:
+def fgsm(subject: Subject, batches: Batches, eps: float = 8.0) -> Report:
     """Top-1 and top-5 accuracy under a white-box attack by the fast gradient sign method.
 
     Goodfellow et al. 2015, Explaining and Harnessing Adversarial Examples: pixels + eps * sign of the loss's gradient.
@@ -44,10 +45,18 @@ def fgsm(subject: Subject, batches: Batches, eps: float = 8.) -> Report:
         values=dict(top1=top1, top5=top5, clean_top1=clean_top1, clean_top5=clean_top5),
         settings=dict(eps=f'{eps:g}/255', images=int(images)),
         note='One white-box step in pixel space, clipped to the range of pixels; it bounds robustness from above only: '
-             'a model that hides its gradient looks robust and is not.',
-        panels=[Panel('FGSM', 'step in 1/255', 'accuracy in %', {
-            name: ([share * eps for share in SHARES], list(column))
-            for name, column in zip(('top-1', 'top-5'), zip(*accuracy))})],
+        'a model that hides its gradient looks robust and is not.',
+        panels=[
+            Panel(
+                'FGSM',
+                'step in 1/255',
+                'accuracy in %',
+                {
+                    name: ([share * eps for share in SHARES], list(column))
+                    for name, column in zip(('top-1', 'top-5'), zip(*accuracy))
+                },
+            )
+        ],
     )
 
 
@@ -65,7 +74,7 @@ def loss_direction(subject: Subject, x: Tensor, target: Tensor) -> Tensor:
     x = x.detach().float().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(subject.logits(x), target, reduction='sum')
-        gradient, = torch.autograd.grad(GRADIENT_SCALE * loss, x)  # scaled: nothing vanishes in half precision
+        (gradient,) = torch.autograd.grad(GRADIENT_SCALE * loss, x)  # scaled: nothing vanishes in half precision
     return finite_sign(gradient)
 
 
@@ -79,7 +88,8 @@ def finite_sign(gradient: Tensor) -> Tensor:
     if lost:
         raise ValueError(
             f'The gradients of {lost} images of a batch are not finite numbers: take a wider number format than --amp '
-            'or --model-dtype give.')
+            'or --model-dtype give.'
+        )
     return gradient.sign()
 
 

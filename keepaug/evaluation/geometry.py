@@ -1,4 +1,5 @@
 """Where the transform of evaluation puts the pixels of an image."""
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,11 +20,12 @@ class View(NamedTuple):
         left: Pixels.
         top: Pixels.
     """
+
     size: tuple[int, int]
-    scale_x: float = 1.
-    scale_y: float = 1.
-    left: float = 0.
-    top: float = 0.
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
 
 
 Step = Callable[[tuple[int, int]], View]
@@ -44,7 +46,8 @@ def moving_steps(transform: Callable | None) -> list[Step]:
         if kind is None:
             raise ValueError(
                 f'--evaluate localization cannot tell where {type(step).__name__} puts a box: leave out the flag that '
-                'exchanges the transform, such as --tf-preprocessing.')
+                'exchanges the transform, such as --tf-preprocessing.'
+            )
         if kind in STEPS:
             steps.append(lambda size, step=step, kind=kind: STEPS[kind](step, size))
     return steps

@@ -1,4 +1,5 @@
 """What a classifier says of two images mixed into one (CutMix, Figure 5b)."""
+
 import torch
 from torch import Tensor
 
@@ -45,7 +46,8 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
     if not pairs:
         raise ValueError(
             f'--evaluate in-between finds no pair of different classes among {images} images: leave it out, or raise '
-            '--eval-samples.')
+            '--eval-samples.'
+        )
     shares = 100 * subject.total(neither).cpu() / pairs
     lams = [tenth / TENTHS for tenth in range(TENTHS + 1)]
     values, curves = {}, {}
@@ -58,7 +60,7 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
         values=values,
         settings=dict(pairs=pairs, weights=len(lams)),
         note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was '
-             'trained for that curve; the other mixer tells more.',
+        'trained for that curve; the other mixer tells more.',
         panels=[Panel('in-between classes', 'weight of the first image', 'neither class in %', curves)],
     )
 

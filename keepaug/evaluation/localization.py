@@ -1,4 +1,5 @@
 """How well the evidence for a class covers the object, without a box to learn from (CutMix, section 4.2)."""
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -38,7 +39,8 @@ BORDER = 2  # px
 
 
 def localization(
-        subject: Subject, batches: Batches, boxes: Callable[[int], Tensor], cam_threshold: float = 0.2) -> Report:
+    subject: Subject, batches: Batches, boxes: Callable[[int], Tensor], cam_threshold: float = 0.2
+) -> Report:
     """Weakly supervised object localization by class activation maps.
 
     The map of the label's class is scaled up to the image (bilinear) and its range to [0, 1]. The box of a threshold is
@@ -87,7 +89,8 @@ def localization(
     if not tally.images:
         raise ValueError(
             f'--evaluate localization: none of the {int(tally.left_out)} images looked at has a box within its crop; '
-            'look at more by --eval-samples, or at more of each by --crop-pct 1.')
+            'look at more by --eval-samples, or at more of each by --crop-pct 1.'
+        )
     curves, centred = (100 * counts.double() / tally.images for counts in (tally.fitting, tally.centred))
     best, best_centred = curves.max(0), centred.max(0)
     at_hit = IOUS.index(HIT)
@@ -109,12 +112,18 @@ def localization(
             best_thresholds=[THRESHOLDS[place].item() for place in best.indices.tolist()],
             center_edge=CENTRED[best_centred.indices[at_hit]].item(),
         ),
-        note='The box of the largest region (8 neighbours) of the label\'s map, scaled to [0, 1], at the threshold. '
-             'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and '
-             'so has seen the boxes. Compare with center, a box in the middle that has seen no image.',
-        panels=[Panel(f'any region fits, {activation.method}', 'threshold of the map', 'images in %', {
-            f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())},
-            marked=cam_threshold)],
+        note="The box of the largest region (8 neighbours) of the label's map, scaled to [0, 1], at the threshold. "
+        'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and '
+        'so has seen the boxes. Compare with center, a box in the middle that has seen no image.',
+        panels=[
+            Panel(
+                f'any region fits, {activation.method}',
+                'threshold of the map',
+                'images in %',
+                {f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())},
+                marked=cam_threshold,
+            )
+        ],
         picture=draw(subject, shown, cam_threshold) if subject.rank == 0 and shown else None,
     )
 
@@ -131,6 +140,7 @@ class Tally:
         fitting: (thresholds, IoUs) a box of any region fits.
         centred: (sizes, IoUs) a box in the middle fits.
     """
+
     images: Tensor = field(default_factory=partial(torch.zeros, (), dtype=torch.int64))
     left_out: Tensor = field(default_factory=partial(torch.zeros, (), dtype=torch.int64))
     gt_known: Tensor = field(default_factory=partial(torch.zeros, (), dtype=torch.int64))
@@ -161,6 +171,7 @@ class Tally:
 
 class Found(NamedTuple):
     """An image (C, H, W) as the model saw it, its map (H, W) in [0, 1], true boxes (n, 4) and the one found (4,)."""
+
     image: Tensor
     map: Tensor
     true: Tensor
@@ -170,12 +181,13 @@ class Found(NamedTuple):
 def to_unit(maps: Tensor) -> Tensor:
     """Maps (B, 1, H, W), the range of each scaled to [0, 1]; a constant one, or what is not finite, is 0 everywhere."""
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return ((maps - low) / (high - low)).nan_to_num(0., 0., 0.)
+    return ((maps - low) / (high - low)).nan_to_num(0.0, 0.0, 0.0)
 
 
 def regions(scaled: np.ndarray, threshold: float) -> tuple[np.ndarray, list[tuple[slice, slice]]]:
     """Connected regions of the places that reach a threshold: their numbers from 1 on, (H, W), and their extents."""
     from scipy import ndimage
+
     labels, _ = ndimage.label(scaled >= threshold, EIGHT_NEIGHBOURS)
     return labels, ndimage.find_objects(labels)
 
@@ -232,15 +244,20 @@ def reached(overlaps: Tensor) -> Tensor:
 def draw(subject: Subject, shown: Sequence[Found], cam_threshold: float) -> Image.Image:
     """Contact sheet of images and their maps, with the true boxes and the one that was found."""
     pixels = to_pixels(
-        torch.stack([found.image for found in shown]), subject.mean.flatten().tolist(), subject.std.flatten().tolist())
+        torch.stack([found.image for found in shown]), subject.mean.flatten().tolist(), subject.std.flatten().tolist()
+    )
     columns = {'image': pixels, 'map': heat(torch.stack([found.map for found in shown])[:, None])}
     scale = max(1, SHEET_EDGE // min(pixels.shape[-2:]))
     columns = {
         label: torch.stack([outlined(picture, found, scale) for picture, found in zip(pictures, shown)])
-        for label, pictures in columns.items()}
+        for label, pictures in columns.items()
+    }
     return contact_sheet(
-        columns, titles=[f'{subject.name}: true boxes red, the one at threshold {cam_threshold:g} green'],
-        edge=SHEET_EDGE, across=ACROSS)
+        columns,
+        titles=[f'{subject.name}: true boxes red, the one at threshold {cam_threshold:g} green'],
+        edge=SHEET_EDGE,
+        across=ACROSS,
+    )
 
 
 def outlined(picture: Tensor, found: Found, scale: int) -> Tensor:

@@ -1,4 +1,5 @@
 """How much of an image a classifier can do without (CutMix, Figure 5a; Occlusions, "a stethoscope for capacity")."""
+
 from collections.abc import Callable, Sequence
 
 import torch
@@ -44,7 +45,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
             for step in range(STEPS + 1):
                 hidden = occlude(tuple(x.shape[-2:]), numbers, step, subject.seed, subject.device)
                 with torch.no_grad():
-                    logits = subject.logits(x.masked_fill(hidden, 0.))  # 0 is the mean colour
+                    logits = subject.logits(x.masked_fill(hidden, 0.0))  # 0 is the mean colour
                 hits[way, step] += count_hits(logits, target)[0]
                 shares[way, step] += hidden.double().mean((1, 2, 3)).sum()
     images = subject.total(images).item()
@@ -60,7 +61,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
         values=values,
         settings=dict(steps=STEPS, grid=GRID, images=int(images)),
         note='Top-1 error with a share of the image set to the mean colour. Such images are unlike all training images '
-             'but those of cutting methods, so a curve tells robustness to this fill, not to objects in front.',
+        'but those of cutting methods, so a curve tells robustness to this fill, not to objects in front.',
         panels=[Panel('error under occlusion', 'share hidden', 'top-1 error in %', curves)],
     )
 
@@ -95,5 +96,5 @@ def _middle(edge: int, step: int) -> tuple[int, int]:
 def interpolate(place: float, places: Tensor, values: Tensor) -> float:
     """The value at a place between ascending ones, on the straight line that joins its neighbours."""
     right = int(torch.searchsorted(places, place).clamp(1, len(places) - 1))
-    x0, x1, y0, y1 = (value.item() for value in (*places[right - 1:right + 1], *values[right - 1:right + 1]))
+    x0, x1, y0, y1 = (value.item() for value in (*places[right - 1 : right + 1], *values[right - 1 : right + 1]))
     return y0 + (y1 - y0) * (place - x0) / (x1 - x0) if x1 > x0 else y1

@@ -4,6 +4,7 @@ CutMix, section 4.4 and Table 12; the scores are those of Hendrycks & Gimpel, "A
 and Out-of-Distribution Examples in Neural Networks", 2017, and of ODIN: Liang et al., "Enhancing the Reliability of
 Out-of-Distribution Image Detection in Neural Networks", 2018.
 """
+
 import os
 from collections.abc import Mapping, Sequence
 
@@ -42,18 +43,18 @@ def uniform_noise(image: Tensor, generator: torch.Generator) -> None:
 
 def gaussian_noise(image: Tensor, generator: torch.Generator) -> None:
     """Fills an image (C, H, W) with pixels of mean 0.5 and variance 1, clipped to [0, 1] (Liang et al., appendix)."""
-    image.normal_(0.5, 1., generator=generator).clamp_(0., 1.)
+    image.normal_(0.5, 1.0, generator=generator).clamp_(0.0, 1.0)
 
 
 NOISE = {'uniform': uniform_noise, 'gaussian': gaussian_noise}
 
 
 def ood(
-        subject: Subject,
-        batches: Batches,
-        out: Mapping[str, Batches],
-        temperature: float = 1000.,
-        eps: float = 0.0014,
+    subject: Subject,
+    batches: Batches,
+    out: Mapping[str, Batches],
+    temperature: float = 1000.0,
+    eps: float = 0.0014,
 ) -> Report:
     """Tells in-distribution images from others by two scores of how sure the model is.
 
@@ -99,11 +100,14 @@ def ood(
         'ood',
         values=values,
         settings=dict(
-            odin_temperature=temperature, odin_eps=eps, images=len(inside), **{
-                f'images_{name}': len(rows) for name, rows in scores.items()}),
-        note='In-distribution images are the positives. ODIN\'s temperature and perturbation are fixed beforehand: '
-             'tuned on out-of-distribution images, as its authors do, they measure knowledge of the test. Values '
-             'without the name of a set are means over the sets, of which two are noise.',
+            odin_temperature=temperature,
+            odin_eps=eps,
+            images=len(inside),
+            **{f'images_{name}': len(rows) for name, rows in scores.items()},
+        ),
+        note="In-distribution images are the positives. ODIN's temperature and perturbation are fixed beforehand: "
+        'tuned on out-of-distribution images, as its authors do, they measure knowledge of the test. Values '
+        'without the name of a set are means over the sets, of which two are noise.',
         panels=[_roc(name, [curve for _, curve in metrics]) for name, metrics in found.items()],
     )
 
@@ -126,14 +130,14 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
     Raises:
         ValueError: The gradient is not finite.
     """
-    moves = eps != 0.
+    moves = eps != 0.0
     x = x.detach().float().requires_grad_(moves)
     with torch.set_grad_enabled(moves):
         logits = subject.logits(x)
         sureness = log_odds(logits, temperature)
         if moves:
             # Times the temperature, or the gradient would be a thousandth of a logit's and vanish in float16.
-            gradient, = torch.autograd.grad(sureness.sum() * (temperature * GRADIENT_SCALE), x)
+            (gradient,) = torch.autograd.grad(sureness.sum() * (temperature * GRADIENT_SCALE), x)
     logits = logits.detach()
     if moves:
         with torch.no_grad():
@@ -141,7 +145,7 @@ def score_images(subject: Subject, x: Tensor, temperature: float, eps: float) ->
     return logits, torch.stack([log_odds(logits), sureness.detach()], 1)
 
 
-def log_odds(logits: Tensor, temperature: float = 1.) -> Tensor:
+def log_odds(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """log(p / (1 - p)) of the largest softmax p of logits / temperature.
 
     It orders images as p does, and its gradient has the signs of that of log p; but where p is 1 - 1e-20, or 1 / K but
@@ -183,8 +187,9 @@ def calibration_error(predictions: Tensor) -> float:
         predictions: Of each image its confidence and 1 where it is right, else 0: (N, 2).
     """
     from torchmetrics.functional.classification import binary_calibration_error
+
     sure, right = predictions.T.contiguous()
-    return 100. * binary_calibration_error(sure, right.long(), n_bins=BINS, norm='l1').item()
+    return 100.0 * binary_calibration_error(sure, right.long(), n_bins=BINS, norm='l1').item()
 
 
 def detection(inside: Tensor, outside: Tensor) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
@@ -199,19 +204,20 @@ def detection(inside: Tensor, outside: Tensor) -> tuple[dict[str, float], tuple[
         by share of the others let through.
     """
     from torchmetrics.functional.classification import binary_roc
+
     # By rank: torchmetrics would press scores beyond [0, 1] through a sigmoid, where the sure ones become equal.
     distinct, rank = torch.cat([inside, outside]).unique(return_inverse=True)
     is_inside = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
     fpr, tpr, _ = binary_roc(rank.double() / len(distinct), is_inside)
     # The first of the points that let enough through: the largest threshold.
-    rejected = 1. - fpr[(tpr >= TPR).int().argmax()]
+    rejected = 1.0 - fpr[(tpr >= TPR).int().argmax()]
     fpr, tpr = fpr.double(), tpr.double()
     metrics = dict(
         tnr95=rejected,
         auroc=torch.trapezoid(tpr, fpr),
-        detection=(tpr + 1. - fpr).max() / 2.,
+        detection=(tpr + 1.0 - fpr).max() / 2.0,
     )
-    return {name: 100. * value.item() for name, value in metrics.items()}, (fpr, tpr)
+    return {name: 100.0 * value.item() for name, value in metrics.items()}, (fpr, tpr)
 
 
 def _gather(subject: Subject, rows: list[Tensor]) -> Tensor:
@@ -229,16 +235,19 @@ def _check_finite(rows: Tensor, name: str) -> Tensor:
     if not rows.isfinite().all():
         raise ValueError(
             f'--evaluate ood: answers to {name} images are not finite numbers, or of a single class; '
-            'take a classifier of two or more, or a wider number format than --amp or --model-dtype give.')
+            'take a classifier of two or more, or a wider number format than --amp or --model-dtype give.'
+        )
     return rows
 
 
 def _roc(name: str, curves: Sequence[tuple[Tensor, Tensor]]) -> Panel:
     """The picture of a set: ROC curves of both scores."""
     return Panel(
-        f'validation images against {name}', f'share of {name} let through (false positive rate)',
-        'share of validation images let through', {
-            label: _thinned(*curve) for label, curve in zip(SCORES.values(), curves)})
+        f'validation images against {name}',
+        f'share of {name} let through (false positive rate)',
+        'share of validation images let through',
+        {label: _thinned(*curve) for label, curve in zip(SCORES.values(), curves)},
+    )
 
 
 def _thinned(fpr: Tensor, tpr: Tensor) -> tuple[list[float], list[float]]:

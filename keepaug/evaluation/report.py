@@ -1,4 +1,5 @@
 """What an evaluation found, and how it is told: columns of results, a line of the log, a file, a picture."""
+
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ class Panel:
         yscale: 'linear' or 'log'.
         marked: A place to mark, or None.
     """
+
     title: str
     xlabel: str
     ylabel: str
@@ -55,6 +57,7 @@ class Report:
         panels: Diagrams.
         picture: A contact sheet, or None.
     """
+
     evaluation: str
     values: Mapping[str, float]
     settings: Mapping[str, Any]
@@ -75,7 +78,8 @@ class Report:
     def describe_settings(self) -> str:
         """What was measured with and on, less what is a list."""
         return ', '.join(
-            f'{name.replace("_", " ")} {value}' for name, value in self.settings.items() if not isinstance(value, list))
+            f'{name.replace("_", " ")} {value}' for name, value in self.settings.items() if not isinstance(value, list)
+        )
 
 
 class Gallery:
@@ -113,7 +117,8 @@ class Gallery:
                     picture.save(draft)
         except OSError as error:
             raise ValueError(
-                f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.') from error
+                f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.'
+            ) from error
 
 
 def draw(reports: Mapping[str, Report]) -> Image.Image | None:
@@ -144,16 +149,18 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
     titles = list(dict.fromkeys(panel.title for report in reports.values() for panel in report.panels))
     figure = Figure(figsize=(WIDTH * len(titles), HEIGHT), dpi=DOTS, layout='constrained')
     canvas = FigureCanvasAgg(figure)
     first = next(iter(reports.values()))
     figure.suptitle(
-        textwrap.fill(f'{first.evaluation} ({first.describe_settings()})', LETTERS * len(titles)), fontsize='medium',
-        parse_math=False)
+        textwrap.fill(f'{first.evaluation} ({first.describe_settings()})', LETTERS * len(titles)),
+        fontsize='medium',
+        parse_math=False,
+    )
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
-        panels = {
-            name: panel for name, report in reports.items() for panel in report.panels if panel.title == title}
+        panels = {name: panel for name, report in reports.items() for panel in report.panels if panel.title == title}
         labels = list(dict.fromkeys(label for panel in panels.values() for label in panel.curves))
         for number, (name, panel) in enumerate(panels.items()):
             axes.set(title=title, xlabel=panel.xlabel, ylabel=panel.ylabel, yscale=panel.yscale)
@@ -162,10 +169,12 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
             for label, (places, values) in panel.curves.items():
                 style = labels.index(label)
                 axes.plot(
-                    places, values,
+                    places,
+                    values,
                     color=f'C{number if len(reports) > 1 else style}',
                     linestyle=STYLES[style % len(STYLES)],
-                    marker='.' if len(places) < DOTTED else None)
+                    marker='.' if len(places) < DOTTED else None,
+                )
         legend = _explain(axes, list(panels) if len(reports) > 1 else [], labels)
         # A class or a folder may be called $5: no mathematics.
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *legend.get_texts()):
@@ -177,11 +186,13 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
 def _explain(axes, names: Sequence[str], labels: Sequence[str]):
     """A legend below the diagram, where it hides nothing: of colours, if there are names, and of styles."""
     from matplotlib.lines import Line2D
+
     handles = [Line2D([], [], color=f'C{number}', label=name) for number, name in enumerate(names)]
     if len(labels) > 1 or not names:
         handles += [
             Line2D([], [], color='black' if names else f'C{style}', linestyle=STYLES[style % len(STYLES)], label=label)
-            for style, label in enumerate(labels)]
+            for style, label in enumerate(labels)
+        ]
     columns = max(1, LETTERS // max(len(MARK + handle.get_label()) for handle in handles))
     return axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
 

@@ -2,6 +2,7 @@
 
 He et al., "Data Augmentation Revisited", 2019, section 3.2 and Table 2.
 """
+
 from collections.abc import Iterable
 
 import torch
@@ -38,11 +39,22 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
         values=dict(**means, gap=means['augmented'] - means['clean']),
         settings=dict(images=len(of_clean), augmented_images=len(of_augmented)),
         note='Cross entropy in nats per image, the table of the paper shows thousandths of it. The augmentation is '
-             'that of the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, '
-             'the augmented one only with the clean one of the same run, for each run is augmented its own way.',
-        panels=[Panel('loss on training images', 'share of the images in %', 'cross entropy in nats, at most', {
-            name: ((100 * share).tolist(), of_images.sort().values[(share * (len(of_images) - 1)).long()].tolist())
-            for name, of_images in (('clean', of_clean), ('augmented', of_augmented))})],
+        'that of the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, '
+        'the augmented one only with the clean one of the same run, for each run is augmented its own way.',
+        panels=[
+            Panel(
+                'loss on training images',
+                'share of the images in %',
+                'cross entropy in nats, at most',
+                {
+                    name: (
+                        (100 * share).tolist(),
+                        of_images.sort().values[(share * (len(of_images) - 1)).long()].tolist(),
+                    )
+                    for name, of_images in (('clean', of_clean), ('augmented', of_augmented))
+                },
+            )
+        ],
     )
 
 
@@ -59,5 +71,6 @@ def measure_losses(subject: Subject, batches: Iterable[tuple]) -> Tensor:
     if lost:
         raise ValueError(
             f'--evaluate risk: the losses of {lost} of {len(of_images)} images are not finite numbers; take a wider '
-            'number format than --amp or --model-dtype give.')
+            'number format than --amp or --model-dtype give.'
+        )
     return of_images

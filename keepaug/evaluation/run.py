@@ -1,4 +1,5 @@
 """From the flags of validate.py to the evaluations they name."""
+
 import argparse
 import logging
 import os
@@ -40,8 +41,7 @@ _logger = logging.getLogger('validate')
 def _localization(args, subject: Subject, data: Data) -> Callable[[], Report]:
     transform = data.validation('localization').loader.dataset.transform
     boxes = TrueBoxes(data.dataset, transform, args.gt_boxes)
-    return partial(
-        localization, subject, data.validation('localization', boxes.numbers), boxes, args.cam_threshold)
+    return partial(localization, subject, data.validation('localization', boxes.numbers), boxes, args.cam_threshold)
 
 
 def _ood(args, subject: Subject, data: Data) -> Callable[[], Report]:
@@ -60,10 +60,12 @@ EVALUATIONS: dict[str, Callable[[Any, Subject, Data], Callable[[], Report]]] = {
     'fgsm': lambda args, subject, data: partial(fgsm, subject, data.validation('fgsm'), args.fgsm_eps),
     'occlusion': lambda args, subject, data: partial(occlusion, subject, data.validation('occlusion')),
     'in-between': lambda args, subject, data: partial(
-        in_between, subject, data.validation('in-between'), data.partners()),
+        in_between, subject, data.validation('in-between'), data.partners()
+    ),
     'ood': _ood,
     'risk': lambda args, subject, data: partial(
-        risk, subject, data.training('risk'), data.augmented(subject, 'risk, augmented')),
+        risk, subject, data.training('risk'), data.augmented(subject, 'risk, augmented')
+    ),
     'spectrum': _spectrum,
 }
 
@@ -95,7 +97,9 @@ def open_evaluations(args, subject: Subject, data: Data) -> dict[str, Callable[[
 
 
 def run_evaluations(
-        evaluations: dict[str, Callable[[], Report]], subject: Subject, gallery: Gallery | None = None,
+    evaluations: dict[str, Callable[[], Report]],
+    subject: Subject,
+    gallery: Gallery | None = None,
 ) -> dict[str, float]:
     """Runs evaluations one after the other; each is dropped when it is done, and the workers of its loaders with it.
 
@@ -120,15 +124,27 @@ def run_evaluations(
 
 
 def build_subject(
-        args, model: nn.Module, bare: nn.Module, data_config: dict[str, Any], forward: Forward,
-        classes: list[int] | None, names: list[str] | None) -> Subject:
+    args,
+    model: nn.Module,
+    bare: nn.Module,
+    data_config: dict[str, Any],
+    forward: Forward,
+    classes: list[int] | None,
+    names: list[str] | None,
+) -> Subject:
     """The classifier that validate.py has loaded."""
     mean, std = (
-        torch.tensor(
-            adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(1, -1, 1, 1)
-        for key in ('mean', 'std'))
+        torch.tensor(adapt_to_chs(data_config[key], data_config['input_size'][0]), device=forward.device).view(
+            1, -1, 1, 1
+        )
+        for key in ('mean', 'std')
+    )
     return Subject(
-        args.label or args.model, model.eval(), bare.eval(), mean, std,
+        args.label or args.model,
+        model.eval(),
+        bare.eval(),
+        mean,
+        std,
         forward=forward,
         classes=classes,
         names=names,
@@ -139,8 +155,13 @@ def build_subject(
 
 
 def build_data(
-        args, dataset: Dataset, make_loader: Callable[[Dataset], Any], data_config: dict[str, Any], forward: Forward,
-        progress: Progress) -> Data:
+    args,
+    dataset: Dataset,
+    make_loader: Callable[[Dataset], Any],
+    data_config: dict[str, Any],
+    forward: Forward,
+    progress: Progress,
+) -> Data:
     """The images that the flags name.
 
     Raises:
@@ -149,7 +170,8 @@ def build_data(
     if isinstance(dataset, IterableDataset):
         raise ValueError(
             f'--evaluate asks for single images, which --dataset {args.dataset} cannot give: name a data set with '
-            'random access, such as an image folder.')
+            'random access, such as an image folder.'
+        )
 
     def open_folder(path: str) -> Dataset:
         if os.path.isdir(path):
@@ -167,7 +189,8 @@ def build_data(
         if among_folders and not find_split(root, 'train'):
             raise ValueError(
                 f'The folder {root} holds no training images, which --evaluate risk and spectrum look at: they must '
-                f'lie beside those of --split {args.split}, as train; give the folder with both.')
+                f'lie beside those of --split {args.split}, as train; give the folder with both.'
+            )
         return validation.build_split(args, 'train', data_config, classes)
 
     def open_augmented(subject: Subject, choose: Callable[[Dataset], Sequence[int]]) -> AugmentedBatches:

@@ -2,6 +2,7 @@
 
 He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 """
+
 import math
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -71,7 +72,7 @@ class GroupedMoments:
             total: Sums a tensor over all processes.
         """
         count = total(self.count)
-        mean = total(self.mean * self.count[:, None]) / count.clamp(min=1.)[:, None]
+        mean = total(self.mean * self.count[:, None]) / count.clamp(min=1.0)[:, None]
         shift = (self.mean - mean) * (self.count > 0)[:, None]
         self.scatter = total(self.scatter + (shift.T * self.count) @ shift)
         self.count, self.mean = count, mean
@@ -110,11 +111,14 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
         if count < 2:
             raise ValueError(
                 f'--spectrum-class {number} has {count} of the {images} training images looked at, a covariance needs '
-                'two at least: name another class, or raise --eval-samples.')
+                'two at least: name another class, or raise --eval-samples.'
+            )
     matrices = {
         'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
-        **{f'class{number}': (f'class {number}', of_class[number], moments.scatter / (of_class[number] - 1))
-           for number, moments in alone.items()},
+        **{
+            f'class{number}': (f'class {number}', of_class[number], moments.scatter / (of_class[number] - 1))
+            for number, moments in alone.items()
+        },
         'within': ('within classes, pooled', images, within.scatter / (images - present)),
     }
     values, panels = {}, []
@@ -122,18 +126,28 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
         found = singular_values(covariance)
         values.update({f'{name}_{what}': value for what, value in describe(found).items()})
         shown = found[found > ROUNDING * found.max()]
-        panels.append(Panel(title, 'singular values, from the largest', 'value', {
-            f'{count} images': (list(range(1, len(shown) + 1)), shown.tolist())}, yscale='log'))
+        panels.append(
+            Panel(
+                title,
+                'singular values, from the largest',
+                'value',
+                {f'{count} images': (list(range(1, len(shown) + 1)), shown.tolist())},
+                yscale='log',
+            )
+        )
     return Report(
         'spectrum',
         values=values,
         settings=dict(
-            images=images, classes=list(of_class), images_of_classes=list(of_class.values()),
-            dimension=len(within.scatter)),
+            images=images,
+            classes=list(of_class),
+            images_of_classes=list(of_class.values()),
+            dimension=len(within.scatter),
+        ),
         note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give '
-             'at most n - 1 that are not zero: compare models on the same images, more than there are dimensions. '
-             'Values themselves follow the scale of the features, which differs between models; ranks and shares '
-             'do not.',
+        'at most n - 1 that are not zero: compare models on the same images, more than there are dimensions. '
+        'Values themselves follow the scale of the features, which differs between models; ranks and shares '
+        'do not.',
         panels=panels,
     )
 
@@ -148,20 +162,25 @@ def check_spectrum(subject: Subject, classes: Sequence[int]) -> None:
     head = getattr(model, 'forward_head', None)
     if head is None or not hasattr(model, 'forward_features') or 'pre_logits' not in signature(head).parameters:
         raise ValueError(
-            f'--evaluate spectrum needs forward_features and forward_head as timm\'s models have them, and '
-            f'{type(model).__name__} has none: leave it out.')
+            f"--evaluate spectrum needs forward_features and forward_head as timm's models have them, and "
+            f'{type(model).__name__} has none: leave it out.'
+        )
     if max(classes) >= subject.num_classes:
         raise ValueError(
             f'--spectrum-class {max(classes)} is no class of {subject.name}, which has the classes 0 to '
-            f'{subject.num_classes - 1}.')
+            f'{subject.num_classes - 1}.'
+        )
 
 
 def measure_moments(
-        subject: Subject, batches: Batches, classes: Sequence[int]) -> tuple[GroupedMoments, dict[int, GroupedMoments]]:
+    subject: Subject, batches: Batches, classes: Sequence[int]
+) -> tuple[GroupedMoments, dict[int, GroupedMoments]]:
     """Moments of the penultimate features of the images of all processes: by class, and of some classes alone."""
+
     def none_of(dimension: int) -> tuple[GroupedMoments, dict[int, GroupedMoments]]:
         return GroupedMoments(subject.num_classes, dimension, subject.device), {
-            number: GroupedMoments(1, dimension, subject.device) for number in classes}
+            number: GroupedMoments(1, dimension, subject.device) for number in classes
+        }
 
     within, alone = None, {}
     for x, target, _ in batches:
@@ -193,7 +212,8 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
     if features.flatten(1).shape[1] != features.shape[1]:
         raise ValueError(
             f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives a map of '
-            f'{tuple(features.shape[1:])}: leave it out, or pool with --gp avg.')
+            f'{tuple(features.shape[1:])}: leave it out, or pool with --gp avg.'
+        )
     return features.flatten(1).float()
 
 
@@ -208,8 +228,9 @@ def singular_values(covariance: Tensor) -> Tensor:
     if not covariance.isfinite().all():
         raise ValueError(
             '--evaluate spectrum: the features are not finite numbers; take a wider number format than --amp or '
-            '--model-dtype give.')
-    return torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0.).flip(0)
+            '--model-dtype give.'
+        )
+    return torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0.0).flip(0)
 
 
 def describe(values: Tensor) -> dict[str, float]:
@@ -227,9 +248,9 @@ def describe(values: Tensor) -> dict[str, float]:
     numbers = dict(
         rank=(values > COUNTED * largest).sum().item(),
         effective_rank=torch.special.entr(share).sum().exp().item(),
-        top10=100. * share[:TOP].sum().item(),
+        top10=100.0 * share[:TOP].sum().item(),
         log10_largest=math.log10(largest),
     )
     if len(values) >= NTH:
-        numbers[f'{NTH}th'] = 100. * values[NTH - 1].item() / largest
+        numbers[f'{NTH}th'] = 100.0 * values[NTH - 1].item() / largest
     return numbers

@@ -1,4 +1,5 @@
 """The classifier under evaluation."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class Subject:
         rank: This process.
         world_size: Processes that share the images.
     """
+
     name: str
     model: nn.Module
     bare: nn.Module

@@ -1,4 +1,5 @@
 """python -m keepaug.export FORMAT CHECKPOINT --output PATH"""
+
 from keepaug.export.command import main
 
 main()

@@ -1,4 +1,5 @@
 """The command line of the exports."""
+
 import argparse
 import os
 from collections.abc import Callable, Sequence
@@ -10,8 +11,19 @@ from keepaug.export.output import check_output
 from keepaug.export.source import Source, load_source, read_labels
 from keepaug.options import shared
 
-DESCRIBED = ('model', 'num_classes', 'gp', 'model_kwargs', 'in_chans', 'img_size', 'input_size', 'mean', 'std',
-             'crop_pct', 'interpolation')
+DESCRIBED = (
+    'model',
+    'num_classes',
+    'gp',
+    'model_kwargs',
+    'in_chans',
+    'img_size',
+    'input_size',
+    'mean',
+    'std',
+    'crop_pct',
+    'interpolation',
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class Format:
         base: Whether it takes a Detectron2 configuration to build upon.
         check: Raises `ValueError` where the export is impossible on this machine.
     """
+
     export: Callable[..., str]
     help: str
     folder: bool = False
@@ -38,21 +51,37 @@ class Format:
 
 FORMATS = {
     'detectron2': Format(
-        detectron2.export, "a plain ResNet as Detectron2's own backbone: backbone.pkl and config.yaml",
-        folder=True, base=True),
+        detectron2.export,
+        "a plain ResNet as Detectron2's own backbone: backbone.pkl and config.yaml",
+        folder=True,
+        base=True,
+    ),
     'detectron2-timm': Format(
-        detectron2_timm.export, 'any network with stages for Detectron2: config.yaml, weights and a module to import',
-        folder=True, base=True),
+        detectron2_timm.export,
+        'any network with stages for Detectron2: config.yaml, weights and a module to import',
+        folder=True,
+        base=True,
+    ),
     'torchvision': Format(torchvision.export, "a plain ResNet as the backbone of torchvision's detectors"),
     'timm': Format(
-        timm_folder.export, 'a folder that timm loads as local-dir:FOLDER and that may go to the Hub',
-        folder=True, labels=True),
+        timm_folder.export,
+        'a folder that timm loads as local-dir:FOLDER and that may go to the Hub',
+        folder=True,
+        labels=True,
+    ),
     'safetensors': Format(
-        safetensors.export, 'one file of weights that describes itself and holds no code',
-        suffix=safetensors.SUFFIX, labels=True),
+        safetensors.export,
+        'one file of weights that describes itself and holds no code',
+        suffix=safetensors.SUFFIX,
+        labels=True,
+    ),
     'onnx': Format(
-        onnx.export, 'a graph from normalised images to logits', suffix=onnx.SUFFIX, labels=True,
-        check=onnx.check_installed),
+        onnx.export,
+        'a graph from normalised images to logits',
+        suffix=onnx.SUFFIX,
+        labels=True,
+        check=onnx.check_installed,
+    ),
 }
 
 
@@ -70,18 +99,24 @@ def fitting_format(source: Source) -> str:
 def create_parser() -> argparse.ArgumentParser:
     """One subcommand per format."""
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.export', description='Write a trained model for other libraries.')
+        prog='python -m keepaug.export', description='Write a trained model for other libraries.'
+    )
     commands = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)
     for name, form in FORMATS.items():
         command = commands.add_parser(
-            name, help=form.help, description=f'Write {form.help}.', formatter_class=shared.HelpFormatter)
+            name, help=form.help, description=f'Write {form.help}.', formatter_class=shared.HelpFormatter
+        )
         add = command.add_argument
         add('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training run, or a file of weights')
         add('-o', '--output', required=True, metavar='PATH', help='folder to make' if form.folder else 'file to write')
         add('--no-ema', action='store_true', help='take the plain weights where the checkpoint also has an average')
         if form.labels:
-            add('--labels', default='', metavar='PATH',
-                help='file with a class name per line, or an image folder; unset: as the checkpoint names its classes')
+            add(
+                '--labels',
+                default='',
+                metavar='PATH',
+                help='file with a class name per line, or an image folder; unset: as the checkpoint names its classes',
+            )
         if form.base:
             add('--base', default='', metavar='FILE', help='configuration of a detector to build upon (_BASE_)')
         group = command.add_argument_group('model, where the checkpoint does not describe it')

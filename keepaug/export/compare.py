@@ -1,4 +1,5 @@
 """Whether another library computes what the model does."""
+
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -21,11 +22,12 @@ def check_same(found: Mapping[str, Tensor], wanted: Iterable[Tensor], library: s
     Raises:
         ValueError: A difference is too large, or no number.
     """
-    largest = 0.
+    largest = 0.0
     for (name, output), other in zip(found.items(), wanted, strict=True):
         difference = ((output - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
         if not difference <= TOLERANCE:
             raise ValueError(
-                f'Nothing is written: {name} as {library} computes it is off by {difference:.1%} of timm\'s.')
+                f"Nothing is written: {name} as {library} computes it is off by {difference:.1%} of timm's."
+            )
         largest = max(largest, difference)
     return largest

@@ -1,4 +1,5 @@
 """A ResNet as Detectron2's own backbone: weights in its model-zoo format, and the configuration that goes with them."""
+
 import io
 import os
 import pickle
@@ -75,11 +76,14 @@ def export(source: Source, output: str, base: str | None = None) -> str:
             header = HEADER + (NOT_C4 if layout.depth < 50 else '')
             file.write(header.format(architecture=source.architecture, path=source.path) + text)
     path = os.path.join(output, CONFIG)
-    return '\n'.join([
-        f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (relative difference {difference:.0e}).',
-        f'In Detectron2: python tools/train_net.py --config-file {shlex.quote(path)} --num-gpus 8' if base else
-        f'In Detectron2: cfg.merge_from_file({path!r}), after the detector\'s own file; --base names it inside.',
-    ])
+    return '\n'.join(
+        [
+            f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (relative difference {difference:.0e}).',
+            f'In Detectron2: python tools/train_net.py --config-file {shlex.quote(path)} --num-gpus 8'
+            if base
+            else f"In Detectron2: cfg.merge_from_file({path!r}), after the detector's own file; --base names it inside.",
+        ]
+    )
 
 
 def check_model(source: Source) -> ResNetLayout:
@@ -94,15 +98,16 @@ def check_model(source: Source) -> ResNetLayout:
             raise ValueError(f'its first stage has {layout.out_channels} channels and not 64')
     except ValueError as error:
         raise ValueError(
-            f'{source.architecture} is not Detectron2\'s ResNet: {error}. Any network with maps of stride 4 to 32 goes '
-            'there as timm\'s: python -m keepaug.export detectron2-timm.') from error
+            f"{source.architecture} is not Detectron2's ResNet: {error}. Any network with maps of stride 4 to 32 goes "
+            "there as timm's: python -m keepaug.export detectron2-timm."
+        ) from error
     check_channels(source)
     return layout
 
 
 def check_channels(source: Source) -> None:
     """Raises:
-        ValueError: Detectron2 has no reader for images of so many channels.
+    ValueError: Detectron2 has no reader for images of so many channels.
     """
     channels = source.data_config['input_size'][0]
     if channels not in FORMATS:
@@ -111,7 +116,7 @@ def check_channels(source: Source) -> None:
 
 def pixel_config(data_config: dict[str, Any]) -> dict[str, Any]:
     """The keys that make Detectron2 prepare images as the run did: it normalises 0..255 where timm does 0..1."""
-    mean, std = ([round(255. * value, 6) for value in data_config[name]] for name in ('mean', 'std'))
+    mean, std = ([round(255.0 * value, 6) for value in data_config[name]] for name in ('mean', 'std'))
     return dict(
         INPUT=dict(FORMAT=FORMATS[data_config['input_size'][0]]),
         MODEL=dict(PIXEL_MEAN=mean, PIXEL_STD=std),
@@ -156,8 +161,7 @@ def rename(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
     """The model-zoo format: a pickle that every NumPy reads, old ones and new."""
     buffer = io.BytesIO()
-    _PortablePickler(buffer, protocol=4).dump(
-        {'model': arrays, '__author__': AUTHOR, 'matching_heuristics': True})
+    _PortablePickler(buffer, protocol=4).dump({'model': arrays, '__author__': AUTHOR, 'matching_heuristics': True})
     return buffer.getvalue()
 
 
@@ -172,7 +176,8 @@ class _PortablePickler(pickle.Pickler):
 
 @torch.inference_mode()
 def compare(
-        model: nn.Module, data_config: dict[str, Any], config: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
+    model: nn.Module, data_config: dict[str, Any], config: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> float:
     """Runs both networks on random images, each with its own normalisation.
 
     Returns:
@@ -185,7 +190,8 @@ def compare(
         restated = Detectron2ResNet(config, arrays)
     except (RuntimeError, KeyError) as error:
         raise ValueError(
-            f'Nothing is written: the exported weights do not fit the configuration ({first_line(error)}).') from error
+            f'Nothing is written: the exported weights do not fit the configuration ({first_line(error)}).'
+        ) from error
     channels = data_config['input_size'][0]
     images = torch.rand(2, channels, 96, 128, generator=torch.Generator().manual_seed(0)) * 255
     mean, std = (torch.tensor(data_config[name]).view(-1, 1, 1) for name in ('mean', 'std'))

@@ -17,6 +17,7 @@ work unchanged. `MODEL.BACKBONE.FREEZE_AT` means what it means there: 1 freezes 
 Frozen is what the last frozen map depends on; in HRNet, whose maps are all made at the end, that is nearly everything.
 ConvNeXt, Swin and their kin want AdamW and a small rate, not SGD at 0.02.
 """
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,13 +39,15 @@ BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 def add_timm_config(cfg: CfgNode) -> None:
     """Adds the keys `MODEL.TIMM`; Detectron2 refuses keys it does not know."""
-    cfg.MODEL.TIMM = CfgNode(dict(
-        NAME='resnet50d',
-        CHECKPOINT='',      # a training checkpoint, or a file of the whole network's weights
-        USE_EMA=True,       # the checkpoint's running average where it has one
-        PRETRAINED=False,   # timm's published weights, where there is no checkpoint
-        FREEZE_NORM=True,   # batch norm with fixed statistics, scale and shift, for batches of a few images
-    ))
+    cfg.MODEL.TIMM = CfgNode(
+        dict(
+            NAME='resnet50d',
+            CHECKPOINT='',  # a training checkpoint, or a file of the whole network's weights
+            USE_EMA=True,  # the checkpoint's running average where it has one
+            PRETRAINED=False,  # timm's published weights, where there is no checkpoint
+            FREEZE_NORM=True,  # batch norm with fixed statistics, scale and shift, for batches of a few images
+        )
+    )
     cfg.MODEL.TIMM.KWARGS = CfgNode({}, new_allowed=True)  # further arguments of timm.create_model
 
 
@@ -67,15 +70,15 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(
-            self,
-            name: str,
-            in_channels: int = 3,
-            checkpoint: str = '',
-            use_ema: bool = True,
-            pretrained: bool = False,
-            freeze_at: int = 2,
-            freeze_norm: bool = True,
-            kwargs: Mapping[str, Any] | None = None,
+        self,
+        name: str,
+        in_channels: int = 3,
+        checkpoint: str = '',
+        use_ema: bool = True,
+        pretrained: bool = False,
+        freeze_at: int = 2,
+        freeze_norm: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.body = _create_body(name, in_chans=in_channels, pretrained=pretrained, **(kwargs or {}))
@@ -113,15 +116,19 @@ class TimmBackbone(Backbone):
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f'MODEL.TIMM.NAME {name} does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}, and those of a '
-                f'detector have any size: {error}') from error
+                f'detector have any size: {error}'
+            ) from error
         self.body.train(training)
         for feature, map_ in features.items():
-            wanted = (self._out_feature_channels[feature],
-                      *(side // self._out_feature_strides[feature] for side in TRIAL_SIZE))
+            wanted = (
+                self._out_feature_channels[feature],
+                *(side // self._out_feature_strides[feature] for side in TRIAL_SIZE),
+            )
             if map_.shape[1:] != wanted:
                 raise ValueError(
                     f'MODEL.TIMM.NAME {name} gives {feature} as {tuple(map_.shape[1:])} where {wanted} is due: '
-                    'its maps cannot be added in an FPN.')
+                    'its maps cannot be added in an FPN.'
+                )
         return features
 
     def _parameters_until(self, freeze_at: int, features: Mapping[str, Tensor]) -> list[nn.Parameter]:
@@ -131,8 +138,11 @@ class TimmBackbone(Backbone):
             return []
         parameters = {path: parameter for path, parameter in self.body.named_parameters() if parameter.requires_grad}
         gradients = torch.autograd.grad(features[stages[-1]].sum(), list(parameters.values()), allow_unused=True)
-        upstream = {path: parameter for (path, parameter), gradient in zip(parameters.items(), gradients)
-                    if gradient is not None}
+        upstream = {
+            path: parameter
+            for (path, parameter), gradient in zip(parameters.items(), gradients)
+            if gradient is not None
+        }
         stem_only, first_stage = freeze_at == 1, self.body.feature_info.module_name()[0]
         return [parameter for path, parameter in upstream.items() if not (stem_only and _lies_in(path, first_stage))]
 
@@ -157,7 +167,8 @@ def load_body(body: nn.Module, checkpoint: str, use_ema: bool = True) -> None:
     if unfit:
         raise ValueError(
             f'MODEL.TIMM.CHECKPOINT {checkpoint} is of another network than MODEL.TIMM.NAME and KWARGS: {unfit[0]} and '
-            f'{len(unfit) - 1} more of {len(wanted)} tensors are not in it or of another shape.')
+            f'{len(unfit) - 1} more of {len(wanted)} tensors are not in it or of another shape.'
+        )
     body.load_state_dict({name: known[name] for name in wanted})
 
 
@@ -224,8 +235,11 @@ def build_keepaug_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
 @BACKBONE_REGISTRY.register()
 def build_keepaug_timm_retinanet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The network with RetinaNet's pyramid: p3 to p7."""
-    return _build_fpn(cfg, input_shape, lambda bottom_up: LastLevelP6P7(
-        bottom_up.output_shape()['res5'].channels, cfg.MODEL.FPN.OUT_CHANNELS))
+    return _build_fpn(
+        cfg,
+        input_shape,
+        lambda bottom_up: LastLevelP6P7(bottom_up.output_shape()['res5'].channels, cfg.MODEL.FPN.OUT_CHANNELS),
+    )
 
 
 def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block) -> FPN:
@@ -235,7 +249,8 @@ def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block) -> FPN:
         raise ValueError(
             f'MODEL.TIMM.NAME {cfg.MODEL.TIMM.NAME} has no {", ".join(absent)} for an FPN, only '
             f'{", ".join(bottom_up.output_shape())}: take a network whose maps halve from stage to stage, or for a '
-            'plain vision transformer Detectron2\'s SimpleFeaturePyramid (projects/ViTDet).')
+            "plain vision transformer Detectron2's SimpleFeaturePyramid (projects/ViTDet)."
+        )
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,

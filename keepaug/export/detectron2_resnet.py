@@ -1,4 +1,5 @@
 """Detectron2's ResNet stated again in plain torch: what an exported file will compute there, from the file alone."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,7 @@ class ConvNorm(nn.Conv2d):
     """A convolution without bias that owns its norm."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int, norm: str, stride: int = 1, groups: int = 1):
-        super().__init__(
-            channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+        super().__init__(channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
         self.norm = NORMS[norm](out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,8 +43,15 @@ class Block(nn.Module):
     """Residual block: two 3x3 convolutions, or 1x1, 3x3 and 1x1 with `middle` channels."""
 
     def __init__(
-            self, channels: int, out_channels: int, norm: str, stride: int,
-            middle: int | None, groups: int, stride_in_1x1: bool):
+        self,
+        channels: int,
+        out_channels: int,
+        norm: str,
+        stride: int,
+        middle: int | None,
+        groups: int,
+        stride_in_1x1: bool,
+    ):
         super().__init__()
         if channels != out_channels:
             self.shortcut = ConvNorm(channels, out_channels, 1, norm, stride)
@@ -86,10 +93,17 @@ class Detectron2ResNet(nn.Module):
         for number, blocks in enumerate(BLOCKS[resnet['DEPTH']]):
             stage = []
             for index in range(blocks):
-                stage.append(Block(
-                    channels, out_channels << number, norm, stride=2 if number and not index else 1,
-                    middle=middle and middle << number, groups=resnet['NUM_GROUPS'],
-                    stride_in_1x1=resnet['STRIDE_IN_1X1']))
+                stage.append(
+                    Block(
+                        channels,
+                        out_channels << number,
+                        norm,
+                        stride=2 if number and not index else 1,
+                        middle=middle and middle << number,
+                        groups=resnet['NUM_GROUPS'],
+                        stride_in_1x1=resnet['STRIDE_IN_1X1'],
+                    )
+                )
                 channels = out_channels << number
             self.add_module(f'res{number + 2}', nn.Sequential(*stage))
         self.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -1,4 +1,5 @@
 """Any timm network for Detectron2: weights, configuration, and the module that registers it there."""
+
 import os
 import shutil
 
@@ -59,12 +60,13 @@ def export(source: Source, output: str, base: str | None = None) -> str:
     return (
         f'{output}: {CONFIG}, {WEIGHTS} and {MODULE}.\n'
         f'In your Detectron2 script: import detectron2_backbone; detectron2_backbone.add_timm_config(cfg); '
-        f'cfg.merge_from_file({os.path.join(output, CONFIG)!r})')
+        f'cfg.merge_from_file({os.path.join(output, CONFIG)!r})'
+    )
 
 
 def check_model(source: Source) -> None:
     """Raises:
-        ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
+    ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
     """
     check_strides(source)
     detectron2.check_channels(source)
@@ -72,11 +74,12 @@ def check_model(source: Source) -> None:
 
 def check_strides(source: Source) -> None:
     """Raises:
-        ValueError: The model's maps do not halve from 4 to 32.
+    ValueError: The model's maps do not halve from 4 to 32.
     """
     found = sorted({info['reduction'] for info in getattr(source.model, 'feature_info', ())})
     if not STRIDES.issubset(found):
         raise ValueError(
             f'{source.architecture} has feature maps of stride {", ".join(map(str, found)) or "unknown"}, and an FPN '
             'needs 4, 8, 16 and 32: train a network of such stages; for a plain vision transformer export it for timm '
-            'and put Detectron2\'s SimpleFeaturePyramid (projects/ViTDet) on it.')
+            "and put Detectron2's SimpleFeaturePyramid (projects/ViTDet) on it."
+        )

@@ -1,4 +1,5 @@
 """Files and folders that appear whole or not at all."""
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

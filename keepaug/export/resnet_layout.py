@@ -2,6 +2,7 @@
 
 Tensors alone cannot tell: an anti-aliased, dilated or differently activated ResNet has the same names and shapes.
 """
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class ResNetLayout:
         out_channels: Channels of the first stage's output; they double likewise.
         norm: 'BN' or 'GN' (of 32 groups).
     """
+
     depth: int
     groups: int
     width: int
@@ -70,8 +72,10 @@ def backbone_weights(model: ResNet) -> dict[str, Tensor]:
     (var + (eps - 1e-5)) + 1e-5 = var + eps.
     """
     weights = {
-        name: tensor.detach().clone() for name, tensor in model.state_dict().items()
-        if name.startswith(('conv1.', 'bn1.', 'layer')) and not name.endswith('num_batches_tracked')}
+        name: tensor.detach().clone()
+        for name, tensor in model.state_dict().items()
+        if name.startswith(('conv1.', 'bn1.', 'layer')) and not name.endswith('num_batches_tracked')
+    }
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.eps != EPSILON:
             variance = weights[f'{name}.running_var']
@@ -82,19 +86,27 @@ def backbone_weights(model: ResNet) -> dict[str, Tensor]:
 def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     """Rows in an order in which each may rely on those before; the first that holds is told."""
     kind = type(model).__name__
-    yield not isinstance(model, ResNet), (
-        'it is pre-activated' if kind == 'ResNetV2' else f'its architecture is {kind}, no post-activation ResNet')
+    yield (
+        not isinstance(model, ResNet),
+        ('it is pre-activated' if kind == 'ResNetV2' else f'its architecture is {kind}, no post-activation ResNet'),
+    )
     stem = model.conv1
     yield isinstance(stem, nn.Sequential), 'its stem is deep (three 3x3 convolutions)'
-    yield (stem.kernel_size, stem.stride) != ((7, 7), (2, 2)), (
-        f'its stem is a {stem.kernel_size[0]}x{stem.kernel_size[1]} convolution of stride {stem.stride[0]}, '
-        'as for small images, and not 7x7 of stride 2')
+    yield (
+        (stem.kernel_size, stem.stride) != ((7, 7), (2, 2)),
+        (
+            f'its stem is a {stem.kernel_size[0]}x{stem.kernel_size[1]} convolution of stride {stem.stride[0]}, '
+            'as for small images, and not 7x7 of stride 2'
+        ),
+    )
 
     stages = [model.layer1, model.layer2, model.layer3, model.layer4]
     blocks = [block for stage in stages for block in stage]
     kinds = {type(block) for block in blocks}
-    yield not kinds <= {BasicBlock, Bottleneck} or len(kinds) > 1, (
-        f'its blocks are {", ".join(sorted(kind.__name__ for kind in kinds))}')
+    yield (
+        not kinds <= {BasicBlock, Bottleneck} or len(kinds) > 1,
+        (f'its blocks are {", ".join(sorted(kind.__name__ for kind in kinds))}'),
+    )
     attention = [type(block.se).__name__ for block in blocks if block.se is not None]
     yield bool(attention), f'its blocks have attention ({"".join(attention[:1])})'
     pool = model.maxpool
@@ -104,50 +116,78 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     yield (pool.kernel_size, pool.stride, pool.padding) != (3, 2, 1), 'the max-pool of its stem is not 3x3 of stride 2'
 
     shortcuts = [block.downsample for block in blocks if block.downsample is not None]
-    yield any(not isinstance(shortcut[0], nn.Conv2d) for shortcut in shortcuts), (
-        'its shortcuts are average-pooled (ResNet-D)')
+    yield (
+        any(not isinstance(shortcut[0], nn.Conv2d) for shortcut in shortcuts),
+        ('its shortcuts are average-pooled (ResNet-D)'),
+    )
     yield any(shortcut[0].kernel_size != (1, 1) for shortcut in shortcuts), 'its shortcuts are 3x3 convolutions'
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     yield any(conv.dilation != (1, 1) for conv in convs), 'it is dilated (output_stride below 32)'
-    yield any(_strided_conv(block).stride != (stride if block is stage[0] else 1,) * 2
-              for stage, stride in zip(stages, STRIDES) for block in stage), (
-        'its stages do not stride by 1, 2, 2, 2 (output_stride below 32)')
+    yield (
+        any(
+            _strided_conv(block).stride != (stride if block is stage[0] else 1,) * 2
+            for stage, stride in zip(stages, STRIDES)
+            for block in stage
+        ),
+        ('its stages do not stride by 1, 2, 2, 2 (output_stride below 32)'),
+    )
 
-    activations = {type(module).__name__ for block in [model, *blocks] for name, module in block.named_children()
-                   if name.startswith('act')}
+    activations = {
+        type(module).__name__
+        for block in [model, *blocks]
+        for name, module in block.named_children()
+        if name.startswith('act')
+    }
     yield activations != {'ReLU'}, f'its activation is {", ".join(sorted(activations - {"ReLU"}))} and not ReLU'
-    yield from _norm_differences([
-        model.bn1, *(shortcut[1] for shortcut in shortcuts),
-        *(module for block in blocks for name, module in block.named_children() if name.startswith('bn'))])
+    yield from _norm_differences(
+        [
+            model.bn1,
+            *(shortcut[1] for shortcut in shortcuts),
+            *(module for block in blocks for name, module in block.named_children() if name.startswith('bn')),
+        ]
+    )
 
-    yield _depth(model) is None, (
-        f'no depth among {", ".join(map(str, DEPTHS))} has its stages of {[len(stage) for stage in stages]} blocks')
+    yield (
+        _depth(model) is None,
+        (f'no depth among {", ".join(map(str, DEPTHS))} has its stages of {[len(stage) for stage in stages]} blocks'),
+    )
     first = model.layer1[0]
     out_channels, groups = _last_conv(first).out_channels, first.conv2.groups
     middle = first.conv2.out_channels
     for number, stage in enumerate(stages):
         for block in stage:
-            yield block.conv1.out_channels != block.conv2.out_channels, (
-                'the first convolution of its blocks is narrower than the second')
-            yield (_last_conv(block).out_channels, block.conv2.out_channels, block.conv2.groups) != (
-                out_channels << number, middle << number, groups), 'its width does not double from stage to stage'
+            yield (
+                block.conv1.out_channels != block.conv2.out_channels,
+                ('the first convolution of its blocks is narrower than the second'),
+            )
+            yield (
+                (_last_conv(block).out_channels, block.conv2.out_channels, block.conv2.groups)
+                != (out_channels << number, middle << number, groups),
+                'its width does not double from stage to stage',
+            )
 
 
 def _norm_differences(norms: list[nn.Module]) -> Iterator[tuple[bool, str]]:
     kinds = {type(norm) for norm in norms}
     names = ', '.join(sorted(kind.__name__ for kind in kinds))
     if all(issubclass(kind, nn.GroupNorm) for kind in kinds):
-        yield any((norm.num_groups, norm.eps, norm.affine) != (GROUPS_OF_NORM, EPSILON, True) for norm in norms), (
-            f'its group norm is not of {GROUPS_OF_NORM} groups with epsilon {EPSILON}')
+        yield (
+            any((norm.num_groups, norm.eps, norm.affine) != (GROUPS_OF_NORM, EPSILON, True) for norm in norms),
+            (f'its group norm is not of {GROUPS_OF_NORM} groups with epsilon {EPSILON}'),
+        )
         return
     yield kinds != {nn.BatchNorm2d}, f'it normalises with {names} and not with batch norm'
-    yield any(not norm.affine or not norm.track_running_stats for norm in norms), (
-        'its batch norm has no scale and shift, or no running statistics')
+    yield (
+        any(not norm.affine or not norm.track_running_stats for norm in norms),
+        ('its batch norm has no scale and shift, or no running statistics'),
+    )
 
 
 def _depth(model: ResNet) -> int | None:
-    stages = (type(model.layer1[0]), tuple(len(stage) for stage in (
-        model.layer1, model.layer2, model.layer3, model.layer4)))
+    stages = (
+        type(model.layer1[0]),
+        tuple(len(stage) for stage in (model.layer1, model.layer2, model.layer3, model.layer4)),
+    )
     return next((depth for depth, known in DEPTHS.items() if known == stages), None)
 
 

@@ -1,4 +1,5 @@
 """One file of weights that holds no code and says in its header what they are."""
+
 import json
 
 from keepaug.export.output import whole_file
@@ -30,11 +31,11 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
         **{name: json.dumps(source.data_config[name]) for name in ('input_size', 'mean', 'std')},
         CONFIG_KEY: json.dumps(config),
     }
-    arguments = {
-        'num_classes': source.model.num_classes, **config.get('model_args', {}), 'checkpoint_path': output}
+    arguments = {'num_classes': source.model.num_classes, **config.get('model_args', {}), 'checkpoint_path': output}
     with whole_file(output) as path:
         save_weights(source, path, metadata)
     return (
         f'{output}: {source.architecture} with {source.model.num_classes} classes.\n'
         f'In timm{source.prerequisite}: timm.create_model({source.architecture!r}, '
-        f'{", ".join(f"{name}={value!r}" for name, value in arguments.items())})')
+        f'{", ".join(f"{name}={value!r}" for name, value in arguments.items())})'
+    )

@@ -1,4 +1,5 @@
 """What is exported: a checkpoint, and the model that it describes itself."""
+
 import argparse
 import json
 import os
@@ -38,6 +39,7 @@ class Source:
         averaged: Whether the weights are the running average (EMA).
         labels: Names of the classes by number, if the file has one for each.
     """
+
     path: str
     model: nn.Module
     preprocessing: dict[str, Any]
@@ -69,7 +71,8 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     """
     recorded, weights, averaged = _read(path, use_ema)
     args = _override(
-        recorded, {name: value for name, value in (overrides or {}).items() if value not in (None, '', {})})
+        recorded, {name: value for name, value in (overrides or {}).items() if value not in (None, '', {})}
+    )
     if not args.get('model'):
         raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
     of_file = {} if (overrides or {}).get('model_kwargs') else recorded.get('model_kwargs') or {}
@@ -81,7 +84,8 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     except Exception as error:  # whatever a constructor stumbles over in arguments that a file makes up
         raise ValueError(
             f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
-            'give --model, --num-classes and --model-kwargs of the run that wrote it.') from error
+            'give --model, --num-classes and --model-kwargs of the run that wrote it.'
+        ) from error
     check_images(data_config, f'CHECKPOINT {path}')
     _load(model, weights, path, args['model'])
     return Source(
@@ -156,8 +160,13 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 def _is_weight(name: Any, value: Any) -> bool:
     """Whether an entry of a file is a named tensor that loading would copy as it is."""
-    return (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-            and not value.is_meta and not value.is_quantized)
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
 
 
 def _is_known(name: str) -> bool:
@@ -174,8 +183,14 @@ def build_model(args: Mapping[str, Any]) -> nn.Module:
     if in_chans is None and args.get('input_size'):
         in_chans = args['input_size'][0]
     model_args = resolve_model_input_args(
-        args['model'], args, in_chans=in_chans, num_classes=args.get('num_classes'), global_pool=args.get('gp'),
-        bn_eps=args.get('bn_eps'), **(args.get('model_kwargs') or {}))
+        args['model'],
+        args,
+        in_chans=in_chans,
+        num_classes=args.get('num_classes'),
+        global_pool=args.get('gp'),
+        bn_eps=args.get('bn_eps'),
+        **(args.get('model_kwargs') or {}),
+    )
     return timm.create_model(pretrained=False, **model_args)
 
 
@@ -192,13 +207,15 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) ->
         'it lacks': [key for key in wanted if key not in weights],
         'it has besides': [key for key in weights if key not in wanted],
         'it has in another shape': [
-            key for key, tensor in wanted.items() if key in weights and weights[key].shape != tensor.shape],
+            key for key, tensor in wanted.items() if key in weights and weights[key].shape != tensor.shape
+        ],
     }
     told = ', '.join(f'{what} {_count(keys)}' for what, keys in faults.items() if keys)
     if told:
         raise ValueError(
             f'CHECKPOINT {path} does not fit {name} with {getattr(model, "num_classes", "?")} classes: {told}; '
-            'give --model, --num-classes and --model-kwargs of the run that wrote it.')
+            'give --model, --num-classes and --model-kwargs of the run that wrote it.'
+        )
     broken = [key for key, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise ValueError(f'CHECKPOINT {path} holds values that are not finite, in {broken[0]}; its run diverged.')
@@ -235,7 +252,8 @@ def read_labels(path: str, num_classes: int) -> list[str]:
     except (OSError, ValueError) as error:
         raise ValueError(
             f'--labels {path} cannot be read ({first_line(error)}); give a file with a class name per line, or the '
-            'image folder of the run.') from error
+            'image folder of the run.'
+        ) from error
     if len(names) != num_classes:
         raise ValueError(f'--labels {path} names {len(names)} classes, and the model has {num_classes}.')
     return names

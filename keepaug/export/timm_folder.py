@@ -1,4 +1,5 @@
 """A folder that `timm.create_model('local-dir:FOLDER', pretrained=True)` loads, and that may go to the Hub as it is."""
+
 import json
 import os
 import tempfile
@@ -43,7 +44,8 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
     return (
         f'{output}: {CONFIG} and {HF_SAFE_WEIGHTS_NAME}.\n'
         f"In timm{source.prerequisite}: timm.create_model('local-dir:{output}', pretrained=True)\n"
-        f'To validate: python validate.py DATA --model local-dir:{output}')
+        f'To validate: python validate.py DATA --model local-dir:{output}'
+    )
 
 
 def timm_config(source: Source, labels: list[str] | None = None) -> dict[str, Any]:
@@ -56,12 +58,13 @@ def timm_config(source: Source, labels: list[str] | None = None) -> dict[str, An
         path = os.path.join(folder, CONFIG)
         try:
             save_config_for_hf(
-                source.model, path,
+                source.model,
+                path,
                 model_config=dict(label_names=labels) if labels else None,
-                data_config=source.preprocessing)
+                data_config=source.preprocessing,
+            )
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f'CHECKPOINT {source.path} cannot be described to timm: {first_line(error)}.') from error
+            raise ValueError(f'CHECKPOINT {source.path} cannot be described to timm: {first_line(error)}.') from error
         with open(path) as file:
             config = json.load(file)
     # These describe the published weights of the architecture, which are not the ones written here.

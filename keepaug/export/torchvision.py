@@ -9,6 +9,7 @@
 
 The export prints these lines with the names and numbers of the checkpoint.
 """
+
 import io
 
 import torch
@@ -57,7 +58,8 @@ def export(source: Source, output: str) -> str:
         f'{output}: {name} without its classifier. In torchvision:\n'
         f"    backbone = resnet_fpn_backbone(backbone_name='{name}', weights=None)\n"
         f'    backbone.body.load_state_dict(torch.load({output!r}, weights_only=True))\n'
-        f'    detector = FasterRCNN(backbone, num_classes=..., image_mean={mean}, image_std={std})')
+        f'    detector = FasterRCNN(backbone, num_classes=..., image_mean={mean}, image_std={std})'
+    )
 
 
 def _builder(source: Source) -> str:
@@ -68,21 +70,28 @@ def _builder(source: Source) -> str:
         if name is None or layout != _plain(layout):
             raise ValueError(
                 f'of depth {layout.depth} with {layout.groups} groups of {layout.width} and norm {layout.norm} '
-                'torchvision has none')
+                'torchvision has none'
+            )
         if source.data_config['input_size'][0] != 3:
             raise ValueError(f'it takes {source.data_config["input_size"][0]} channels and not 3')
     except ValueError as error:
         raise ValueError(
             f'{source.architecture} is no ResNet of torchvision: {error}. Export it for timm '
-            '(python -m keepaug.export timm) and give FasterRCNN a features_only model of timm.') from error
+            '(python -m keepaug.export timm) and give FasterRCNN a features_only model of timm.'
+        ) from error
     return name
 
 
 def _plain(layout: ResNetLayout) -> ResNetLayout:
     """The layout of this depth, groups and width in torchvision."""
     return ResNetLayout(
-        layout.depth, layout.groups, layout.width, stem_channels=64,
-        out_channels=64 if layout.depth < 50 else 256, norm='BN')
+        layout.depth,
+        layout.groups,
+        layout.width,
+        stem_channels=64,
+        out_channels=64 if layout.depth < 50 else 256,
+        norm='BN',
+    )
 
 
 @torch.inference_mode()
@@ -93,8 +102,7 @@ def _check(source: Source, name: str, weights: dict[str, torch.Tensor]) -> None:
         ValueError: They differ.
     """
     model = getattr(torchvision.models, name)(weights=None, norm_layer=FrozenBatchNorm2d)
-    body = IntermediateLayerGetter(
-        model, {f'layer{stage}': f'layer{stage}' for stage in (1, 2, 3, 4)}).eval()
+    body = IntermediateLayerGetter(model, {f'layer{stage}': f'layer{stage}' for stage in (1, 2, 3, 4)}).eval()
     body.load_state_dict(weights)
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     wanted = source.model.forward_intermediates(images, indices=(1, 2, 3, 4), intermediates_only=True)

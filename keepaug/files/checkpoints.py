@@ -1,4 +1,5 @@
 """Reading checkpoints: without running code in them, and with a sentence where that fails."""
+
 import argparse
 import glob
 import os
@@ -16,7 +17,7 @@ AVERAGED = ('state_dict_ema', 'model_ema')
 # The key under which our safetensors files hold what timm writes to config.json.
 CONFIG_KEY = 'timm_config'
 # Bytes of a tensor that may be larger than its file: one value that stands for many.
-SMALL = 2 ** 24
+SMALL = 2**24
 
 
 def newest_epoch(folder: str, without: str = '') -> str:
@@ -27,10 +28,12 @@ def newest_epoch(folder: str, without: str = '') -> str:
         without: A file that is known not to be whole, by any of its names.
     """
     epochs = {
-        int(match[1]): path for path in glob.glob(os.path.join(glob.escape(folder), 'checkpoint-*.pth.tar'))
+        int(match[1]): path
+        for path in glob.glob(os.path.join(glob.escape(folder), 'checkpoint-*.pth.tar'))
         if (match := re.search(r'-(\d+)\.pth\.tar$', path))
         and zipfile.is_zipfile(path)  # by its end
-        and not (without and os.path.samefile(path, without))}
+        and not (without and os.path.samefile(path, without))
+    }
     return epochs[max(epochs)] if epochs else ''
 
 
@@ -56,7 +59,8 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values.') from error
+            f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values.'
+        ) from error
     except Exception as error:  # whatever torch stumbles over in bytes that are no checkpoint
         raise ValueError(f'{flag} {path} cannot be read: it is truncated or no checkpoint{_instead(path)}.') from error
     if not isinstance(checkpoint, dict) or not checkpoint:
@@ -66,7 +70,8 @@ def check_checkpoint(path: str, flag: str) -> dict[str, Any]:
         if tensor.numel() * tensor.element_size() > most:
             raise ValueError(
                 f'{flag} {path} is refused: it holds a tensor of shape {tuple(tensor.shape)}, for which the file is '
-                'too small.')
+                'too small.'
+            )
     return checkpoint
 
 
@@ -103,8 +108,11 @@ def recorded_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, in
 
 def is_class_list(value: Any) -> bool:
     """Whether something read from a file gives names of classes their numbers."""
-    return isinstance(value, dict) and bool(value) and all(
-        isinstance(name, str) and type(index) is int and index >= 0 for name, index in value.items())
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and type(index) is int and index >= 0 for name, index in value.items())
+    )
 
 
 def _instead(path: str) -> str:

@@ -1,4 +1,5 @@
 """Files and folders that are written whole or not at all."""
+
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ def unwritable(what: str, folder: str, reason: str) -> OSError:
     if not os.path.isdir(folder):
         return OSError(f'{what} cannot be written: {folder} is gone, and with it what was saved there.')
     return OSError(
-        f'{what} cannot be written ({reason}): make room or mend the folder; what was saved before stays whole.')
+        f'{what} cannot be written ({reason}): make room or mend the folder; what was saved before stays whole.'
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Both are `flock`s, which the system takes back from a process that dies, however it dies. Forked processes inherit them
 and here close them at once: a loader worker that is still there is not the run.
 """
+
 import fcntl
 import logging
 import os
@@ -14,7 +15,7 @@ _logger = logging.getLogger('train')
 
 LOCK = 'run.lock'  # in the folder of a run, for as long as the run lasts
 MOST_HOLDERS = 4  # in a sentence
-MOST_BYTES = 2 ** 16  # of the list of holders, which is for sentences alone
+MOST_BYTES = 2**16  # of the list of holders, which is for sentences alone
 
 _descriptors: set[int] = set()  # of all locks of this process
 _folders: dict[str, int] = {}  # descriptor by the path of its lock file
@@ -58,7 +59,8 @@ def hold_folder(folder: str, flag: str = '--experiment') -> None:
                 os.unlink(path)
             close(descriptor)
             _logger.warning(
-                f'{folder} cannot be locked ({error.strerror}): nothing keeps another run from writing there too.')
+                f'{folder} cannot be locked ({error.strerror}): nothing keeps another run from writing there too.'
+            )
             return
         _folders[path] = descriptor
         return
@@ -183,7 +185,8 @@ def _in_use(folder: str, holders: Sequence[tuple[str, int]], flag: str) -> str:
         named += f' and {len(living) - MOST_HOLDERS} more'
     return (
         f'{folder} is in use by another run ({named or "just started"}): wait until it has ended or end it, or give '
-        f'this one another {flag}.')
+        f'this one another {flag}.'
+    )
 
 
 def _lives(process: int) -> bool:

@@ -1,4 +1,5 @@
 """JSON that every reader takes: of numbers it knows the finite ones only."""
+
 import json
 import math
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
 """Pure functions on tensors: no state, no randomness that is not handed in."""
+
 from keepaug.functional.attention import attention_grid, top_patches_mask
 from keepaug.functional.masks import cutout_mask, grid_mask, hide_and_seek_mask
 from keepaug.functional.mixing import mix_targets

@@ -1,4 +1,5 @@
 """Where a network looks: its last feature map as a coarse grid, and the best cells of it."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ def attention_grid(model: nn.Module, x: Tensor, grid: int = 7) -> Tensor:
     attention = attention_map(model, x)
     if attention.shape[1:] != (grid, grid):
         attention = F.interpolate(
-            attention[:, None], size=(grid, grid), mode='bilinear', antialias=True, align_corners=False)[:, 0]
+            attention[:, None], size=(grid, grid), mode='bilinear', antialias=True, align_corners=False
+        )[:, 0]
     return attention
 
 

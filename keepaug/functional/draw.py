@@ -2,6 +2,7 @@
 
 A generator may live on another device than the images; what it draws is moved there.
 """
+
 import torch
 from torch import Tensor
 
@@ -9,7 +10,10 @@ Device = torch.device | str | None
 
 
 def uniform(
-        *shape: int, dtype: torch.dtype | None = None, device: Device = None, generator: torch.Generator | None = None,
+    *shape: int,
+    dtype: torch.dtype | None = None,
+    device: Device = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Numbers in [0, 1).
 
@@ -19,14 +23,14 @@ def uniform(
     return torch.rand(shape, dtype=dtype or _widest(where), device=where, generator=generator).to(device)
 
 
-def normal(
-        *shape: int, dtype: torch.dtype, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+def normal(*shape: int, dtype: torch.dtype, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal numbers."""
     return torch.randn(shape, dtype=dtype, device=_source(device, generator), generator=generator).to(device)
 
 
 def integers(
-        low: int, high: int, *shape: int, device: Device = None, generator: torch.Generator | None = None) -> Tensor:
+    low: int, high: int, *shape: int, device: Device = None, generator: torch.Generator | None = None
+) -> Tensor:
     """int64 in low ... high, both ends included."""
     return torch.randint(low, high + 1, shape, device=_source(device, generator), generator=generator).to(device)
 

@@ -3,6 +3,7 @@
 Every function takes the features only for their shape, type and device, and the probability as a tensor on that device,
 so that it may change from epoch to epoch without a word from the host.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,10 +59,9 @@ def drop_block_factor(x: Tensor, prob: Tensor, block: int, generator: torch.Gene
     places = height - rows + 1, width - cols + 1
     chance = prob * (height * width / (rows * cols * places[0] * places[1]))
     starts = ~_keep((*x.shape[:2], *places), x, chance, generator)
-    dropped = F.max_pool2d(
-        F.pad(starts.float(), (cols - 1, cols - 1, rows - 1, rows - 1)), (rows, cols), stride=1)
-    kept = 1. - dropped
-    return (kept * (kept.numel() / kept.sum().clamp(min=1.))).to(x.dtype)
+    dropped = F.max_pool2d(F.pad(starts.float(), (cols - 1, cols - 1, rows - 1, rows - 1)), (rows, cols), stride=1)
+    kept = 1.0 - dropped
+    return (kept * (kept.numel() / kept.sum().clamp(min=1.0))).to(x.dtype)
 
 
 def _keep(shape: tuple[int, ...], x: Tensor, prob: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -69,4 +69,4 @@ def _keep(shape: tuple[int, ...], x: Tensor, prob: Tensor, generator: torch.Gene
 
 
 def _inverted(keep: Tensor, x: Tensor, prob: Tensor) -> Tensor:
-    return keep.to(x.dtype) / (1. - prob).to(x.dtype)
+    return keep.to(x.dtype) / (1.0 - prob).to(x.dtype)

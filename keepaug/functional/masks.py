@@ -1,4 +1,5 @@
 """Masks drawn without looking at the image."""
+
 import torch
 from torch import Tensor
 
@@ -7,12 +8,12 @@ from keepaug.functional.regions import boxes_to_mask
 
 
 def cutout_mask(
-        batch: int,
-        size: tuple[int, int],
-        hole: int,
-        holes: int = 1,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
+    batch: int,
+    size: tuple[int, int],
+    hole: int,
+    holes: int = 1,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Squares with centres uniform over the image, which may overflow its border (DeVries and Taylor, 2017).
 
@@ -34,19 +35,20 @@ def cutout_mask(
         raise ValueError(f'A mask needs at least one hole of at least 1 px, got {hole = }, {holes = }.')
     height, width = size
     y0, x0 = (
-        draw.integers(0, edge - 1, batch * holes, device=device, generator=generator) - hole // 2 for edge in size)
+        draw.integers(0, edge - 1, batch * holes, device=device, generator=generator) - hole // 2 for edge in size
+    )
     boxes = torch.stack([x0, y0, x0 + hole, y0 + hole], dim=1)
     return boxes_to_mask(boxes, size).view(batch, holes, height, width).any(1, keepdim=True)
 
 
 def hide_and_seek_mask(
-        batch: int,
-        size: tuple[int, int],
-        grid: int,
-        keep_patch: float,
-        keep_image: float = 0.,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
+    batch: int,
+    size: tuple[int, int],
+    grid: int,
+    keep_patch: float,
+    keep_image: float = 0.0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Cells of a grid, each removed by its own draw (Singh and Lee, Hide-and-Seek, 2017; Occlusions, section 3).
 
@@ -68,18 +70,18 @@ def hide_and_seek_mask(
     if grid < 1:
         raise ValueError(f'A grid has at least one cell per edge, got {grid = }.')
     removed = draw.uniform(batch, grid, grid, device=device, generator=generator) >= keep_patch
-    if keep_image > 0.:
+    if keep_image > 0.0:
         removed &= draw.uniform(batch, 1, 1, device=device, generator=generator) >= keep_image
     return cells_to_mask(removed, size)
 
 
 def grid_mask(
-        batch: int,
-        size: tuple[int, int],
-        unit: tuple[int, int],
-        keep: float,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
+    batch: int,
+    size: tuple[int, int],
+    unit: tuple[int, int],
+    keep: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Squares in rows and columns, of one size and at one distance in each image (Chen et al., GridMask, 2020).
 
@@ -103,9 +105,14 @@ def grid_mask(
     distance = draw.integers(low, high, batch, 1, device=device, generator=generator)
     gap = (keep * distance).round().long()
     height, width = (
-        (torch.arange(edge, device=device) + (distance * draw.uniform(
-            batch, 1, device=device, generator=generator)).long()) % distance >= gap
-        for edge in size)
+        (
+            torch.arange(edge, device=device)
+            + (distance * draw.uniform(batch, 1, device=device, generator=generator)).long()
+        )
+        % distance
+        >= gap
+        for edge in size
+    )
     return (height[:, :, None] & width[:, None])[:, None]
 
 
@@ -122,5 +129,6 @@ def cells_to_mask(cells: Tensor, size: tuple[int, int]) -> Tensor:
     # Pixel y belongs to the last cell whose line i * H // h is at most y.
     rows, cols = (
         ((torch.arange(edge, device=cells.device) + 1) * count - 1) // edge
-        for edge, count in zip(size, cells.shape[1:]))
+        for edge, count in zip(size, cells.shape[1:])
+    )
     return cells[:, rows][:, :, cols][:, None]

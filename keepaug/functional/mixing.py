@@ -1,4 +1,5 @@
 """Two images and their labels into one: who mixes with whom, how much, and what the label becomes."""
+
 import math
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor
 from keepaug.functional import draw
 
 # Standard deviations from the centre of an image to its border, for centres drawn around it.
-CENTRAL_REACH = 2.
+CENTRAL_REACH = 2.0
 
 
 def draw_partners(
-        batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
     """A random permutation in which nobody is its own partner.
 
     It is one cycle through all samples in random order, so each sample gives and takes once. A batch of one mixes
@@ -30,7 +32,8 @@ def draw_partners(
 
 
 def draw_pairs(
-        batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    batch: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
     """Random partners of which each is the other's; in an odd batch one sample takes without giving.
 
     Args:
@@ -48,10 +51,10 @@ def draw_pairs(
 
 
 def draw_lam(
-        count: int,
-        alpha: float,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
+    count: int,
+    alpha: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Mixing weights from Beta(alpha, alpha) (mixup, section 2; CutMix, section 3.1).
 
@@ -82,11 +85,11 @@ def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def minmax_sizes(
-        count: int,
-        minmax: tuple[float, float],
-        size: tuple[int, int],
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
+    count: int,
+    minmax: tuple[float, float],
+    size: tuple[int, int],
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Edges drawn uniformly between two shares of the image's, both ends included.
 
@@ -102,12 +105,12 @@ def minmax_sizes(
     """
     low, high = minmax
     edges = [
-        draw.integers(int(edge * low), int(edge * high), count, device=device, generator=generator) for edge in size]
+        draw.integers(int(edge * low), int(edge * high), count, device=device, generator=generator) for edge in size
+    ]
     return torch.stack(edges, dim=1)
 
 
-def overlapping_boxes(
-        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def overlapping_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose centres are uniform over the image; what overflows the border is cut off (CutMix, section 3.1).
 
     Args:
@@ -121,8 +124,7 @@ def overlapping_boxes(
     return boxes_around(draw.uniform(2, len(sizes), device=sizes.device, generator=generator), sizes, size)
 
 
-def central_boxes(
-        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def central_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose centres are normal around the image's; what overflows the border is cut off (CutMix, section 4.1.3).
 
     The paper does not give the standard deviation. Here it is a quarter of the edge, and the distribution ends at the
@@ -162,8 +164,7 @@ def boxes_around(centres: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tenso
     return torch.stack([x0, y0, x1, y1], dim=1)
 
 
-def inside_boxes(
-        sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def inside_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose places are uniform among those inside the image.
 
     Args:
@@ -189,7 +190,8 @@ def boxes_at(places: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
         int64 boxes (B, 4): x0, y0, x1, y1 in pixels, half-open.
     """
     y0, x0 = (
-        (place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), places.unbind(1), size))
+        (place * (limit - edge + 1)).long() for edge, place, limit in zip(sizes.unbind(1), places.unbind(1), size)
+    )
     return torch.stack([x0, y0, x0 + sizes[:, 1], y0 + sizes[:, 0]], dim=1)
 
 
@@ -222,7 +224,7 @@ def blend(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     return (x * weight + x[partner] * (1 - weight)).to(x.dtype)
 
 
-def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:
+def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
     """Labels of mixed images: lam x target + (1 - lam) x other.
 
     Args:
@@ -244,7 +246,7 @@ def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, sm
     return first * lam + second * (1 - lam)
 
 
-def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.) -> Tensor:
+def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
     """Class indices (B,) as smoothed rows float32 (B, K); soft targets as they are."""
     if target.ndim == 2:
         if target.shape[1] != num_classes:
@@ -252,4 +254,4 @@ def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.) -> Tens
         return target.float()
     off = smoothing / num_classes
     rows = torch.full((len(target), num_classes), off, device=target.device)
-    return rows.scatter_(1, target[:, None], 1. - smoothing + off)
+    return rows.scatter_(1, target[:, None], 1.0 - smoothing + off)

@@ -2,6 +2,7 @@
 
 All functions work per sample on whole batches, on any device, without waiting for it.
 """
+
 import math
 
 import torch
@@ -70,20 +71,20 @@ def _summed_area_table(saliency: Tensor) -> tuple[Tensor, Tensor]:
     bits = 52 - math.ceil(math.log2(height * width))
     # A map so small that no power of two brings it up to 2^bits is counted in coarser units.
     largest = math.frexp(torch.finfo(work).max)[1] - 1
-    exponent = torch.frexp(torch.where(finite, peak, 0.)).exponent.clamp(min=bits - largest)
+    exponent = torch.frexp(torch.where(finite, peak, 0.0)).exponent.clamp(min=bits - largest)
     to_levels, unit = torch.exp2((bits - exponent).to(work)), torch.exp2((exponent - bits).to(work))
-    levels = torch.where(finite, saliency * to_levels, 0.).round().to(dtype)
+    levels = torch.where(finite, saliency * to_levels, 0.0).round().to(dtype)
     table = torch.zeros(batch, height + 1, width + 1, dtype=dtype, device=saliency.device)
     torch.cumsum(levels.cumsum(1), 2, out=table[:, 1:, 1:])
     return table, unit
 
 
 def sample_regions(
-        scores: Tensor,
-        size: Size,
-        tau: float | None,
-        side: str = 'low',
-        generator: torch.Generator | None = None,
+    scores: Tensor,
+    size: Size,
+    tau: float | None,
+    side: str = 'low',
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draws one region per sample, uniformly among those on one side of a quantile of their scores.
 
@@ -104,7 +105,7 @@ def sample_regions(
     Raises:
         ValueError: `tau` is outside [0, 1] or `side` is unknown.
     """
-    if tau is not None and not 0. <= tau <= 1.:
+    if tau is not None and not 0.0 <= tau <= 1.0:
         raise ValueError(f'tau is a quantile in [0, 1], got {tau = }.')
     if side not in ('low', 'high'):
         raise ValueError(f"side is 'low' or 'high', got {side = }.")
@@ -131,8 +132,8 @@ def sample_regions(
 def _beyond_quantile(scores: Tensor, valid: Tensor | None, tau: float, side: str) -> Tensor:
     """Places (B, N) strictly beyond the quantile; those equal to it where there are none."""
     if valid is not None:
-        scores = torch.where(valid, scores, 0.)
-    scores = torch.where(scores.sum(1, keepdim=True).isfinite(), scores, 0.)
+        scores = torch.where(valid, scores, 0.0)
+    scores = torch.where(scores.sum(1, keepdim=True).isfinite(), scores, 0.0)
     rank = int(tau * (scores.shape[1] - 1))
     filled = scores
     if valid is not None:

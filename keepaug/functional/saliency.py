@@ -1,4 +1,5 @@
 """Saliency maps: which pixels a model's answer depends on."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,14 +13,14 @@ from keepaug.ranges import HyperParameterError
 # Float16 gradients below 6e-8 vanish, in whichever layers of a model are of that type; a logit's gradient is scaled up
 # by this before it flows back. 2^10 leaves a factor of 64 below the largest float16 for gradients of 1, and as a power
 # of two it changes nothing in other types.
-GRADIENT_SCALE = 1024.
+GRADIENT_SCALE = 1024.0
 
 
 def input_saliency(
-        model: nn.Module,
-        x: Tensor,
-        target: Tensor | None,
-        size: tuple[int, int] | None = None,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor | None,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Channel-wise maximum of the absolute gradient of the label's logit with respect to the image.
 
@@ -81,7 +82,8 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
     scrambled = hasattr(model, 'unroll') and gradient.ndim == 3 and layer is not model.patch_embed
     if scrambled or any(features is None for features in maps):
         raise HyperParameterError(
-            'layer', f'must give maps of the image, and not {tuple(gradient.shape)}: choose an earlier one', name)
+            'layer', f'must give maps of the image, and not {tuple(gradient.shape)}: choose an earlier one', name
+        )
     activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
     return activation * gradient
 
@@ -89,6 +91,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
 @contextmanager
 def _cut_after(layer: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
     """Makes a layer's output a leaf of the graph, noted in `outputs`."""
+
     def cut(module: nn.Module, inputs: tuple, output: Any) -> Any:
         first, *others = output if isinstance(output, (tuple, list)) else (output,)
         leaf = first.detach().requires_grad_()
@@ -191,7 +194,7 @@ def _logit(output: Any, target: Tensor | None) -> Tensor:
 
 def _gradient(logit: Tensor, place: Tensor) -> Tensor | None:
     """The gradient in float32: scaled back there, or what was saved from vanishing would vanish here."""
-    gradient, = torch.autograd.grad(logit * GRADIENT_SCALE, place, allow_unused=True)
+    (gradient,) = torch.autograd.grad(logit * GRADIENT_SCALE, place, allow_unused=True)
     return None if gradient is None else gradient.float() / GRADIENT_SCALE
 
 
@@ -225,8 +228,10 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by name; one that is shared by modules under each of its names, a shared module once."""
     return {
         f'{prefix}.{name}'.removeprefix('.'): parameter
-        for prefix, part in module.named_modules() for name, parameter in part._parameters.items()
-        if parameter is not None}
+        for prefix, part in module.named_modules()
+        for name, parameter in part._parameters.items()
+        if parameter is not None
+    }
 
 
 def call_with(module: nn.Module, tensors: dict[str, Tensor], *inputs) -> Tensor:

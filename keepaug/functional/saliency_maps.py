@@ -3,6 +3,7 @@
 A map has as many cells along each edge of its image, whatever the image's size. Where a crop lies is told by `Places`.
 All functions work per sample on whole batches, on any device, without waiting for it.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ class Places(NamedTuple):
         box: int64 (B, 4), the crop in these pixels, XYXY and half-open; it may reach over the border.
         flipped: bool (B, 2), whether the crop was turned left to right and upside down afterwards.
     """
+
     index: Tensor
     size: Tensor
     box: Tensor
@@ -45,9 +47,7 @@ class Places(NamedTuple):
         x0, y0, x1, y1 = self.box.unbind(1)
         height, width = self.size.unbind(1)
         horizontal, vertical = self.flipped.unbind(1)
-        return (
-            _overlap(y0, y1, height, vertical, size[0], cells),
-            _overlap(x0, x1, width, horizontal, size[1], cells))
+        return (_overlap(y0, y1, height, vertical, size[0], cells), _overlap(x0, x1, width, horizontal, size[1], cells))
 
 
 def _overlap(start: Tensor, stop: Tensor, length: Tensor, flipped: Tensor, pixels: int, cells: int) -> Tensor:
@@ -81,16 +81,18 @@ def lay_back(saliency: Tensor, kept: Tensor, places: Places, cells: int) -> tupl
     with torch.autocast(saliency.device.type, enabled=False):
         rows, columns = places.to_cells(saliency.shape[-2:], cells)
         # A pixel is the image's where half of it or more lies in a cell.
-        inside = [(part.sum(1) >= 0.5 * part.sum(1).amax(1, keepdim=True)) & (part.sum(1) > 0) for part in (rows, columns)]
+        inside = [
+            (part.sum(1) >= 0.5 * part.sum(1).amax(1, keepdim=True)) & (part.sum(1) > 0) for part in (rows, columns)
+        ]
         counted = kept[:, 0] & inside[0][:, :, None] & inside[1][:, None, :]
-        values = torch.where(counted, saliency[:, 0].float(), 0.)
+        values = torch.where(counted, saliency[:, 0].float(), 0.0)
         mean = values.sum((1, 2), keepdim=True) / counted.sum((1, 2), keepdim=True)
         valid = mean.isfinite() & (mean > 0)
-        values = torch.where(valid, values / mean, 0.)
+        values = torch.where(valid, values / mean, 0.0)
         columns = columns.transpose(1, 2)
         sums, cover = rows @ values @ columns, rows @ counted.float() @ columns
         seen = (cover >= LEAST_COVER) & valid
-        return torch.where(seen, sums / cover, 0.), seen
+        return torch.where(seen, sums / cover, 0.0), seen
 
 
 def average_rows(values: Tensor, seen: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +110,8 @@ def average_rows(values: Tensor, seen: Tensor, index: Tensor) -> tuple[Tensor, T
     weight = same.float()
     with torch.autocast(values.device.type, enabled=False):
         sums, counts = (
-            (weight @ part.float().flatten(1)).view_as(values) for part in (torch.where(seen, values, 0.), seen))
+            (weight @ part.float().flatten(1)).view_as(values) for part in (torch.where(seen, values, 0.0), seen)
+        )
     # A product of matrices may round equal rows differently: all take what the first of them got.
     order = torch.arange(len(index), device=index.device)
     first = torch.where(same, order, len(index)).amin(1)
@@ -122,23 +125,23 @@ def blend_maps(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], share: fl
         Values and seen cells.
     """
     (old_values, old_seen), (new_values, new_seen) = old, new
-    both = share * old_values + (1. - share) * new_values
+    both = share * old_values + (1.0 - share) * new_values
     return torch.where(old_seen & new_seen, both, torch.where(new_seen, new_values, old_values)), old_seen | new_seen
 
 
 def encode_maps(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (B, n, n) as bytes of their square roots, 0 for cells that were never seen, and one scale (B,) for each."""
-    scale = torch.where(seen, values, 0.).amax((1, 2))
+    scale = torch.where(seen, values, 0.0).amax((1, 2))
     share = values / scale[:, None, None].clamp(min=torch.finfo(torch.float32).tiny)
-    levels = (1. + LEVELS * share.clamp(0, 1).sqrt()).round()
-    return torch.where(seen, levels, 0.).to(torch.uint8), scale
+    levels = (1.0 + LEVELS * share.clamp(0, 1).sqrt()).round()
+    return torch.where(seen, levels, 0.0).to(torch.uint8), scale
 
 
 def decode_maps(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Values float32 (B, n, n) and seen cells of what `encode_maps` gave."""
     seen = levels > 0
-    share = ((levels.float() - 1.) / LEVELS).square()
-    return torch.where(seen, share * scale[:, None, None], 0.), seen
+    share = ((levels.float() - 1.0) / LEVELS).square()
+    return torch.where(seen, share * scale[:, None, None], 0.0), seen
 
 
 def read_windows(values: Tensor, seen: Tensor, places: Places, size: tuple[int, int]) -> Tensor:
@@ -156,8 +159,9 @@ def read_windows(values: Tensor, seen: Tensor, places: Places, size: tuple[int, 
         float32 (B, 1, H, W), zero beyond the border, and everywhere for an image that was never seen.
     """
     with torch.autocast(values.device.type, enabled=False):
-        mean = torch.where(seen, values, 0.).sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True).clamp(min=1)
+        mean = torch.where(seen, values, 0.0).sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True).clamp(min=1)
         # Lengths to shares of a pixel: the largest sum is that of one that lies wholly inside.
         rows, columns = (
-            part / part.sum(1, keepdim=True).amax(2, keepdim=True) for part in places.to_cells(size, values.shape[-1]))
+            part / part.sum(1, keepdim=True).amax(2, keepdim=True) for part in places.to_cells(size, values.shape[-1])
+        )
         return (rows.transpose(1, 2) @ torch.where(seen, values, mean) @ columns)[:, None]

@@ -1,4 +1,5 @@
 """How well training images are known as they are: the accuracy on some of them, read as validation images are."""
+
 import logging
 from collections import OrderedDict
 

@@ -1,4 +1,5 @@
 """What each augmentation does to a batch, and how much of the saliency lies in its region."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class Step(NamedTuple):
         judge: Saliency (B, 1, H, W) of the images it received, by the full pass; None where it drew no region.
         result: Images (B, C, H, W) it gave.
     """
+
     name: str
     method: Method
     drawn: dict[str, Tensor]
@@ -62,6 +64,7 @@ class Shares(NamedTuple):
         own: Share of the saliency that the region was drawn by; None where it was drawn blindly.
         full: Share of the saliency of the full pass.
     """
+
     name: str
     region: str
     keeps_region: bool
@@ -77,7 +80,7 @@ class Shares(NamedTuple):
         What lies outside the region that is removed or replaced. Where the region is put back onto a changed image,
         what lies inside it.
         """
-        return self.full if self.keeps_region else 1. - self.full
+        return self.full if self.keeps_region else 1.0 - self.full
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
@@ -87,12 +90,12 @@ def bare_model(task: TrainingTask) -> nn.Module:
 
 
 def run_steps(
-        augments: Sequence[BatchAugment],
-        x: Tensor,
-        target: Tensor,
-        rows: int,
-        model: nn.Module,
-        where: Tensor | None = None,
+    augments: Sequence[BatchAugment],
+    x: Tensor,
+    target: Tensor,
+    rows: int,
+    model: nn.Module,
+    where: Tensor | None = None,
 ) -> tuple[list[Step], Tensor]:
     """Augments a batch and records what each augmentation did to its first images.
 
@@ -118,7 +121,7 @@ def run_steps(
         seen = 'mask' in drawn and ('saliency' in drawn or drawn['mask'].any())
         judge = input_saliency(model, before, labels) if seen else None
         # Where more rows come out than went in, the new ones stand behind the old.
-        result = x[max(0, len(x) - received):][:rows]
+        result = x[max(0, len(x) - received) :][:rows]
         steps.append(Step(type(augment).__name__, method_of(augment.name), drawn, judge, result))
     return steps, target[:rows]
 

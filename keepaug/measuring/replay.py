@@ -1,4 +1,5 @@
 """Training images augmented as a finished run augmented them, for a look at its model."""
+
 import argparse
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,19 @@ _logger = logging.getLogger('validate')
 
 # Where the images come from and what they are is the business of who looks, not of the run.
 SOURCE = (
-    'data', 'data_dir', 'dataset', 'dataset_download', 'class_map', 'input_img_mode', 'input_key', 'target_key',
-    'dataset_trust_remote_code', 'num_classes', 'workers', 'pin_mem', 'channels_last',
+    'data',
+    'data_dir',
+    'dataset',
+    'dataset_download',
+    'class_map',
+    'input_img_mode',
+    'input_key',
+    'target_key',
+    'dataset_trust_remote_code',
+    'num_classes',
+    'workers',
+    'pin_mem',
+    'channels_last',
 )
 
 
@@ -74,19 +86,20 @@ class AugmentedBatches:
     """
 
     def __init__(
-            self,
-            loader: DataLoader,
-            samples: Sequence[int],
-            augment: Compose | None,
-            mixup_fn: Mixup | None,
-            forward: Forward,
-            smoothing: float = 0.,
-            seed: int = 0,
-            rank: int = 0,
-            world_size: int = 1,
+        self,
+        loader: DataLoader,
+        samples: Sequence[int],
+        augment: Compose | None,
+        mixup_fn: Mixup | None,
+        forward: Forward,
+        smoothing: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.batches = select_batches(
-            loader, samples, partial(SeededSelection, seed=seed), slice(rank, None, world_size))
+            loader, samples, partial(SeededSelection, seed=seed), slice(rank, None, world_size)
+        )
         self.steps: list[Callable] = [step for step in (mixup_fn, augment) if step is not None]
         self.forward = forward
         self.smoothing = smoothing
@@ -111,7 +124,7 @@ class AugmentedBatches:
 def mix_seed(seed: int, number: int) -> int:
     """A seed that all random streams take, another for each number."""
     # Of 32 bits, all of which NumPy takes and torch spreads; a large odd factor keeps seeds and numbers apart there.
-    return (seed * 2_654_435_761 + number) % 2 ** 32
+    return (seed * 2_654_435_761 + number) % 2**32
 
 
 def check_replay(recorded: argparse.Namespace) -> None:
@@ -121,8 +134,10 @@ def check_replay(recorded: argparse.Namespace) -> None:
         ValueError: Something cannot.
     """
     reasons = [
-        f'{method.spelled(recorded)} {method.only_in_training}' for method in active_methods(recorded)
-        if method.only_in_training]
+        f'{method.spelled(recorded)} {method.only_in_training}'
+        for method in active_methods(recorded)
+        if method.only_in_training
+    ]
     if recorded.naflex_loader:
         reasons.append('--naflex-loader makes batches of patches')
     if recorded.task == 'multilabel':
@@ -138,14 +153,14 @@ def check_replay(recorded: argparse.Namespace) -> None:
 
 
 def build_augmented(
-        args: argparse.Namespace,
-        recorded: argparse.Namespace,
-        model: nn.Module,
-        checkpoint: Mapping[str, Any],
-        data_config: dict[str, Any],
-        forward: Forward,
-        choose: Callable[[Dataset], Sequence[int]],
-        classes: ClassList | None = None,
+    args: argparse.Namespace,
+    recorded: argparse.Namespace,
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    data_config: dict[str, Any],
+    forward: Forward,
+    choose: Callable[[Dataset], Sequence[int]],
+    classes: ClassList | None = None,
 ) -> AugmentedBatches:
     """The augmentation of a run, from its recorded arguments, on the data that the validation is given.
 
@@ -183,10 +198,18 @@ def build_augmented(
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {error}') from error
     if augment is not None:
-        augment.set_progress(1.)
+        augment.set_progress(1.0)
     return AugmentedBatches(
-        loader, _shuffled(choose(dataset), args.seed), augment, mixup_fn, forward, run.smoothing, args.seed,
-        run.rank, run.world_size)
+        loader,
+        _shuffled(choose(dataset), args.seed),
+        augment,
+        mixup_fn,
+        forward,
+        run.smoothing,
+        args.seed,
+        run.rank,
+        run.world_size,
+    )
 
 
 def _fit_batches(run: argparse.Namespace, images: int) -> None:
@@ -195,7 +218,8 @@ def _fit_batches(run: argparse.Namespace, images: int) -> None:
     sizes = [run.batch_size, *(run.train_batch_sizes or ())]
     if max(sizes) > most:
         _logger.info(
-            f'--evaluate risk: batches of {most} images, for the training set has no more; the run had {max(sizes)}.')
+            f'--evaluate risk: batches of {most} images, for the training set has no more; the run had {max(sizes)}.'
+        )
     run.batch_size = min(run.batch_size, most)
     run.train_batch_sizes = run.train_batch_sizes and [min(size, most) for size in run.train_batch_sizes]
 
@@ -205,9 +229,10 @@ def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
     must not hold one class."""
     if len(samples) < 2:
         raise ValueError(
-            f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.')
+            f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.'
+        )
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [samples[place] for place in order[:len(order) // 2 * 2]]
+    return [samples[place] for place in order[: len(order) // 2 * 2]]
 
 
 def _with_early_head(model: nn.Module, checkpoint: Mapping[str, Any], use_ema: bool) -> nn.Module:

@@ -2,6 +2,7 @@
 
 He et al., Data Augmentation Revisited, 2019, section 3.2 and Table 2.
 """
+
 import copy
 import logging
 from collections import OrderedDict
@@ -48,14 +49,14 @@ class TrainingRisks:
     names = ('risk_augmented', 'risk_clean')
 
     def __init__(
-            self,
-            loader,
-            clean,
-            samples: Sequence[int],
-            forward: Forward,
-            smoothing: float = 0.,
-            seed: int = 0,
-            exact: bool = False,
+        self,
+        loader,
+        clean,
+        samples: Sequence[int],
+        forward: Forward,
+        smoothing: float = 0.0,
+        seed: int = 0,
+        exact: bool = False,
     ):
         self.loader = loader
         self.clean = clean
@@ -67,6 +68,7 @@ class TrainingRisks:
 
     def measure(self, task: TrainingTask, mixup_fn: Mixup | None = None) -> OrderedDict[str, float]:
         """`risk_augmented` and `risk_clean`, both in nats per image."""
+
         def augment(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if mixup_fn is not None:
                 input, target = mixup_fn(input, target)
@@ -75,7 +77,8 @@ class TrainingRisks:
         with preserved_streams(self.forward.device, self.seed):
             return OrderedDict(
                 risk_augmented=self._mean_loss(task, self._augmented(), augment),
-                risk_clean=self._mean_loss(task, self.clean, lambda input, target: (input, target)))
+                risk_clean=self._mean_loss(task, self.clean, lambda input, target: (input, target)),
+            )
 
     def _augmented(self):
         """The run's loader, over the chosen samples."""
@@ -107,7 +110,7 @@ class TrainingRisks:
 
 def without_smoothing(target: torch.Tensor, smoothing: float) -> torch.Tensor:
     """Mixed labels (B, K) as they were before label smoothing; class indices (B,) as they are."""
-    return target if target.ndim == 1 else (target - smoothing / target.shape[1]) / (1. - smoothing)
+    return target if target.ndim == 1 else (target - smoothing / target.shape[1]) / (1.0 - smoothing)
 
 
 def losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -116,10 +119,10 @@ def losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def select_batches(
-        plain: DataLoader,
-        samples: Sequence,
-        select: Callable[[Dataset, Sequence], Dataset] = Selection,
-        share: slice = slice(None),
+    plain: DataLoader,
+    samples: Sequence,
+    select: Callable[[Dataset, Sequence], Dataset] = Selection,
+    share: slice = slice(None),
 ) -> DataLoader:
     """A training loader's batches of some samples, in their order.
 
@@ -174,10 +177,11 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
     for method in active_methods(args):
         if method.only_in_training:
             _logger.info(
-                f'The risks on training images are left out: {method.spelled(args)} {method.only_in_training}.')
+                f'The risks on training images are left out: {method.spelled(args)} {method.only_in_training}.'
+            )
             return NoRisks()
     samples = choose_samples(dataset, wanted, args.seed)
-    samples = samples[:len(samples) // 2 * 2 or None]
+    samples = samples[: len(samples) // 2 * 2 or None]
     clean = clean_batches(args, dataset, samples, data_config, forward)
     return TrainingRisks(loader, clean, samples, forward, args.smoothing, args.seed, args.exact_resume)
 

@@ -1,4 +1,5 @@
 """One file per method: all that the command line must know of it."""
+
 from keepaug.methods.attentive_cutmix import AttentiveCutMixMethod
 from keepaug.methods.build import build_augment, outside_training, wrap_dataset, wrap_loader, wrap_task
 from keepaug.methods.copies import CopiesMethod
@@ -40,26 +41,26 @@ __all__ = [
 
 # In the order in which an image, then its batch, meets them; what follows changes no image.
 for _method in (
-        PadCropMethod,
-        TorchvisionPolicyMethod,
-        CopiesMethod,
-        KeepPasteMethod,
-        KeepCutMethod,
-        RecycledMethod,
-        CutoutMethod,
-        GridMaskMethod,
-        AttentiveCutMixMethod,
-        CutMixVariantMethod,
-        FeatureCutMixMethod,
-        ManifoldMixupMethod,
-        StockMixingMethod,
-        JointOcclusionMethod,
-        FeatureDropoutMethod,
-        InitializationMethod,
-        EarlyExitMethod,
-        RefinementMethod,
-        RisksMethod,
-        ExactResumeMethod,
-        WatchingMethod,
+    PadCropMethod,
+    TorchvisionPolicyMethod,
+    CopiesMethod,
+    KeepPasteMethod,
+    KeepCutMethod,
+    RecycledMethod,
+    CutoutMethod,
+    GridMaskMethod,
+    AttentiveCutMixMethod,
+    CutMixVariantMethod,
+    FeatureCutMixMethod,
+    ManifoldMixupMethod,
+    StockMixingMethod,
+    JointOcclusionMethod,
+    FeatureDropoutMethod,
+    InitializationMethod,
+    EarlyExitMethod,
+    RefinementMethod,
+    RisksMethod,
+    ExactResumeMethod,
+    WatchingMethod,
 ):
     register_method(_method())

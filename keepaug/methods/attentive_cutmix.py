@@ -1,4 +1,5 @@
 """Attentive CutMix (Walawalkar et al., 2020): `--attentive-cutmix`, and the teacher that attends."""
+
 import argparse
 import logging
 import os
@@ -34,19 +35,48 @@ class AttentiveCutMixMethod(Method):
     name = 'attentive-cutmix'
     title = 'attentive cutmix: move the patches a teacher attends to most'
     switch = Flag(
-        '--attentive-cutmix', parameter='patches', type=int, alone=6, metavar='N', range=Range(least=1, whole=True),
+        '--attentive-cutmix',
+        parameter='patches',
+        type=int,
+        alone=6,
+        metavar='N',
+        range=Range(least=1, whole=True),
         values='a number of patches, such as 6',
         help='put N patches (alone: 6) of another image in their place; probability and pairs by --mixup-prob, '
-             '--mixup-mode')
+        '--mixup-mode',
+    )
     settings = (
-        Flag('--attentive-teacher', type=str, default=PAPERS_TEACHER, metavar='NAME',
-             help='the network that attends: a pretrained model of timm, or self for the one in training'),
-        Flag('--attentive-teacher-checkpoint', type=str, metavar='PATH', resumable=True,
-             help="the teacher's weights, instead of pretrained ones"),
-        Flag('--attentive-teacher-size', parameter='teacher_size', type=int, metavar='PX', range=PIXELS,
-             help="side of the images the teacher sees; unset: the teacher's own, for self that of the images"),
-        Flag('--attentive-grid', parameter='grid', type=int, default=7, metavar='G',
-             range=AttentiveCutMix.ranges['grid'], help='patches along each side'),
+        Flag(
+            '--attentive-teacher',
+            type=str,
+            default=PAPERS_TEACHER,
+            metavar='NAME',
+            help='the network that attends: a pretrained model of timm, or self for the one in training',
+        ),
+        Flag(
+            '--attentive-teacher-checkpoint',
+            type=str,
+            metavar='PATH',
+            resumable=True,
+            help="the teacher's weights, instead of pretrained ones",
+        ),
+        Flag(
+            '--attentive-teacher-size',
+            parameter='teacher_size',
+            type=int,
+            metavar='PX',
+            range=PIXELS,
+            help="side of the images the teacher sees; unset: the teacher's own, for self that of the images",
+        ),
+        Flag(
+            '--attentive-grid',
+            parameter='grid',
+            type=int,
+            default=7,
+            metavar='G',
+            range=AttentiveCutMix.ranges['grid'],
+            help='patches along each side',
+        ),
     )
     augments = ('attentive-cutmix',)
     region = 'replaced'
@@ -67,14 +97,20 @@ class AttentiveCutMixMethod(Method):
         return {}
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        cells, path = args.attentive_grid ** 2, args.attentive_teacher_checkpoint
-        yield args.attentive_cutmix > cells, (
-            f'--attentive-cutmix must be at most {cells}, the cells of --attentive-grid {args.attentive_grid}, '
-            f'got {args.attentive_cutmix}.')
+        cells, path = args.attentive_grid**2, args.attentive_teacher_checkpoint
+        yield (
+            args.attentive_cutmix > cells,
+            (
+                f'--attentive-cutmix must be at most {cells}, the cells of --attentive-grid {args.attentive_grid}, '
+                f'got {args.attentive_cutmix}.'
+            ),
+        )
         problem = '' if args.attentive_teacher == SELF else unknown_model(args.attentive_teacher)
         yield bool(problem), f'--attentive-teacher {args.attentive_teacher} {problem}'
-        yield path is not None and not os.path.isfile(path), (
-            f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.')
+        yield (
+            path is not None and not os.path.isfile(path),
+            (f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.'),
+        )
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
         model = model.backbone if isinstance(model, EarlyExit) else model
@@ -84,8 +120,13 @@ class AttentiveCutMixMethod(Method):
         if args.attentive_teacher_size is not None:
             settings['teacher_size'] = (args.attentive_teacher_size,) * 2
         return AttentiveCutMix(
-            model, args.num_classes, patches=args.attentive_cutmix, grid=args.attentive_grid,
-            **settings, **partner_settings(args))
+            model,
+            args.num_classes,
+            patches=args.attentive_cutmix,
+            grid=args.attentive_grid,
+            **settings,
+            **partner_settings(args),
+        )
 
 
 def teacher_settings(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
@@ -125,9 +166,14 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     arguments = recorded.get('model_kwargs') or {}
 
     def build(pretrained: bool = False) -> nn.Module:
-        return timm.create_model(pretrained=pretrained, **resolve_model_input_args(
-            name, {**recorded, 'in_chans': channels, 'input_size': None},
-            **{**arguments, 'num_classes': 0, 'in_chans': channels}))
+        return timm.create_model(
+            pretrained=pretrained,
+            **resolve_model_input_args(
+                name,
+                {**recorded, 'in_chans': channels, 'input_size': None},
+                **{**arguments, 'num_classes': 0, 'in_chans': channels},
+            ),
+        )
 
     if path:
         check_recorded(build, arguments, os.path.getsize(path), f'--attentive-teacher-checkpoint {path}')
@@ -137,7 +183,8 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
         reason = first_line(error).split('. ')[0]
         raise ValueError(
             f'--attentive-teacher {name} cannot be had ({reason}): give --attentive-teacher-checkpoint, another teacher, '
-            f'or --attentive-teacher self.') from error
+            f'or --attentive-teacher self.'
+        ) from error
     if path:
         _load_weights(teacher, name, path)
     if is_first_process():
@@ -166,14 +213,15 @@ def _load_weights(teacher: nn.Module, name: str, path: str) -> None:
         missing, unknown = teacher.load_state_dict(weights, strict=False)
         # What belongs to no classifier must fit: a part of another network attends to nothing. Some classifiers are a
         # norm or a hidden layer and the last one, which alone is named, of a common parent.
-        heads = tuple(f"{head.rpartition('.')[0] or head}." for head in classifiers)
+        heads = tuple(f'{head.rpartition(".")[0] or head}.' for head in classifiers)
         strange = [*missing, *(key for key in unknown if not key.startswith(heads))]
         if strange:
             raise RuntimeError(f'{strange[0]} is in one of the two only')
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(
             f'--attentive-teacher-checkpoint {path} does not fit --attentive-teacher {name} ({first_line(error)}): '
-            f'name the model it was trained as.') from error
+            f'name the model it was trained as.'
+        ) from error
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -1,4 +1,5 @@
 """The seams: what the methods that are on make of a training set, a loader and a task."""
+
 import argparse
 import contextlib
 import logging

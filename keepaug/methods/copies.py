@@ -1,4 +1,5 @@
 """Batch augmentation (Hoffer et al., 2019; Occlusions, section 4.6): `--augment-copies`."""
+
 import argparse
 
 from keepaug.data.transform import TransformChanges
@@ -12,8 +13,13 @@ class CopiesMethod(Method):
     name = 'copies'
     title = 'batch augmentation: every sample several times in a batch'
     switch = Flag(
-        '--augment-copies', type=int, default=1, metavar='M', range=COUNT,
-        help='copies of each sample, cropped and augmented on their own; unlike --aug-repeats, in one batch')
+        '--augment-copies',
+        type=int,
+        default=1,
+        metavar='M',
+        range=COUNT,
+        help='copies of each sample, cropped and augmented on their own; unlike --aug-repeats, in one batch',
+    )
     needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT
     example = '--augment-copies 2'
 

@@ -1,4 +1,5 @@
 """The controls of the CutMix paper (Table 8): `--cutmix-variant`."""
+
 import argparse
 from typing import Any
 
@@ -17,11 +18,24 @@ class CutMixVariantMethod(Method):
     name = 'cutmix-variant'
     title = 'cutmix with one thing done otherwise'
     switch = Flag(
-        '--cutmix-variant', parameter='variant', type=str, choices=CutMixVariant.variants,
-        help='do one thing otherwise than cutmix, as a control')
-    settings = (Flag(
-        '--cutmix-fixed-size', parameter='fixed_size', type=int, default=PAPERS_FIXED_SIZE, metavar='PX',
-        range=CutMixVariant.ranges['fixed_size'], in_image=True, help='side of the region of fixed'),)
+        '--cutmix-variant',
+        parameter='variant',
+        type=str,
+        choices=CutMixVariant.variants,
+        help='do one thing otherwise than cutmix, as a control',
+    )
+    settings = (
+        Flag(
+            '--cutmix-fixed-size',
+            parameter='fixed_size',
+            type=int,
+            default=PAPERS_FIXED_SIZE,
+            metavar='PX',
+            range=CutMixVariant.ranges['fixed_size'],
+            in_image=True,
+            help='side of the region of fixed',
+        ),
+    )
     augments = ('cutmix-variant',)
     uses_alpha_of = ('cutmix',)
     region = 'replaced'
@@ -40,5 +54,9 @@ class CutMixVariantMethod(Method):
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> CutMixVariant:
         return CutMixVariant(
-            num_classes=args.num_classes, variant=args.cutmix_variant, fixed_size=args.cutmix_fixed_size,
-            cutmix_alpha=args.taken_over.cutmix or 1., **partner_settings(args))
+            num_classes=args.num_classes,
+            variant=args.cutmix_variant,
+            fixed_size=args.cutmix_fixed_size,
+            cutmix_alpha=args.taken_over.cutmix or 1.0,
+            **partner_settings(args),
+        )

@@ -1,4 +1,5 @@
 """Published Cutout (DeVries and Taylor, 2017), the baseline of selective cutting: `--cutout`."""
+
 import argparse
 
 from torch import nn
@@ -14,9 +15,16 @@ class CutoutMethod(Method):
     name = 'cutout'
     title = 'controls for keep-cut'
     switch = Flag(
-        '--cutout', parameter='size', type=int, alone=0, metavar='PX', in_image=True, values='a number of pixels',
+        '--cutout',
+        parameter='size',
+        type=int,
+        alone=0,
+        metavar='PX',
+        in_image=True,
+        values='a number of pixels',
         range=Range(least=0, whole=True, unit='pixel'),
-        help='plain Cutout: one square anywhere, partly outside at the border; alone: side as for --keep-size')
+        help='plain Cutout: one square anywhere, partly outside at the border; alone: side as for --keep-size',
+    )
     augments = ('cutout',)
     example = '--cutout'
 

@@ -1,4 +1,5 @@
 """The early head (KeepAugment, section 3.1): `--early-exit`, and saliency that asks for one."""
+
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
@@ -27,12 +28,25 @@ class EarlyExitMethod(Method):
     title = 'early exit: a classifier after the first stage'
     switch = Flag(
         '--early-exit',
-        help='train a linear classifier after the first stage beside the model; implied by --keep-saliency early')
+        help='train a linear classifier after the first stage beside the model; implied by --keep-saliency early',
+    )
     settings = (
-        Flag('--early-exit-weight', parameter='weight', type=float, default=0.3, metavar='W', range=Range(least=0),
-             help='weight of its loss'),
-        Flag('--early-exit-stage', parameter='stage', type=str, metavar='STAGE',
-             help='stage it follows, by name or number in feature_info; unset: the first that reduces by 4'),
+        Flag(
+            '--early-exit-weight',
+            parameter='weight',
+            type=float,
+            default=0.3,
+            metavar='W',
+            range=Range(least=0),
+            help='weight of its loss',
+        ),
+        Flag(
+            '--early-exit-stage',
+            parameter='stage',
+            type=str,
+            metavar='STAGE',
+            help='stage it follows, by name or number in feature_info; unset: the first that reduces by 4',
+        ),
     )
     on_batches = False
     example = '--early-exit'
@@ -54,13 +68,21 @@ class EarlyExitMethod(Method):
         if not self.is_on(args):
             return
         flag = self.spelled(args)
-        yield bool(args.kd_model_name) and args.kd_distill_type == 'feature', (
-            f'{flag} does not train beside --kd-distill-type feature, which trains a model of its own making: choose '
-            'logit or token.')
+        yield (
+            bool(args.kd_model_name) and args.kd_distill_type == 'feature',
+            (
+                f'{flag} does not train beside --kd-distill-type feature, which trains a model of its own making: choose '
+                'logit or token.'
+            ),
+        )
         for other in active_methods(args):
-            yield bool(other.only_in_training), (
-                f'{other.spelled(args)} mixes behind the early head of {flag} too, which would not see what the label '
-                'says: drop one of the two.')
+            yield (
+                bool(other.only_in_training),
+                (
+                    f'{other.spelled(args)} mixes behind the early head of {flag} too, which would not see what the label '
+                    'says: drop one of the two.'
+                ),
+            )
 
     def wrap_task(self, task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         """The task with the head.

@@ -1,4 +1,5 @@
 """Exact resumption: `--exact-resume`. What checkpoints hold for it is in `keepaug.record.exact_state`."""
+
 import argparse
 from collections.abc import Iterator
 
@@ -16,21 +17,32 @@ class ExactResumeMethod(Method):
     switch = Flag(
         '--exact-resume',
         help='seed the streams of every epoch, those of loader workers too, by seed, epoch and process, and keep the '
-             "schedule's state in checkpoints: a run killed and resumed from its last.pth.tar ends with the weights of "
-             'one that was not')
+        "schedule's state in checkpoints: a run killed and resumed from its last.pth.tar ends with the weights of "
+        'one that was not',
+    )
     needs = Need.OWN_SCRIPT
     on_batches = False
     example = '--exact-resume'
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield args.start_epoch is not None, (
-            f'--start-epoch {args.start_epoch} counts other epochs than those --exact-resume goes on with: drop one of '
-            'the two.')
-        yield args.no_resume_opt, (
-            "--no-resume-opt leaves behind the optimizer's state, which --exact-resume needs: drop one of the two.")
-        yield args.opt.lower().endswith('adahessian'), (
-            f'--opt {args.opt} keeps random numbers of its own, which no checkpoint holds: choose another, or drop '
-            '--exact-resume.')
+        yield (
+            args.start_epoch is not None,
+            (
+                f'--start-epoch {args.start_epoch} counts other epochs than those --exact-resume goes on with: drop one of '
+                'the two.'
+            ),
+        )
+        yield (
+            args.no_resume_opt,
+            ("--no-resume-opt leaves behind the optimizer's state, which --exact-resume needs: drop one of the two."),
+        )
+        yield (
+            args.opt.lower().endswith('adahessian'),
+            (
+                f'--opt {args.opt} keeps random numbers of its own, which no checkpoint holds: choose another, or drop '
+                '--exact-resume.'
+            ),
+        )
 
     def wrap_dataset(self, dataset: Dataset, args: argparse.Namespace) -> Dataset:
         return seed_samples(args, dataset)

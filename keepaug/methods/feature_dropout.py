@@ -1,4 +1,5 @@
 """Dropout, Spatial Dropout and DropBlock inside the network (Occlusions, section 4.5): `--feature-dropout`."""
+
 import argparse
 from collections.abc import Iterator
 
@@ -16,16 +17,37 @@ class FeatureDropoutMethod(Method):
     name = 'feature-dropout'
     title = 'dropout inside the network, behind the convolutions of its last two stages'
     switch = Flag(
-        '--feature-dropout', type=str, choices=KINDS,
+        '--feature-dropout',
+        type=str,
+        choices=KINDS,
         help='what to drop: dropout: single features, spatial: whole maps, dropblock: squares of maps, on the shortcuts '
-             'of the blocks too, and before the last stage a quarter as many')
+        'of the blocks too, and before the last stage a quarter as many',
+    )
     settings = (
-        Flag('--feature-dropout-prob', type=float, default=0.1, metavar='P', range=Range(least=0, below=1),
-             help='probability that a feature is dropped'),
-        Flag('--feature-dropout-block', type=int, default=7, metavar='N', range=COUNT,
-             help='edge of the squares of dropblock, in places of a map'),
-        Flag('--feature-dropout-ramp', type=float, default=0., metavar='SHARE', range=PROBABILITY,
-             help='share of the epochs over which the probability rises linearly from 0'),
+        Flag(
+            '--feature-dropout-prob',
+            type=float,
+            default=0.1,
+            metavar='P',
+            range=Range(least=0, below=1),
+            help='probability that a feature is dropped',
+        ),
+        Flag(
+            '--feature-dropout-block',
+            type=int,
+            default=7,
+            metavar='N',
+            range=COUNT,
+            help='edge of the squares of dropblock, in places of a map',
+        ),
+        Flag(
+            '--feature-dropout-ramp',
+            type=float,
+            default=0.0,
+            metavar='SHARE',
+            range=PROBABILITY,
+            help='share of the epochs over which the probability rises linearly from 0',
+        ),
     )
     needs = Need.OPEN_MODEL
     on_batches = False
@@ -37,15 +59,23 @@ class FeatureDropoutMethod(Method):
         return {'feature_dropout_block': f'with --feature-dropout {args.feature_dropout}'}
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield bool(args.kd_model_name) and args.kd_distill_type == 'feature', (
-            f'{self.spelled(args)} does not reach into the model that --kd-distill-type feature makes: choose logit or '
-            'token.')
+        yield (
+            bool(args.kd_model_name) and args.kd_distill_type == 'feature',
+            (
+                f'{self.spelled(args)} does not reach into the model that --kd-distill-type feature makes: choose logit or '
+                'token.'
+            ),
+        )
 
     def wrap_task(self, task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         try:
             return FeatureDropoutTask(
-                task, args.feature_dropout, args.feature_dropout_prob, args.feature_dropout_block,
-                args.feature_dropout_ramp)
+                task,
+                args.feature_dropout,
+                args.feature_dropout_prob,
+                args.feature_dropout_block,
+                args.feature_dropout_ramp,
+            )
         except ValueError as error:
             raise ValueError(f'{self.spelled(args)} is not possible: {error}') from error
 

@@ -1,4 +1,5 @@
 """Mixing inside the network: `--feature-cutmix` (CutMix, Figure 3) and `--manifold-mixup` (Verma et al., 2019)."""
+
 import argparse
 import re
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.early_exit import EarlyExit
 
 ALL = 'all'
-STAGES = ('at one of these stages, drawn for each batch: 0 is the image, n the n-th stage of the backbone, as in 0,1,2; '
-          'alone: all but the last')
+STAGES = (
+    'at one of these stages, drawn for each batch: 0 is the image, n the n-th stage of the backbone, as in 0,1,2; '
+    'alone: all but the last'
+)
 
 
 def stage_numbers(text: str) -> str:
@@ -44,12 +47,20 @@ class FeatureMixingMethod(Method):
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         flag = self.switch.option
-        yield bool(args.kd_model_name), (
-            f'{flag} mixes inside the model, where the teacher of --kd-model-name {args.kd_model_name} does not see it: '
-            'drop one of the two.')
-        yield bool(args.risk_samples), (
-            f'{flag} mixes in training mode only, and --risk-samples {args.risk_samples} measures in eval mode: drop '
-            'one of the two.')
+        yield (
+            bool(args.kd_model_name),
+            (
+                f'{flag} mixes inside the model, where the teacher of --kd-model-name {args.kd_model_name} does not see it: '
+                'drop one of the two.'
+            ),
+        )
+        yield (
+            bool(args.risk_samples),
+            (
+                f'{flag} mixes in training mode only, and --risk-samples {args.risk_samples} measures in eval mode: drop '
+                'one of the two.'
+            ),
+        )
 
     def settings_of(self, args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
         """Hyper-parameters that both have."""
@@ -67,14 +78,20 @@ class FeatureCutMixMethod(FeatureMixingMethod):
     name = 'feature-cutmix'
     title = 'mixing inside the network'
     switch = Flag(
-        '--feature-cutmix', parameter='stages', type=stage_numbers, alone=ALL, metavar='STAGES',
-        values='different stages, such as 0,1,2', help=f'cutmix {STAGES}')
+        '--feature-cutmix',
+        parameter='stages',
+        type=stage_numbers,
+        alone=ALL,
+        metavar='STAGES',
+        values='different stages, such as 0,1,2',
+        help=f'cutmix {STAGES}',
+    )
     augments = ('feature-cutmix',)
     uses_alpha_of = ('cutmix',)
     example = '--feature-cutmix'
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> FeatureCutMix:
-        return FeatureCutMix(alpha=args.taken_over.cutmix or 1., **self.settings_of(args, model))
+        return FeatureCutMix(alpha=args.taken_over.cutmix or 1.0, **self.settings_of(args, model))
 
 
 class ManifoldMixupMethod(FeatureMixingMethod):
@@ -83,11 +100,17 @@ class ManifoldMixupMethod(FeatureMixingMethod):
     name = 'manifold-mixup'
     title = FeatureCutMixMethod.title
     switch = Flag(
-        '--manifold-mixup', parameter='stages', type=stage_numbers, alone=ALL, metavar='STAGES',
-        values='different stages, such as 0,1,2', help=f'mixup {STAGES}')
+        '--manifold-mixup',
+        parameter='stages',
+        type=stage_numbers,
+        alone=ALL,
+        metavar='STAGES',
+        values='different stages, such as 0,1,2',
+        help=f'mixup {STAGES}',
+    )
     augments = ('manifold-mixup',)
     uses_alpha_of = ('mixup',)
     example = '--manifold-mixup'
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> ManifoldMixup:
-        return ManifoldMixup(alpha=args.taken_over.mixup or 1., **self.settings_of(args, model))
+        return ManifoldMixup(alpha=args.taken_over.mixup or 1.0, **self.settings_of(args, model))

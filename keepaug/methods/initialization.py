@@ -1,4 +1,5 @@
 """Xavier initialisation (Glorot and Bengio, 2010), with which Attentive CutMix trains its networks: `--weight-init`."""
+
 import argparse
 import logging
 from collections.abc import Iterator
@@ -22,16 +23,18 @@ class InitializationMethod(Method):
     name = 'initialization'
     title = 'initial weights'
     switch = Flag(
-        '--weight-init', type=str, choices=tuple(INITIALIZERS),
-        help='how the weights of convolutions and linear layers are drawn, their biases being zero; unset: as timm does')
+        '--weight-init',
+        type=str,
+        choices=tuple(INITIALIZERS),
+        help='how the weights of convolutions and linear layers are drawn, their biases being zero; unset: as timm does',
+    )
     needs = Need.OPEN_MODEL
     on_batches = False
     example = '--weight-init xavier-normal'
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         for flag, given in (('--pretrained', args.pretrained), ('--initial-checkpoint', args.initial_checkpoint)):
-            yield bool(given), (
-                f'{self.spelled(args)} would undo the weights of {flag}: drop one of the two.')
+            yield bool(given), (f'{self.spelled(args)} would undo the weights of {flag}: drop one of the two.')
 
     def wrap_task(self, task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         initialize = INITIALIZERS[args.weight_init]

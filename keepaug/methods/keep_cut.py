@@ -1,4 +1,5 @@
 """Selective cut (KeepAugment, Algorithm 1a): `--keep-cut`."""
+
 import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,14 +19,27 @@ class KeepCutMethod(KeepMethod):
     name = 'keep-cut'
     title = 'keep-cut: remove only what carries little saliency'
     switch = Flag(
-        '--keep-cut', parameter='mode', type=str, alone='cutout', choices=KeepCut.modes,
+        '--keep-cut',
+        parameter='mode',
+        type=str,
+        alone='cutout',
+        choices=KeepCut.modes,
         help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
-             'cutmix: another image in the place, with the flags of --cutmix')
-    settings = (*KeepMethod.settings, Flag(
-        '--keep-windows', parameter='windows', type=str, default='inside', choices=KeepCut.window_kinds,
-        help="windows the region is drawn among: inside: those inside the image; overflow: as large as plain Cutout's "
-             "or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout or "
-             'CutMix'))
+        'cutmix: another image in the place, with the flags of --cutmix',
+    )
+    settings = (
+        *KeepMethod.settings,
+        Flag(
+            '--keep-windows',
+            parameter='windows',
+            type=str,
+            default='inside',
+            choices=KeepCut.window_kinds,
+            help="windows the region is drawn among: inside: those inside the image; overflow: as large as plain Cutout's "
+            "or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout or "
+            'CutMix',
+        ),
+    )
     augments = ('keep-cut',)
     uses_alpha_of = ('mixup', 'cutmix', 'cutmix_minmax')
     example = '--keep-cut'
@@ -34,7 +48,7 @@ class KeepCutMethod(KeepMethod):
         return args.keep_cut == 'cutmix'
 
     def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
-        return {'erase': {'reprob': 0.}, 'cutmix': MIXING_OFF}.get(args.keep_cut, {})
+        return {'erase': {'reprob': 0.0}, 'cutmix': MIXING_OFF}.get(args.keep_cut, {})
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = super().ignores(args)
@@ -48,14 +62,20 @@ class KeepCutMethod(KeepMethod):
         return ignored
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        stock = {'erase': ('reprob', 0.), 'cutmix': ('mixup_prob', 1.)}.get(args.keep_cut)
+        stock = {'erase': ('reprob', 0.0), 'cutmix': ('mixup_prob', 1.0)}.get(args.keep_cut)
         if stock and args.keep_prob is not None:
             name, default = stock
-            yield typed(args, name) != default, (
-                f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} and '
-                f'--keep-prob {args.keep_prob}: drop one of them.')
-        yield args.cutout is not None, (
-            '--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.')
+            yield (
+                typed(args, name) != default,
+                (
+                    f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} and '
+                    f'--keep-prob {args.keep_prob}: drop one of them.'
+                ),
+            )
+        yield (
+            args.cutout is not None,
+            ('--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.'),
+        )
 
     def region_of(self, drawn: Mapping[str, Any]) -> str:
         return 'replaced' if 'partner' in drawn else 'removed'
@@ -66,8 +86,8 @@ class KeepCutMethod(KeepMethod):
             settings['maps'] = SaliencyMaps(cells=args.keep_map_size)
         if args.keep_cut == 'erase':
             settings.update(fill=fill_of_erasing(args), max_count=args.recount)
-            settings['prob'] = args.taken_over.reprob or 1. if args.keep_prob is None else args.keep_prob
+            settings['prob'] = args.taken_over.reprob or 1.0 if args.keep_prob is None else args.keep_prob
         elif args.keep_cut == 'cutmix':
-            settings.update(mixing_settings(args, cutmix_alpha=args.taken_over.cutmix or 1.))
+            settings.update(mixing_settings(args, cutmix_alpha=args.taken_over.cutmix or 1.0))
             settings['prob'] = args.mixup_prob if args.keep_prob is None else args.keep_prob
         return KeepCut(model, args.num_classes, args.keep_cut, **settings)

@@ -1,4 +1,5 @@
 """Selective paste (KeepAugment, Algorithm 1b): `--keep-paste`."""
+
 import argparse
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +21,20 @@ class KeepPasteMethod(KeepMethod):
     switch = Flag(
         '--keep-paste',
         help='turn it on: paste a window of the image before the policy, one whose saliency lies above the share '
-             '--keep-tau of all windows, at its place over the image after it')
-    settings = (*KeepMethod.settings, Flag(
-        '--keep-paste-size', parameter='size', type=int, metavar='PX', range=KeepPaste.ranges['size'], in_image=True,
-        help='side of the pasted window in pixels; unset: --keep-size'))
+        '--keep-tau of all windows, at its place over the image after it',
+    )
+    settings = (
+        *KeepMethod.settings,
+        Flag(
+            '--keep-paste-size',
+            parameter='size',
+            type=int,
+            metavar='PX',
+            range=KeepPaste.ranges['size'],
+            in_image=True,
+            help='side of the pasted window in pixels; unset: --keep-size',
+        ),
+    )
     augments = ('keep-paste',)
     needs = Need.IMAGES
     region = 'put back'
@@ -31,7 +42,7 @@ class KeepPasteMethod(KeepMethod):
     example = '--keep-paste --aa rand-m9-mstd0.5'
 
     def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
-        return {'reprob': 0.}  # kept off the clean image and off what is pasted
+        return {'reprob': 0.0}  # kept off the clean image and off what is pasted
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = super().ignores(args)
@@ -41,14 +52,16 @@ class KeepPasteMethod(KeepMethod):
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         for other, on, why in (
-                ('--no-aug', args.no_aug, 'leaves no policy to paste over'),
-                (f'--aug-splits {args.aug_splits}', args.aug_splits > 1, 'has clean and augmented rows of its own'),
-                ('--train-img-sizes', bool(args.train_img_sizes), 'takes the transform out of the data set'),
-                ('--resplit', args.resplit, "is for stock's eraser, and ours never erases the clean image"),
+            ('--no-aug', args.no_aug, 'leaves no policy to paste over'),
+            (f'--aug-splits {args.aug_splits}', args.aug_splits > 1, 'has clean and augmented rows of its own'),
+            ('--train-img-sizes', bool(args.train_img_sizes), 'takes the transform out of the data set'),
+            ('--resplit', args.resplit, "is for stock's eraser, and ours never erases the clean image"),
         ):
             yield on, f'--keep-paste does not work with {other}, which {why}: drop one of the two.'
-        yield not args.aa, (
-            '--keep-paste has no policy to paste over: add --aa with one that timm knows, such as rand-m9-mstd0.5.')
+        yield (
+            not args.aa,
+            ('--keep-paste has no policy to paste over: add --aa with one that timm knows, such as rand-m9-mstd0.5.'),
+        )
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         changes.paired = True
@@ -61,7 +74,7 @@ class KeepPasteMethod(KeepMethod):
         erased_later = any('reprob' in method.takes_over(args) for method in active_methods(args) if method is not self)
         return KeepPaste(
             model,
-            reprob=0. if erased_later else args.taken_over.reprob,
+            reprob=0.0 if erased_later else args.taken_over.reprob,
             remode=fill_of_erasing(args),
             recount=args.recount,
             **settings,

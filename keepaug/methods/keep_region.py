@@ -1,4 +1,5 @@
 """What keep-cut and keep-paste share: the flags of a region that is drawn by saliency."""
+
 import argparse
 from typing import Any
 
@@ -14,23 +15,50 @@ def tau(text: str) -> float | None:
 
 
 TAU = Flag(
-    '--keep-tau', parameter='tau', type=tau, default=0.6, metavar='SHARE', range=KeepRegion.ranges['tau'],
+    '--keep-tau',
+    parameter='tau',
+    type=tau,
+    default=0.6,
+    metavar='SHARE',
+    range=KeepRegion.ranges['tau'],
     none_is_typed=True,
     help='share of windows, by saliency, among which the one to remove is drawn (the one to paste: among the others); '
-         'none: draw blindly')
+    'none: draw blindly',
+)
 SIZE = Flag(
-    '--keep-size', parameter='size', type=int, metavar='PX', range=KeepRegion.ranges['size'], in_image=True,
-    help='side of the window in pixels; unset: 16 below 96 px, else 40')
+    '--keep-size',
+    parameter='size',
+    type=int,
+    metavar='PX',
+    range=KeepRegion.ranges['size'],
+    in_image=True,
+    help='side of the window in pixels; unset: 16 below 96 px, else 40',
+)
 PROB = Flag(
-    '--keep-prob', parameter='prob', type=float, metavar='P', range=KeepRegion.ranges['prob'],
-    help='probability per image; unset: 1')
+    '--keep-prob',
+    parameter='prob',
+    type=float,
+    metavar='P',
+    range=KeepRegion.ranges['prob'],
+    help='probability per image; unset: 1',
+)
 SALIENCY = Flag(
-    '--keep-saliency', parameter='saliency', type=str, choices=(*PASSES, RECYCLED),
+    '--keep-saliency',
+    parameter='saliency',
+    type=str,
+    choices=(*PASSES, RECYCLED),
     help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early (both); '
-         'recycled: what the training steps before have told; unset: low where the model can')
+    'recycled: what the training steps before have told; unset: low where the model can',
+)
 LOW_SCALE = Flag(
-    '--keep-low-scale', parameter='low_scale', type=float, default=0.5, metavar='SHARE',
-    range=KeepRegion.ranges['low_scale'], help='side of the reduced image, as a share')
+    '--keep-low-scale',
+    parameter='low_scale',
+    type=float,
+    default=0.5,
+    metavar='SHARE',
+    range=KeepRegion.ranges['low_scale'],
+    help='side of the reduced image, as a share',
+)
 
 
 class KeepMethod(Method):
@@ -54,7 +82,7 @@ class KeepMethod(Method):
         return dict(
             size=args.keep_size,
             tau=args.keep_tau,
-            prob=1. if args.keep_prob is None else args.keep_prob,
+            prob=1.0 if args.keep_prob is None else args.keep_prob,
             saliency=args.keep_saliency,
             low_scale=args.keep_low_scale,
         )

@@ -1,4 +1,5 @@
 """What a method is: all that the command line, the log and the pictures must know of it, in one object."""
+
 import argparse
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ Refusal = tuple[bool, str]  # whether something is refused, and the sentence tha
 
 class Need(enum.Flag):
     """What a method cannot do without. Each is taken away by a flag of stock's, which is refused beside the method."""
+
     IMAGES = enum.auto()
     WHOLE_BATCHES = enum.auto()
     OPEN_MODEL = enum.auto()
@@ -28,13 +30,16 @@ class Need(enum.Flag):
 UNMET: dict[Need, tuple[Callable[[argparse.Namespace], bool], str]] = {
     Need.IMAGES: (
         lambda args: args.naflex_loader,
-        '{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.'),
+        '{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.',
+    ),
     Need.WHOLE_BATCHES: (
         lambda args: args.aug_splits > 1,
-        '{flag} cannot keep the splits of --aug-splits {args.aug_splits} apart: drop one of the two.'),
+        '{flag} cannot keep the splits of --aug-splits {args.aug_splits} apart: drop one of the two.',
+    ),
     Need.OPEN_MODEL: (
         lambda args: args.torchscript,
-        '{flag} looks inside the model, which --torchscript closes: drop one of the two.'),
+        '{flag} looks inside the model, which --torchscript closes: drop one of the two.',
+    ),
 }
 
 
@@ -57,6 +62,7 @@ class Flag:
         none_is_typed: Whether None, typed `none`, is a value and not the default.
         resumable: Whether the parts of one exactly resumed run may differ in it: it changes no number.
     """
+
     option: str
     help: str
     parameter: str = ''
@@ -174,7 +180,10 @@ class Method:
     region = 'removed'
     keeps_region = False
     pictures: Mapping[str, tuple[str, bool]] = {
-        'augmented': ('policy', False), 'grid': ('attention', True), 'saliency': ('saliency', True)}
+        'augmented': ('policy', False),
+        'grid': ('attention', True),
+        'saliency': ('saliency', True),
+    }
     example = ''
 
     @property

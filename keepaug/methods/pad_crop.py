@@ -1,4 +1,5 @@
 """The papers' crop of CIFAR: `--train-crop-mode pad4`, a value of one of stock's flags."""
+
 import argparse
 from collections.abc import Iterator
 from typing import Any
@@ -30,11 +31,15 @@ class PadCropMethod(Method):
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         return {
-            'scale': f'with {self.example}, which keeps the scale', 'ratio': f'with {self.example}, which keeps the shape'}
+            'scale': f'with {self.example}, which keeps the scale',
+            'ratio': f'with {self.example}, which keeps the shape',
+        }
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield bool(args.train_img_sizes), (
-            f'{self.example} crops to one size, --train-img-sizes asks for several: drop one of the two.')
+        yield (
+            bool(args.train_img_sizes),
+            (f'{self.example} crops to one size, --train-img-sizes asks for several: drop one of the two.'),
+        )
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         changes.crop = pad_crop

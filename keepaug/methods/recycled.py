@@ -1,4 +1,5 @@
 """Saliency out of the training's own backward passes: `--keep-saliency recycled`."""
+
 import argparse
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,13 @@ from keepaug.methods.registry import active_methods
 WAY_OUT = 'choose another --keep-saliency, such as low, or drop the other'
 
 MAP_SIZE_FLAG = Flag(
-    '--keep-map-size', type=int, default=MAP_SIZE, metavar='N', range=MAP_SIZES,
-    help='cells per side of the map that --keep-saliency recycled keeps of each training image')
+    '--keep-map-size',
+    type=int,
+    default=MAP_SIZE,
+    metavar='N',
+    range=MAP_SIZES,
+    help='cells per side of the map that --keep-saliency recycled keeps of each training image',
+)
 
 
 class RecycledMethod(Method):
@@ -41,22 +47,36 @@ class RecycledMethod(Method):
         return self.way_on
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield args.keep_cut is None or args.keep_paste, (
-            f'{self.way_on} is for --keep-cut alone, the policy of --keep-paste moves pixels: choose another '
-            '--keep-saliency, such as low.')
+        yield (
+            args.keep_cut is None or args.keep_paste,
+            (
+                f'{self.way_on} is for --keep-cut alone, the policy of --keep-paste moves pixels: choose another '
+                '--keep-saliency, such as low.'
+            ),
+        )
         yield args.dataset.lower().startswith(STREAMS), self._stream(args)
         for flag, on, why in (
-                (f'--aa {args.aa}', bool(args.aa) and not args.no_aug, 'moves pixels away from their places'),
-                (f'--reprob {args.reprob:g}', args.reprob > 0 and args.keep_cut != 'erase' and not args.no_aug,
-                 'removes pixels and does not tell where'),
-                (f'--mixup {typed(args, "mixup"):g}', typed(args, 'mixup') > 0,
-                 'blends two images, whose gradients cannot be told apart'),
-                (f'--opt {args.opt}', args.opt.lower().endswith('adahessian'), 'goes back through each batch twice'),
+            (f'--aa {args.aa}', bool(args.aa) and not args.no_aug, 'moves pixels away from their places'),
+            (
+                f'--reprob {args.reprob:g}',
+                args.reprob > 0 and args.keep_cut != 'erase' and not args.no_aug,
+                'removes pixels and does not tell where',
+            ),
+            (
+                f'--mixup {typed(args, "mixup"):g}',
+                typed(args, 'mixup') > 0,
+                'blends two images, whose gradients cannot be told apart',
+            ),
+            (f'--opt {args.opt}', args.opt.lower().endswith('adahessian'), 'goes back through each batch twice'),
         ):
             yield on, f'{self.way_on} does not work with {flag}, which {why}: {WAY_OUT}.'
         for method in active_methods(args):
-            yield bool(method.only_in_training), (
-                f'{self.way_on} does not work with {method.spelled(args)}, which mixes inside the network: {WAY_OUT}.')
+            yield (
+                bool(method.only_in_training),
+                (
+                    f'{self.way_on} does not work with {method.spelled(args)}, which mixes inside the network: {WAY_OUT}.'
+                ),
+            )
 
     def _stream(self, args: argparse.Namespace) -> str:
         return f'--dataset {args.dataset} is a stream, {self.way_on} knows images by their number: {WAY_OUT}.'

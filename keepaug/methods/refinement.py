@@ -1,4 +1,5 @@
 """Refinement (He et al., Data Augmentation Revisited, 2019): `--refine-epochs`."""
+
 import argparse
 from collections.abc import Iterator
 
@@ -15,15 +16,31 @@ class RefinementMethod(Method):
     name = 'refinement'
     title = 'refinement: finish on lightly augmented images'
     switch = Flag(
-        '--refine-epochs', type=int, default=0, metavar='N', range=EPOCHS,
+        '--refine-epochs',
+        type=int,
+        default=0,
+        metavar='N',
+        range=EPOCHS,
         help='epochs after the scheduled ones, with crop and flip only: no policy, erasing, mixing, cutting, occlusion '
-             'or jitter')
+        'or jitter',
+    )
     settings = (
-        Flag('--refine-lr', type=float, metavar='LR', range=Range(above=0),
-             help='learning rate they are held at; unset: the last scheduled one, for schedules that fall towards zero '
-                  'at least a hundredth of the peak'),
-        Flag('--refine-fade', type=int, default=0, metavar='K', range=EPOCHS,
-             help="epochs before them over which mixup's alpha and all other probabilities fall linearly to zero"),
+        Flag(
+            '--refine-lr',
+            type=float,
+            metavar='LR',
+            range=Range(above=0),
+            help='learning rate they are held at; unset: the last scheduled one, for schedules that fall towards zero '
+            'at least a hundredth of the peak',
+        ),
+        Flag(
+            '--refine-fade',
+            type=int,
+            default=0,
+            metavar='K',
+            range=EPOCHS,
+            help="epochs before them over which mixup's alpha and all other probabilities fall linearly to zero",
+        ),
         Flag('--refine-plain', help='no crop and flip in them either: images resized and cropped as in validation'),
     )
     needs = Method.needs | Need.OWN_SCRIPT
@@ -37,12 +54,18 @@ class RefinementMethod(Method):
         return args.refine_fade > 0  # parameters that fade do not reach stock's collate function
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield args.refine_fade > args.epochs, (
-            f'--refine-fade must be at most {args.epochs}, the epochs before the refinement, got {args.refine_fade}.')
-        yield args.sched == 'plateau' and args.refine_lr is None, (
-            '--refine-epochs cannot know the last learning rate of --sched plateau beforehand: give --refine-lr.')
-        yield args.refine_plain and bool(args.train_img_sizes), (
-            '--refine-plain resizes images to one size, --train-img-sizes trains on several: drop one of the two.')
+        yield (
+            args.refine_fade > args.epochs,
+            (f'--refine-fade must be at most {args.epochs}, the epochs before the refinement, got {args.refine_fade}.'),
+        )
+        yield (
+            args.sched == 'plateau' and args.refine_lr is None,
+            ('--refine-epochs cannot know the last learning rate of --sched plateau beforehand: give --refine-lr.'),
+        )
+        yield (
+            args.refine_plain and bool(args.train_img_sizes),
+            ('--refine-plain resizes images to one size, --train-img-sizes trains on several: drop one of the two.'),
+        )
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         changes.strength = shared_strength()
@@ -55,9 +78,14 @@ class RisksMethod(Method):
     name = 'risks'
     title = RefinementMethod.title
     switch = Flag(
-        '--risk-samples', type=int, metavar='N', range=Range(least=0, whole=True, unit='image'), resumable=True,
+        '--risk-samples',
+        type=int,
+        metavar='N',
+        range=Range(least=0, whole=True, unit='image'),
+        resumable=True,
         help='training images on which the loss is measured after each epoch, augmented and clean; unset: 2048 with '
-             '--refine-epochs, else none')
+        '--refine-epochs, else none',
+    )
     needs = Method.needs | Need.OWN_SCRIPT
     on_batches = False
     example = '--risk-samples 16'
@@ -66,8 +94,14 @@ class RisksMethod(Method):
         return bool(args.risk_samples)
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield args.risk_samples == 1, (
-            '--risk-samples must be at least 2, to mix in pairs, or 0 to measure nothing, got 1.')
-        yield args.task == 'multilabel', (
-            f'--risk-samples {args.risk_samples} measures the cross entropy of one label per image: drop it or --task '
-            'multilabel.')
+        yield (
+            args.risk_samples == 1,
+            ('--risk-samples must be at least 2, to mix in pairs, or 0 to measure nothing, got 1.'),
+        )
+        yield (
+            args.task == 'multilabel',
+            (
+                f'--risk-samples {args.risk_samples} measures the cross entropy of one label per image: drop it or --task '
+                'multilabel.'
+            ),
+        )

@@ -1,4 +1,5 @@
 """What cannot be, as far as the flags tell: rows of (refused, sentence) that hold for every method alike."""
+
 import argparse
 import difflib
 import os
@@ -39,8 +40,10 @@ def refusals(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[
     yield from _stock_without_effect(args, active, defaults)
     for method in active:
         for need, (is_unmet, sentence) in UNMET.items():
-            yield need in method.needed(args) and is_unmet(args), (
-                sentence.format(flag=method.spelled(args), args=args))
+            yield (
+                need in method.needed(args) and is_unmet(args),
+                (sentence.format(flag=method.spelled(args), args=args)),
+            )
     yield from _label_mixers(args, active)
     for method in active:
         yield from method.refuses(args)
@@ -73,8 +76,7 @@ def _stray_words(method: Method, args: argparse.Namespace) -> Iterator[Refusal]:
             continue
         close = os.path.basename(word) == word and difflib.get_close_matches(word, map(str, flag.choices), n=1)
         values = any_of(flag.choices) if flag.choices else flag.values
-        yield bool(args.data_dir or close), (
-            f'{word} is neither a folder nor a value of {flag.option}: give {values}.')
+        yield bool(args.data_dir or close), (f'{word} is neither a folder nor a value of {flag.option}: give {values}.')
 
 
 def _flags_without_effect(args: argparse.Namespace, active: tuple[Method, ...]) -> Iterator[Refusal]:
@@ -93,13 +95,16 @@ def _flags_without_effect(args: argparse.Namespace, active: tuple[Method, ...]) 
 
 
 def _stock_without_effect(
-        args: argparse.Namespace, active: tuple[Method, ...], defaults: Mapping[str, Any]) -> Iterator[Refusal]:
+    args: argparse.Namespace, active: tuple[Method, ...], defaults: Mapping[str, Any]
+) -> Iterator[Refusal]:
     ours = all_flags()
     for method in active:
         for name, reason in method.ignores(args).items():
             value = typed(args, name)
-            yield name not in ours and value != defaults[name], (
-                f'{spell(name, value)} has no effect {reason}: drop it.')
+            yield (
+                name not in ours and value != defaults[name],
+                (f'{spell(name, value)} has no effect {reason}: drop it.'),
+            )
 
 
 def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Iterator[Refusal]:
@@ -107,9 +112,15 @@ def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Itera
     for other in mixers[1:]:
         yield True, f'{mixers[0].spelled(args)} and {other.spelled(args)} both mix labels: choose one.'
     for method in mixers:
-        yield args.mixup_mode == 'half', (
-            f'--mixup-mode half exists in the loader only, and {method.spelled(args)} mixes on the device: choose '
-            'batch, pair or elem.')
+        yield (
+            args.mixup_mode == 'half',
+            (
+                f'--mixup-mode half exists in the loader only, and {method.spelled(args)} mixes on the device: choose '
+                'batch, pair or elem.'
+            ),
+        )
         for name, is_on in STOCK_MIXERS.items():
-            yield is_on(args) and name not in method.uses_alpha_of, (
-                f'{method.spelled(args)} and {spell(name)} both mix labels: choose one.')
+            yield (
+                is_on(args) and name not in method.uses_alpha_of,
+                (f'{method.spelled(args)} and {spell(name)} both mix labels: choose one.'),
+            )

@@ -1,4 +1,5 @@
 """The methods there are, in the order in which a batch meets them."""
+
 import argparse
 
 from keepaug.methods.method import Method
@@ -42,8 +43,7 @@ def active_methods(args: argparse.Namespace) -> tuple[Method, ...]:
         args: Complete options; see `keepaug.options.prepare`.
     """
     by_themselves = [method for method in _METHODS if method.is_on(args)]
-    return tuple(
-        method for method in _METHODS if method in by_themselves or method.follows(by_themselves, args))
+    return tuple(method for method in _METHODS if method in by_themselves or method.follows(by_themselves, args))
 
 
 def method_of(augment_name: str) -> Method:

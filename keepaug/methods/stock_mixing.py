@@ -1,4 +1,5 @@
 """Stock's mixup and cutmix, where they must follow a method onto the device."""
+
 import argparse
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from keepaug.augment import LabelMixer, create_augment
 from keepaug.methods.method import Method, Need, typed
 
 # Stock's mixers switched off.
-MIXING_OFF = {'mixup': 0., 'cutmix': 0., 'cutmix_minmax': None}
+MIXING_OFF = {'mixup': 0.0, 'cutmix': 0.0, 'cutmix_minmax': None}
 
 
 def partner_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """torchvision's AutoAugment policies, values of one of stock's flags: `--aa tv-cifar10-m12`."""
+
 import argparse
 from collections.abc import Iterator
 from typing import Any

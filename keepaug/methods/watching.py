@@ -1,4 +1,5 @@
 """Watching a run: `--log-tensorboard`. What is written is in `keepaug.record.tensorboard`."""
+
 from keepaug.methods.method import Flag, Method, Need
 from keepaug.ranges import Range
 
@@ -13,14 +14,23 @@ class WatchingMethod(Method):
     name = 'watching'
     title = 'watching a run'
     switch = Flag(
-        '--log-tensorboard', resumable=True,
+        '--log-tensorboard',
+        resumable=True,
         help="write each epoch's numbers (summary row, accuracy on clean training images, share of saliency kept, images "
-             "per second), and a sheet of what the augmentations did, to the run's folder for TensorBoard; with "
-             '--log-wandb, which alone logs the summary row, to Weights & Biases too')
-    settings = (Flag(
-        '--watch-samples', type=int, default=SAMPLES, metavar='N', resumable=True,
-        range=Range(least=0, whole=True, unit='image'),
-        help='training images, the same in every epoch, whose accuracy is measured as validation reads them; 0: none'),)
+        "per second), and a sheet of what the augmentations did, to the run's folder for TensorBoard; with "
+        '--log-wandb, which alone logs the summary row, to Weights & Biases too',
+    )
+    settings = (
+        Flag(
+            '--watch-samples',
+            type=int,
+            default=SAMPLES,
+            metavar='N',
+            resumable=True,
+            range=Range(least=0, whole=True, unit='image'),
+            help='training images, the same in every epoch, whose accuracy is measured as validation reads them; 0: none',
+        ),
+    )
     needs = Need.OWN_SCRIPT
     on_batches = False
     example = '--log-tensorboard'

@@ -3,6 +3,7 @@
 One weird trick for parallelizing convolutional neural networks, https://arxiv.org/abs/1404.5997. 61,100,840 parameters
 with 1000 classes. Layers and names are torchvision's, so that its weights load strictly.
 """
+
 from typing import Any
 
 import torch
@@ -77,13 +78,13 @@ class AlexNet(torchvision.models.AlexNet):
         self.classifier[-1] = last.to(self.features[0].weight).train(self.training)
 
     def forward_intermediates(
-            self,
-            x: Tensor,
-            indices: int | list[int] | None = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return features with those that `feature_info` names.
 
@@ -129,21 +130,23 @@ class AlexNet(torchvision.models.AlexNet):
         return self.forward_head(self.forward_features(x))
 
 
-default_cfgs = generate_default_cfgs({
-    'alexnet.tv_in1k': {
-        'url': torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url,
-        'num_classes': 1000,
-        'input_size': (3, 224, 224),
-        'pool_size': (6, 6),
-        'crop_pct': 0.875,
-        'interpolation': 'bilinear',
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'features.0',
-        'classifier': 'classifier.6',
-        'license': 'bsd-3-clause',
-    },
-})
+default_cfgs = generate_default_cfgs(
+    {
+        'alexnet.tv_in1k': {
+            'url': torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url,
+            'num_classes': 1000,
+            'input_size': (3, 224, 224),
+            'pool_size': (6, 6),
+            'crop_pct': 0.875,
+            'interpolation': 'bilinear',
+            'mean': IMAGENET_DEFAULT_MEAN,
+            'std': IMAGENET_DEFAULT_STD,
+            'first_conv': 'features.0',
+            'classifier': 'classifier.6',
+            'license': 'bsd-3-clause',
+        },
+    }
+)
 
 
 @register_model

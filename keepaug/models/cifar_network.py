@@ -4,6 +4,7 @@ What makes them CIFAR networks is the stem: one 3x3 convolution of stride 1 and 
 works at the resolution of the image. Any input of at least 8x8 pixels goes in. `docs/networks.md` lists them with the
 papers they are from.
 """
+
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -97,16 +98,16 @@ class CifarNetwork(nn.Module):
     early_exit_stage = 'stages.0'
 
     def __init__(
-            self,
-            stem_width: int,
-            stages: Sequence[nn.Sequential],
-            widths: Sequence[int],
-            stem_act: bool = True,
-            norm: nn.Module | None = None,
-            num_classes: int = 10,
-            in_chans: int = 3,
-            global_pool: str = 'avg',
-            drop_rate: float = 0.,
+        self,
+        stem_width: int,
+        stages: Sequence[nn.Sequential],
+        widths: Sequence[int],
+        stem_act: bool = True,
+        norm: nn.Module | None = None,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = 'avg',
+        drop_rate: float = 0.0,
     ):
         """
         Args:
@@ -124,14 +125,18 @@ class CifarNetwork(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.grad_checkpointing = False
-        self.stem = nn.Sequential(OrderedDict(
-            conv=nn.Conv2d(in_chans, stem_width, 3, padding=1, bias=False),
-            norm=BatchNormAct2d(stem_width, apply_act=stem_act)))
+        self.stem = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(in_chans, stem_width, 3, padding=1, bias=False),
+                norm=BatchNormAct2d(stem_width, apply_act=stem_act),
+            )
+        )
         self.stages = nn.Sequential(*stages)
         self.norm = nn.Identity() if norm is None else norm
         self.feature_info = [dict(num_chs=stem_width, reduction=1, module='stem.norm')]
         self.feature_info += [
-            dict(num_chs=width, reduction=2 ** i, module=f'stages.{i}') for i, width in enumerate(widths)]
+            dict(num_chs=width, reduction=2**i, module=f'stages.{i}') for i, width in enumerate(widths)
+        ]
         self.num_features = widths[-1]
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
@@ -144,7 +149,8 @@ class CifarNetwork(nn.Module):
         """Patterns of parameter names by layer, for layer-wise learning rates; stages are layers if `coarse`."""
         return dict(
             stem=r'^stem',
-            blocks=r'^stages\.(\d+)' if coarse else [(r'^stages\.(\d+)\.(\d+)', None), (r'^norm', (99999,))])
+            blocks=r'^stages\.(\d+)' if coarse else [(r'^stages\.(\d+)\.(\d+)', None), (r'^norm', (99999,))],
+        )
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -168,13 +174,13 @@ class CifarNetwork(nn.Module):
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
-            self,
-            x: Tensor,
-            indices: int | list[int] | None = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return features with the outputs of stem and stages.
 
@@ -207,10 +213,10 @@ class CifarNetwork(nn.Module):
         return self.norm(x), intermediates
 
     def prune_intermediate_layers(
-            self,
-            indices: int | list[int] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
     ) -> list[int]:
         """Drop the layers that the features asked for do not need.
 
@@ -275,7 +281,7 @@ class PaddedShortcut(nn.Module):
             if self.average:
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
             else:
-                x = x[:, :, ::self.stride, ::self.stride]
+                x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.extra))
 
 

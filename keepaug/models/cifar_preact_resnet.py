@@ -1,4 +1,5 @@
 """Pre-activation ResNets for CIFAR, among them the wide ones."""
+
 from collections import OrderedDict
 from typing import Any
 
@@ -9,8 +10,7 @@ from timm.models._features import feature_take_indices
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
-from keepaug.models.cifar_network import (
-    cifar_cfgs, create_cifar_network, shrink_reductions, to_timm_output_stride)
+from keepaug.models.cifar_network import cifar_cfgs, create_cifar_network, shrink_reductions, to_timm_output_stride
 
 __all__ = ['CifarPreActResNet']
 
@@ -27,17 +27,17 @@ class CifarPreActResNet(ResNetV2):
     early_exit_stage = 'stages.0'
 
     def __init__(
-            self,
-            layers: tuple[int, ...],
-            channels: tuple[int, ...],
-            stem_chs: int,
-            in_chans: int = 3,
-            output_stride: int = 32,
-            block_drop_rate: float = 0.,
-            norm_layer: str | type[nn.Module] = BatchNormAct2d,
-            device: torch.device | None = None,
-            dtype: torch.dtype | None = None,
-            **kwargs: Any,
+        self,
+        layers: tuple[int, ...],
+        channels: tuple[int, ...],
+        stem_chs: int,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        block_drop_rate: float = 0.0,
+        norm_layer: str | type[nn.Module] = BatchNormAct2d,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -66,7 +66,7 @@ class CifarPreActResNet(ResNetV2):
             stem_chs=stem_chs,
             stem_type='',
             basic=True,
-            bottle_ratio=1.,
+            bottle_ratio=1.0,
             conv_layer=create_conv2d,
             norm_layer=norm_layer,
             device=device,
@@ -96,11 +96,11 @@ class CifarPreActResNet(ResNetV2):
                 block.norm2.drop = nn.Dropout(rate)
 
     def forward_intermediates(
-            self,
-            x: torch.Tensor,
-            indices: int | list[int] | None = None,
-            *args: Any,
-            **kwargs: Any,
+        self,
+        x: torch.Tensor,
+        indices: int | list[int] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
         """Return features with the outputs of stem and stages, as `timm.models.resnetv2.ResNetV2` does.
 
@@ -118,10 +118,10 @@ class CifarPreActResNet(ResNetV2):
         return super().forward_intermediates(x, indices, *args, **kwargs)
 
     def prune_intermediate_layers(
-            self,
-            indices: int | list[int] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
     ) -> list[int]:
         """Drop the layers that the features asked for do not need.
 
@@ -137,11 +137,13 @@ class CifarPreActResNet(ResNetV2):
         return super().prune_intermediate_layers(indices, prune_norm, prune_head)
 
 
-default_cfgs = generate_default_cfgs({
-    **cifar_cfgs('cifar_preact_resnet18', pool_size=(4, 4)),
-    **cifar_cfgs('cifar_wide_resnet28_2'),
-    **cifar_cfgs('cifar_wide_resnet28_10'),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        **cifar_cfgs('cifar_preact_resnet18', pool_size=(4, 4)),
+        **cifar_cfgs('cifar_wide_resnet28_2'),
+        **cifar_cfgs('cifar_wide_resnet28_10'),
+    }
+)
 
 
 def _create_wide(variant: str, pretrained: bool, **kwargs: Any) -> CifarPreActResNet:
@@ -153,7 +155,8 @@ def cifar_preact_resnet18(pretrained: bool = False, **kwargs: Any) -> CifarPreAc
     """Pre-activation ResNet-18 for CIFAR: 3x3 stem, stages of 2 blocks, 64 to 512 channels, reductions 1, 2, 4, 8."""
     model_args = dict(layers=(2, 2, 2, 2), channels=(64, 128, 256, 512), stem_chs=64)
     return create_cifar_network(
-        CifarPreActResNet, 'cifar_preact_resnet18', pretrained, stages=4, **dict(model_args, **kwargs))
+        CifarPreActResNet, 'cifar_preact_resnet18', pretrained, stages=4, **dict(model_args, **kwargs)
+    )
 
 
 @register_model

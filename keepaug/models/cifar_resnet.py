@@ -1,4 +1,5 @@
 """ResNets for CIFAR: the wide form that later papers use, and the deep narrow one of the paper itself."""
+
 from typing import Any
 
 import torch
@@ -7,7 +8,13 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
 from keepaug.models.cifar_network import (
-    CifarNetwork, PaddedShortcut, cifar_cfgs, create_cifar_network, shrink_reductions, to_timm_output_stride)
+    CifarNetwork,
+    PaddedShortcut,
+    cifar_cfgs,
+    create_cifar_network,
+    shrink_reductions,
+    to_timm_output_stride,
+)
 
 __all__ = ['CifarDeepResNet', 'CifarResNet']
 
@@ -24,15 +31,15 @@ class CifarResNet(ResNet):
     early_exit_stage = 'layer1'
 
     def __init__(
-            self,
-            block: type[nn.Module],
-            layers: tuple[int, ...],
-            in_chans: int = 3,
-            output_stride: int = 32,
-            zero_init_last: bool = False,
-            device: torch.device | None = None,
-            dtype: torch.dtype | None = None,
-            **kwargs: Any,
+        self,
+        block: type[nn.Module],
+        layers: tuple[int, ...],
+        in_chans: int = 3,
+        output_stride: int = 32,
+        zero_init_last: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -75,13 +82,13 @@ class CifarDeepResNet(CifarNetwork):
     """
 
     def __init__(
-            self,
-            block: type[BasicBlock | Bottleneck],
-            layers: tuple[int, int, int],
-            channels: tuple[int, int, int] = (16, 32, 64),
-            drop_path_rate: float = 0.,
-            drop_block_rate: float = 0.,
-            **kwargs: Any,
+        self,
+        block: type[BasicBlock | Bottleneck],
+        layers: tuple[int, int, int],
+        channels: tuple[int, int, int] = (16, 32, 64),
+        drop_path_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -93,8 +100,15 @@ class CifarDeepResNet(CifarNetwork):
             **kwargs: Classes, channels of the image, pooling and dropout, as in `CifarNetwork`.
         """
         stages, feature_info = make_blocks(
-            (block,) * len(layers), channels, layers, inplanes=channels[0], drop_path_rate=drop_path_rate,
-            drop_block_rate=drop_block_rate, act_layer=nn.ReLU, norm_layer=nn.BatchNorm2d)
+            (block,) * len(layers),
+            channels,
+            layers,
+            inplanes=channels[0],
+            drop_path_rate=drop_path_rate,
+            drop_block_rate=drop_block_rate,
+            act_layer=nn.ReLU,
+            norm_layer=nn.BatchNorm2d,
+        )
         stages = [stage for _, stage in stages]
         widths = [info['num_chs'] for info in feature_info]
         for number, (stage, before, after) in enumerate(zip(stages, [channels[0], *widths], widths)):
@@ -103,13 +117,15 @@ class CifarDeepResNet(CifarNetwork):
         super().__init__(channels[0], stages, widths, **kwargs)
 
 
-default_cfgs = generate_default_cfgs({
-    **cifar_cfgs('cifar_resnet18', first_conv='conv1', classifier='fc', pool_size=(4, 4)),
-    **cifar_cfgs('cifar_resnet20'),
-    **cifar_cfgs('cifar_resnet56'),
-    **cifar_cfgs('cifar_resnet110'),
-    **cifar_cfgs('cifar_resnet110_bottleneck'),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        **cifar_cfgs('cifar_resnet18', first_conv='conv1', classifier='fc', pool_size=(4, 4)),
+        **cifar_cfgs('cifar_resnet20'),
+        **cifar_cfgs('cifar_resnet56'),
+        **cifar_cfgs('cifar_resnet110'),
+        **cifar_cfgs('cifar_resnet110_bottleneck'),
+    }
+)
 
 
 def _create_deep(variant: str, pretrained: bool, **kwargs: Any) -> CifarDeepResNet:

@@ -3,6 +3,7 @@
 KeepAugment, section 3.1, "early head based approximation": average pooling and a linear layer after the first block,
 with an auxiliary loss as in the Inception network. Its logit explains an image at the price of the first layers alone.
 """
+
 import math
 from typing import Any
 
@@ -49,7 +50,8 @@ class EarlyExit(nn.Module):
         if not self.training:
             return self.backbone(x)
         features, (early,) = self.backbone.forward_intermediates(
-            x, indices=[self.stage], stop_early=False, output_fmt='NCHW')
+            x, indices=[self.stage], stop_early=False, output_fmt='NCHW'
+        )
         return self.backbone.forward_head(features), self.head(early.mean((2, 3)))
 
     def early_classifier(self) -> 'EarlyClassifier':
@@ -95,7 +97,8 @@ class EarlyClassifier(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Maps (B, C, h, w) that the early head pools."""
         (early,) = self.backbone.forward_intermediates(
-            x, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt='NCHW')
+            x, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt='NCHW'
+        )
         return early
 
     def forward_head(self, x: Tensor) -> Tensor:
@@ -138,7 +141,8 @@ def find_stage(model: nn.Module, stage: str | int | None = None) -> int:
         if str(stage).isdigit() and int(stage) < len(info):
             return int(stage)
         raise ValueError(
-            f'stage {stage} is none of {name}: choose {", ".join(modules)} or a number from 0 to {len(info) - 1}.')
+            f'stage {stage} is none of {name}: choose {", ".join(modules)} or a number from 0 to {len(info) - 1}.'
+        )
     reductions = [entry['reduction'] for entry in info]
     if len(set(reductions)) == 1:
         return math.ceil(ISOTROPIC_DEPTH * len(info)) - 1

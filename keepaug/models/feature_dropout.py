@@ -3,6 +3,7 @@
 A stage is a module that timm's `feature_info` names. Forward hooks drop what goes out of the places; nothing is added
 to the model's parameters, buffers or state.
 """
+
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -42,12 +43,13 @@ class StageDropout:
     def __init__(self, model: nn.Module, kind: str, block: int):
         self.prob = torch.zeros((), device=next(model.parameters()).device)
         handles = []
-        for stage, share in zip(last_stages(model), (EARLIER_SHARE if kind == 'dropblock' else 1., 1.)):
+        for stage, share in zip(last_stages(model), (EARLIER_SHARE if kind == 'dropblock' else 1.0, 1.0)):
             shortcuts = list(block_shortcuts(stage)) if kind == 'dropblock' else []
             if kind == 'dropblock' and not shortcuts:
                 raise ValueError(
                     f'The shortcuts of {type(model).__name__} are not known, on which DropBlock drops too: choose '
-                    'dropout or spatial, or a ResNet.')
+                    'dropout or spatial, or a ResNet.'
+                )
             inside = {part for shortcut in shortcuts for part in shortcut.modules()}
             convolutions = [part for part in stage.modules() if isinstance(part, nn.Conv2d) and part not in inside]
             hook = _hook(kind, block, share, self.prob)
@@ -69,7 +71,8 @@ def last_stages(model: nn.Module) -> list[nn.Module]:
     if len(stages) < STAGES or not all(_has_convolutions(stage) for stage in stages):
         raise ValueError(
             f'{type(model).__name__} has no two last stages of convolutions to drop features in: choose another model, '
-            'such as a ResNet.')
+            'such as a ResNet.'
+        )
     return stages
 
 

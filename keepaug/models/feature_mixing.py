@@ -3,6 +3,7 @@
 A stage is a module that timm's `feature_info` names. Forward hooks on these modules replace what they give out by the
 mixed features; nothing is added to the model's modules, parameters, buffers or state.
 """
+
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Layout:
         from_weights: Weights (B, 1, h, w) of the cells, those (B,) of what stands for the whole image, and the output,
             to weights that multiply the output.
     """
+
     to_map: Callable[[Tensor, Size], Tensor]
     from_weights: Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -44,7 +46,8 @@ LAYOUTS = {
     'NCHW': Layout(lambda output, size: output, lambda cells, whole, output: cells),
     'NHWC': Layout(lambda output, size: output.movedim(-1, 1), lambda cells, whole, output: cells.movedim(1, -1)),
     'tokens': Layout(
-        lambda output, size: output[:, output.shape[1] - size[0] * size[1]:].mT.unflatten(-1, size), _token_weights),
+        lambda output, size: output[:, output.shape[1] - size[0] * size[1] :].mT.unflatten(-1, size), _token_weights
+    ),
 }
 
 
@@ -57,6 +60,7 @@ class Stage:
         layout: A key of `LAYOUTS`.
         size: (h, w) of its feature map for the images it was looked up for.
     """
+
     module: str
     layout: str
     size: Size
@@ -74,6 +78,7 @@ class Plan:
         outside: (B,) weight of the own features outside the box.
         boxes: int64 (B, 4) XYXY in cells of the stage's map, where the partner's features stand; may be empty.
     """
+
     stage: int
     chosen: Tensor
     partner: Tensor
@@ -85,6 +90,7 @@ class Plan:
 @dataclass
 class _State:
     """What the hooks look at: the plan, and the stages for the images of the batch at hand."""
+
     plan: Plan | None = None
     stages: list[Stage | None] | None = None
 
@@ -120,7 +126,9 @@ class StageMixing:
             if not self._known:
                 handles = [
                     self.model.get_submodule(stage.module).register_forward_hook(_hook(self._state, index))
-                    for index, stage in enumerate(stages) if stage is not None]
+                    for index, stage in enumerate(stages)
+                    if stage is not None
+                ]
                 weakref.finalize(self, _remove, handles)
             self._known[size] = stages
         return self._known[size]
@@ -141,10 +149,13 @@ def _hook(state: _State, index: int) -> Callable[[nn.Module, tuple, Tensor], Ten
         if torch.compiler.is_compiling():
             chosen = plan.chosen[index]
             return mix_features(
-                output, state.stages[index], plan.partner,
-                lam=torch.where(chosen, plan.lam, 1.),
-                outside=torch.where(chosen, plan.outside, 1.),
-                boxes=torch.where(chosen, plan.boxes, 0))
+                output,
+                state.stages[index],
+                plan.partner,
+                lam=torch.where(chosen, plan.lam, 1.0),
+                outside=torch.where(chosen, plan.outside, 1.0),
+                boxes=torch.where(chosen, plan.boxes, 0),
+            )
         if plan.stage != index + 1:
             return None
         return mix_features(output, state.stages[index], plan.partner, plan.lam, plan.outside, plan.boxes)
@@ -157,8 +168,7 @@ def _remove(handles: list[RemovableHandle]) -> None:
         handle.remove()
 
 
-def mix_features(
-        output: Tensor, stage: Stage, partner: Tensor, lam: Tensor, outside: Tensor, boxes: Tensor) -> Tensor:
+def mix_features(output: Tensor, stage: Stage, partner: Tensor, lam: Tensor, outside: Tensor, boxes: Tensor) -> Tensor:
     """Mixes what a stage gives out.
 
     Args:
@@ -173,7 +183,7 @@ def mix_features(
         A tensor such as `output`.
     """
     batch, copies = len(partner), len(output) // len(partner)
-    cells = torch.where(boxes_to_mask(boxes, stage.size), 0., outside[:, None, None, None]).float()
+    cells = torch.where(boxes_to_mask(boxes, stage.size), 0.0, outside[:, None, None, None]).float()
     weights = LAYOUTS[stage.layout].from_weights(cells, lam, output)
     if copies > 1:
         weights = weights.repeat(copies, *[1] * (weights.ndim - 1))
@@ -205,7 +215,8 @@ def find_stages(model: nn.Module, like: Tensor) -> list[Stage | None]:
     def record(name: str) -> Callable[[nn.Module, tuple, object], None]:
         # Cloned: what comes next may work in place.
         return lambda module, inputs, output: outputs[name].append(
-            output.clone() if isinstance(output, Tensor) else None)
+            output.clone() if isinstance(output, Tensor) else None
+        )
 
     # Of a stream of its own, to leave the run's alone; not zeros, which look the same in every layout.
     generator = torch.Generator().manual_seed(0)
@@ -222,7 +233,8 @@ def find_stages(model: nn.Module, like: Tensor) -> list[Stage | None]:
         _remove(handles)
     stages = [
         next(filter(None, (_stage(name, outputs[name], features) for name in names)), None)
-        for names, features in zip(candidates, maps)]
+        for names, features in zip(candidates, maps)
+    ]
     if not any(stages):
         raise ValueError(_refusal(model))
     return stages
@@ -247,7 +259,8 @@ def _stage(name: str, outputs: list[Tensor | None], features: Tensor) -> Stage |
             continue
         # A device may sum up in another order from one pass to the next.
         if found.shape == features.shape and torch.allclose(
-                found.float(), features.float(), rtol=0.01, atol=0.01 * features.float().abs().max().item()):
+            found.float(), features.float(), rtol=0.01, atol=0.01 * features.float().abs().max().item()
+        ):
             return Stage(name, layout, size)
     return None
 
@@ -255,7 +268,8 @@ def _stage(name: str, outputs: list[Tensor | None], features: Tensor) -> Stage |
 def _refusal(model: nn.Module) -> str:
     return (
         f'{type(model).__name__} has no stages at which features can be mixed: choose another model, or mix images '
-        f'with --cutmix or --mixup.')
+        f'with --cutmix or --mixup.'
+    )
 
 
 class _Intermediates(nn.Module):

@@ -1,4 +1,5 @@
 """Whether timm knows a model by its name, and which one was meant."""
+
 import difflib
 from collections.abc import Iterable
 
@@ -16,8 +17,10 @@ def unknown_model(name: str) -> str:
     try:
         source, architecture = parse_model_name(name)
     except ValueError:
-        return ('is a path or has an unknown source: put hf-hub: before a repository of the Hub, local-dir: before a '
-                'folder.')
+        return (
+            'is a path or has an unknown source: put hf-hub: before a repository of the Hub, local-dir: before a '
+            'folder.'
+        )
     if source is not None or timm.is_model(architecture):
         return ''
     return f'is unknown to timm: {nearest_names(architecture.split(".")[0], timm.list_models())}'

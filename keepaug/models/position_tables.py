@@ -1,4 +1,5 @@
 """Weights whose shape follows from the size of the image, brought to that for another size."""
+
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def resample(name: str, table: Tensor, shape: tuple[int, ...], sizes: tuple[Size
     if name.startswith('rel_pos_'):  # along one edge: rel_pos_h, rel_pos_w
         return _resample_offsets(table, shape[0])
     if isinstance(owner, nn.Linear):  # across positions, as in MLP-Mixer
-        gain = table.shape[1] / shape[1] if 1 in axes else 1.  # fewer inputs, each for more of the image
+        gain = table.shape[1] / shape[1] if 1 in axes else 1.0  # fewer inputs, each for more of the image
         for axis in axes:
             table = _resample_positions(table, axis, shape[axis], sizes)
         return table * gain

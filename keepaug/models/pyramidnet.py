@@ -3,6 +3,7 @@
 Deep Pyramidal Residual Networks, https://arxiv.org/abs/1610.02915, with bottleneck blocks as CutMix and ShakeDrop use
 them.
 """
+
 from collections import OrderedDict
 from fractions import Fraction
 from typing import Any
@@ -48,14 +49,17 @@ class PyramidBlock(nn.Module):
         """
         super().__init__()
         out_chs = EXPANSION * width
-        self.branch = nn.Sequential(OrderedDict(
-            norm1=BatchNormAct2d(in_chs, apply_act=False),
-            conv1=nn.Conv2d(in_chs, width, 1, bias=False),
-            norm2=BatchNormAct2d(width),
-            conv2=nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
-            norm3=BatchNormAct2d(width),
-            conv3=nn.Conv2d(width, out_chs, 1, bias=False),
-            norm4=BatchNormAct2d(out_chs, apply_act=False)))
+        self.branch = nn.Sequential(
+            OrderedDict(
+                norm1=BatchNormAct2d(in_chs, apply_act=False),
+                conv1=nn.Conv2d(in_chs, width, 1, bias=False),
+                norm2=BatchNormAct2d(width),
+                conv2=nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
+                norm3=BatchNormAct2d(width),
+                conv3=nn.Conv2d(width, out_chs, 1, bias=False),
+                norm4=BatchNormAct2d(out_chs, apply_act=False),
+            )
+        )
         self.branch_end = nn.Identity() if branch_end is None else branch_end
         self.shortcut = PaddedShortcut(stride, extra=out_chs - in_chs, average=True)
 
@@ -67,13 +71,13 @@ class PyramidNet(CifarNetwork):
     """PyramidNet of bottleneck blocks."""
 
     def __init__(
-            self,
-            depth: int,
-            alpha: int,
-            nearest: bool = True,
-            shake_drop_rate: float = 0.,
-            drop_path_rate: float = 0.,
-            **kwargs: Any,
+        self,
+        depth: int,
+        alpha: int,
+        nearest: bool = True,
+        shake_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -97,26 +101,29 @@ class PyramidNet(CifarNetwork):
         if shake_drop_rate:
             ends = [ShakeDrop(shake_drop_rate * number / len(widths)) for number in range(1, len(widths) + 1)]
         else:
-            ends = [
-                DropPath(rate) if rate else None for rate in calculate_drop_path_rates(drop_path_rate, len(widths))]
+            ends = [DropPath(rate) if rate else None for rate in calculate_drop_path_rates(drop_path_rate, len(widths))]
         before = [STEM_WIDTH, *(EXPANSION * width for width in widths)]
         layers = [
             PyramidBlock(before[i], width, stride=2 if i and i % blocks == 0 else 1, branch_end=ends[i])
-            for i, width in enumerate(widths)]
+            for i, width in enumerate(widths)
+        ]
         super().__init__(
             STEM_WIDTH,
-            [nn.Sequential(*layers[start:start + blocks]) for start in range(0, len(layers), blocks)],
+            [nn.Sequential(*layers[start : start + blocks]) for start in range(0, len(layers), blocks)],
             widths=before[blocks::blocks],
             stem_act=False,
             norm=BatchNormAct2d(before[-1]),
-            **kwargs)
+            **kwargs,
+        )
 
 
-default_cfgs = generate_default_cfgs({
-    **cifar_cfgs('cifar_pyramidnet110_a64'),
-    **cifar_cfgs('cifar_pyramidnet200_a240'),
-    **cifar_cfgs('cifar_pyramidnet272_a200'),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        **cifar_cfgs('cifar_pyramidnet110_a64'),
+        **cifar_cfgs('cifar_pyramidnet200_a240'),
+        **cifar_cfgs('cifar_pyramidnet272_a200'),
+    }
+)
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> PyramidNet:

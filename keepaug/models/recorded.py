@@ -3,6 +3,7 @@
 The arguments of a model in a checkpoint or a config.json may be anybody's. Some would build for hours (a stage of a
 million blocks), some would fill the memory (a layer of a million channels), some name files for timm to read.
 """
+
 import inspect
 import math
 import reprlib
@@ -23,14 +24,16 @@ MOST_MODULES = 10_000
 MOST = 100_000
 MOST_ENTRIES = 1_000
 # Weights that a model may have beyond the bytes of its file, which usually holds four for each.
-SPARE = 2 ** 28
+SPARE = 2**28
 SECONDS = 60
 # Images of more pixels per side are no network's.
 MOST_PIXELS = 16_384
 # What timm's factory takes itself: names of files and of places to download from.
 OF_FACTORY = {
-    name for name, parameter in inspect.signature(timm.create_model).parameters.items()
-    if parameter.kind is not parameter.VAR_KEYWORD}
+    name
+    for name, parameter in inspect.signature(timm.create_model).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+}
 
 
 class _TooLarge(Exception):
@@ -73,15 +76,19 @@ def check_images(data_config: Mapping[str, Any], source: str) -> None:
         ValueError: Images cannot be prepared with these numbers.
     """
     for name, least, most in (
-            ('input_size', 1, MOST_PIXELS), ('mean', -math.inf, math.inf), ('std', 0, math.inf),
-            ('crop_pct', 0.01, 100)):
+        ('input_size', 1, MOST_PIXELS),
+        ('mean', -math.inf, math.inf),
+        ('std', 0, math.inf),
+        ('crop_pct', 0.01, 100),
+    ):
         value = data_config[name]
         for number in value if isinstance(value, (list, tuple)) else (value,):
             # The deviation and the crop may be as small as they like but not 0.
             in_range = isinstance(number, (int, float)) and least <= number <= most and math.isfinite(number)
             if not in_range or name == 'std' and number == 0:
                 raise ValueError(
-                    f'{source} prepares images with {name} {reprlib.repr(value)}; give --{name.replace("_", "-")}.')
+                    f'{source} prepares images with {name} {reprlib.repr(value)}; give --{name.replace("_", "-")}.'
+                )
 
 
 def _check_arguments(arguments: Any, source: str) -> None:
@@ -93,12 +100,13 @@ def _check_arguments(arguments: Any, source: str) -> None:
         if not _is_plain(value):
             raise ValueError(
                 f'{source} is refused: it gives {name} {reprlib.repr(value)}, which no network has; '
-                'give --model-kwargs.')
+                'give --model-kwargs.'
+            )
 
 
 def _is_plain(argument: Any) -> bool:
     """Whether an argument is made of few plain values, and its numbers together are not large."""
-    left, total, entries = [argument], 0., 0
+    left, total, entries = [argument], 0.0, 0
     while left:
         value, entries = left.pop(), entries + 1
         if entries > MOST_ENTRIES:
@@ -133,9 +141,10 @@ def _limited(most_weights: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         for hook in (
-                registration.register_module_module_registration_hook(count_module),
-                registration.register_module_parameter_registration_hook(count_weights),
-                registration.register_module_buffer_registration_hook(count_weights)):
+            registration.register_module_module_registration_hook(count_module),
+            registration.register_module_parameter_registration_hook(count_weights),
+            registration.register_module_buffer_registration_hook(count_weights),
+        ):
             stack.callback(hook.remove)
         stack.enter_context(_alarm(SECONDS))
         yield

@@ -1,4 +1,5 @@
 """Running a model at another resolution than it was built for, on the weights it has."""
+
 import copy
 import warnings
 from typing import Any
@@ -109,11 +110,14 @@ class ResizedTwin(nn.Module):
         resize(timm_model(twin), size, built_for)
         shapes = {name: parameter.shape for name, parameter in own_parameters(twin).items()}
         self.resampled = {
-            name: shapes[name] for name, parameter in own_parameters(model).items() if shapes[name] != parameter.shape}
+            name: shapes[name] for name, parameter in own_parameters(model).items() if shapes[name] != parameter.shape
+        }
         buffers = dict(twin.named_buffers())
         self.kept = {
-            name for name, buffer in model.named_buffers()
-            if name not in buffers or not torch.equal(buffers[name], buffer)}
+            name
+            for name, buffer in model.named_buffers()
+            if name not in buffers or not torch.equal(buffers[name], buffer)
+        }
         self.is_different = bool(self.resampled or self.kept)
         _drop_weights(twin)
         # Set past nn.Module: the twin must not appear among this module's parameters and flags.
@@ -124,7 +128,9 @@ class ResizedTwin(nn.Module):
         self.twin.train().eval()
         weights = {
             name: self._resample(name, tensor) if name in self.resampled else tensor
-            for name, tensor in _tensors(self.original).items() if name not in self.kept}
+            for name, tensor in _tensors(self.original).items()
+            if name not in self.kept
+        }
         return call_with(self.twin, weights, x)
 
     def _resample(self, name: str, table: Tensor) -> Tensor:
@@ -177,7 +183,8 @@ def _take_over(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
             live = module._parameters[name]
             shape = [
                 there if here != there else edge
-                for edge, here, there in zip(live.shape, parameter.shape, new._parameters[name].shape)]
+                for edge, here, there in zip(live.shape, parameter.shape, new._parameters[name].shape)
+            ]
             module._parameters[name] = nn.Parameter(live.new_empty(shape), requires_grad=live.requires_grad)
 
 
@@ -201,4 +208,5 @@ def _drop_weights(model: nn.Module) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 module._parameters[name] = empty.setdefault(
-                    id(parameter), nn.Parameter(torch.empty_like(parameter, device='meta'), requires_grad=False))
+                    id(parameter), nn.Parameter(torch.empty_like(parameter, device='meta'), requires_grad=False)
+                )

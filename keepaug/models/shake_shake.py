@@ -3,6 +3,7 @@
 Gastaldi 2017, https://arxiv.org/abs/1705.07485, section 2.1, with a shake per image in the forward and in the backward
 pass (S-S-I of Table 1).
 """
+
 from collections import OrderedDict
 from typing import Any
 
@@ -56,8 +57,9 @@ class ShakeShakeBlock(nn.Module):
         if stride > 1:
             self.shortcut = TwoFlowShortcut(in_chs, out_chs)
         elif in_chs != out_chs:
-            self.shortcut = nn.Sequential(OrderedDict(
-                conv=nn.Conv2d(in_chs, out_chs, 1, bias=False), norm=nn.BatchNorm2d(out_chs)))
+            self.shortcut = nn.Sequential(
+                OrderedDict(conv=nn.Conv2d(in_chs, out_chs, 1, bias=False), norm=nn.BatchNorm2d(out_chs))
+            )
         else:
             self.shortcut = nn.Identity()
 
@@ -66,13 +68,16 @@ class ShakeShakeBlock(nn.Module):
 
 
 def _branch(in_chs: int, out_chs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(
-        act1=nn.ReLU(),  # not in place: the other branch and the shortcut see the same input
-        conv1=nn.Conv2d(in_chs, out_chs, 3, stride=stride, padding=1, bias=False),
-        norm1=nn.BatchNorm2d(out_chs),
-        act2=nn.ReLU(inplace=True),
-        conv2=nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False),
-        norm2=nn.BatchNorm2d(out_chs)))
+    return nn.Sequential(
+        OrderedDict(
+            act1=nn.ReLU(),  # not in place: the other branch and the shortcut see the same input
+            conv1=nn.Conv2d(in_chs, out_chs, 3, stride=stride, padding=1, bias=False),
+            norm1=nn.BatchNorm2d(out_chs),
+            act2=nn.ReLU(inplace=True),
+            conv2=nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False),
+            norm2=nn.BatchNorm2d(out_chs),
+        )
+    )
 
 
 class ShakeShakeNet(CifarNetwork):
@@ -85,12 +90,14 @@ class ShakeShakeNet(CifarNetwork):
             width: Channels of the first stage, twice as many in each further one.
             **kwargs: Classes, channels of the image, pooling and dropout, as in `CifarNetwork`.
         """
-        widths = [width * 2 ** stage for stage in range(STAGES)]
+        widths = [width * 2**stage for stage in range(STAGES)]
         stages = [
             nn.Sequential(
                 ShakeShakeBlock(before, after, stride=2 if stage else 1),
-                *(ShakeShakeBlock(after, after) for _ in range(blocks - 1)))
-            for stage, (before, after) in enumerate(zip([STEM_WIDTH, *widths], widths))]
+                *(ShakeShakeBlock(after, after) for _ in range(blocks - 1)),
+            )
+            for stage, (before, after) in enumerate(zip([STEM_WIDTH, *widths], widths))
+        ]
         super().__init__(STEM_WIDTH, stages, widths, stem_act=False, norm=nn.ReLU(), **kwargs)
 
 

@@ -4,6 +4,7 @@ Shake-Shake mixes two branches (Gastaldi 2017, https://arxiv.org/abs/1705.07485)
 2018, https://arxiv.org/abs/1802.02375). Every image of a batch has its own numbers, drawn on the device from torch's
 default stream. In eval mode they are replaced by their means.
 """
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ class ShakeDrop(nn.Module):
         if not self.training:
             return x * (1 - self.rate)
         kept = _one_per_image(x).bernoulli_(1 - self.rate)
-        a, c = _one_per_image(x).uniform_(-1., 1.), _one_per_image(x).uniform_(0., 1.)
+        a, c = _one_per_image(x).uniform_(-1.0, 1.0), _one_per_image(x).uniform_(0.0, 1.0)
         return scale_apart(x, kept + a - kept * a, kept + c - kept * c)
 
     def extra_repr(self) -> str:
@@ -58,5 +59,5 @@ class ShakeShake(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         if not self.training:
             return 0.5 * (first + second)
-        a, c = _one_per_image(first).uniform_(0., 1.), _one_per_image(first).uniform_(0., 1.)
+        a, c = _one_per_image(first).uniform_(0.0, 1.0), _one_per_image(first).uniform_(0.0, 1.0)
         return scale_apart(first, a, c) + scale_apart(second, 1 - a, 1 - c)

@@ -4,6 +4,7 @@ Learning Deep Features for Discriminative Localization (https://arxiv.org/abs/15
 conv5-3 becomes a 3x3 convolution of 1024 channels, whose map of a sixteenth of the image's edge is averaged and
 classified. CutMix's Table 9 localizes with it. 20,459,304 parameters with 1000 classes.
 """
+
 import logging
 from typing import Any
 
@@ -57,21 +58,23 @@ def take_over_convolutions(state_dict: dict[str, Tensor], model: VggGap) -> dict
     return {**model.state_dict(), **taken}
 
 
-default_cfgs = generate_default_cfgs({
-    'vgg16_gap.vgg16_tv_in1k': {
-        'hf_hub_id': 'timm/vgg16.tv_in1k',
-        'num_classes': 1000,
-        'input_size': (3, 224, 224),
-        'pool_size': (14, 14),
-        'crop_pct': 0.875,
-        'interpolation': 'bilinear',
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'features.0',
-        'classifier': 'head.fc',
-        'license': 'bsd-3-clause',
-    },
-})
+default_cfgs = generate_default_cfgs(
+    {
+        'vgg16_gap.vgg16_tv_in1k': {
+            'hf_hub_id': 'timm/vgg16.tv_in1k',
+            'num_classes': 1000,
+            'input_size': (3, 224, 224),
+            'pool_size': (14, 14),
+            'crop_pct': 0.875,
+            'interpolation': 'bilinear',
+            'mean': IMAGENET_DEFAULT_MEAN,
+            'std': IMAGENET_DEFAULT_STD,
+            'first_conv': 'features.0',
+            'classifier': 'head.fc',
+            'license': 'bsd-3-clause',
+        },
+    }
+)
 
 
 @register_model
@@ -79,5 +82,10 @@ def vgg16_gap(pretrained: bool = False, **kwargs: Any) -> VggGap:
     """VGG-GAP of VGG-16; with `pretrained`, torchvision's weights of VGG-16 in its convolutions."""
     feature_cfg = dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True)
     return build_model_with_cfg(
-        VggGap, 'vgg16_gap', pretrained, feature_cfg=feature_cfg, pretrained_filter_fn=take_over_convolutions,
-        **dict(dict(cfg=cfgs['vgg16']), **kwargs))
+        VggGap,
+        'vgg16_gap',
+        pretrained,
+        feature_cfg=feature_cfg,
+        pretrained_filter_fn=take_over_convolutions,
+        **dict(dict(cfg=cfgs['vgg16']), **kwargs),
+    )

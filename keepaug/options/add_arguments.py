@@ -1,4 +1,5 @@
 """The flags that keepaug adds to stock's."""
+
 import argparse
 
 from keepaug.methods.registry import all_methods

@@ -1,4 +1,5 @@
 """The command line as stock timm reads it, on a parser that holds more flags than stock's."""
+
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,9 @@ class StockFirst:
         self.stock = tuple(parser._option_string_actions)
 
     def __call__(
-            self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None,
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
         return self.parse(self.rewrite(sys.argv[1:] if args is None else args), namespace)
 
@@ -64,8 +67,11 @@ class StockFirst:
     def _split_lists(self, words: Sequence[str]) -> list[str]:
         """Gives every value of a newer flag's list of choices the flag anew, so that the list ends where they end."""
         lists = {
-            flag: action for action in self.newer if action.nargs == '+' and action.choices
-            for flag in action.option_strings}
+            flag: action
+            for action in self.newer
+            if action.nargs == '+' and action.choices
+            for flag in action.option_strings
+        }
         split, flag = [], None
         for word, follower in _pairs(words):
             if flag is not None and _reads(lists[flag], word):

@@ -1,4 +1,5 @@
 """YAML files of defaults for a parser: keys are argument names with underscores, values are checked like typed ones."""
+
 import argparse
 import contextlib
 import difflib
@@ -29,17 +30,19 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
         raise ValueError(f'{flag} {path} is not YAML{_place(error)}: write one "key: value" per line.') from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ValueError(f'{flag} {path} holds a {type(content).__name__}, not a mapping: '
-                         'write one "key: value" per line.')
+        raise ValueError(
+            f'{flag} {path} holds a {type(content).__name__}, not a mapping: write one "key: value" per line.'
+        )
     strange = [key for key in content if not isinstance(key, str)]
     if strange:
-        raise ValueError(f'{flag} {path} has the key {strange[0]!r}, which is no text: '
-                         'write the name of an argument, in quotes if need be.')
+        raise ValueError(
+            f'{flag} {path} has the key {strange[0]!r}, which is no text: '
+            'write the name of an argument, in quotes if need be.'
+        )
     return content
 
 
-def read_defaults(
-        parser: argparse.ArgumentParser, paths: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_defaults(parser: argparse.ArgumentParser, paths: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The defaults that YAML files set, as `(known, unknown)`: converted values of arguments, and other keys.
 
     A later file wins key by key, and its value takes the place of the whole earlier one, lists and mappings too; `null`
@@ -106,8 +109,10 @@ def convert(action: argparse.Action, value: Any) -> Any:
 def text_options(parser: argparse.ArgumentParser) -> tuple[str, ...]:
     """Names of the arguments that take one value, and any text as that."""
     return tuple(
-        action.dest for action in parser._actions
-        if action.nargs in (None, '?') and action.type in (None, str) and isinstance(action.default, (str, type(None))))
+        action.dest
+        for action in parser._actions
+        if action.nargs in (None, '?') and action.type in (None, str) and isinstance(action.default, (str, type(None)))
+    )
 
 
 def _convert_item(action: argparse.Action, value: Any) -> Any:

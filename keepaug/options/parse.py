@@ -1,4 +1,5 @@
 """From a command line to the arguments of a run and the text of its `args.yaml`."""
+
 import argparse
 from collections.abc import Sequence
 

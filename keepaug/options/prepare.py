@@ -1,4 +1,5 @@
 """From parsed options to complete ones: checked, and with stock stood down where a method takes its place."""
+
 import argparse
 import copy
 import functools

@@ -1,4 +1,5 @@
 """The arguments that a training run left behind: in its checkpoint, in args.yaml beside it, or in a file named."""
+
 import argparse
 import copy
 import os
@@ -36,7 +37,8 @@ def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> a
     else:
         raise ValueError(
             f'--evaluate risk does not know how {path or "the model"} was trained, it records no arguments: give its '
-            'args.yaml with --risk-args, or leave risk out.')
+            'args.yaml with --risk-args, or leave risk out.'
+        )
     try:
         return prepare(read_values(recorded))
     except ValueError as error:

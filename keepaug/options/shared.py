@@ -1,4 +1,5 @@
 """Flags that the training and the validation script have in common, word for word."""
+
 import argparse
 
 from timm.utils import ParseKwargs
@@ -47,8 +48,14 @@ def add_head(group) -> None:
 
 def add_model_kwargs(group) -> None:
     """Free keyword arguments of the model."""
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
-                       help='further keyword arguments of the model')
+    group.add_argument(
+        '--model-kwargs',
+        nargs='*',
+        default={},
+        action=ParseKwargs,
+        metavar='KEY=VALUE',
+        help='further keyword arguments of the model',
+    )
 
 
 def add_speed(group) -> None:
@@ -64,8 +71,14 @@ def add_compilation(group):
     group.add_argument('--torchcompile-mode', type=str, metavar='MODE', help='mode handed to torch.compile')
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='script the whole model with torch.jit')
-    compilers.add_argument('--torchcompile', nargs='?', type=str, const='inductor', metavar='BACKEND',
-                           help='compile the model with torch.compile; alone: inductor')
+    compilers.add_argument(
+        '--torchcompile',
+        nargs='?',
+        type=str,
+        const='inductor',
+        metavar='BACKEND',
+        help='compile the model with torch.compile; alone: inductor',
+    )
     return compilers
 
 

@@ -2,6 +2,7 @@
 
 Each check is a table of (refused, sentence) rows; a sentence names the flag, its value and the way out.
 """
+
 import argparse
 import os
 from collections.abc import Iterable
@@ -45,8 +46,20 @@ def check_stock(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     for check in (
-            _model, _stock_names, _optimizer, device_rows, format_rows, _files, _policy, range_rows, _averaging, _lengths,
-            _loaders, _splits, _mixing, check_newer,
+        _model,
+        _stock_names,
+        _optimizer,
+        device_rows,
+        format_rows,
+        _files,
+        _policy,
+        range_rows,
+        _averaging,
+        _lengths,
+        _loaders,
+        _splits,
+        _mixing,
+        check_newer,
     ):
         refuse(check(args))
 
@@ -61,8 +74,10 @@ def _stock_names(args: argparse.Namespace) -> Rows:
     for name, known in STOCK_NAMES.items():
         value = vars(args)[name]
         yield value not in (None, *known), f'{spell(name, value)} is unknown: choose {any_of(filter(None, known))}.'
-    yield (args.remode or '').lower() not in ('', 'pixel', 'rand', 'const'), (
-        f'--remode {args.remode} is unknown: choose pixel, rand or const.')
+    yield (
+        (args.remode or '').lower() not in ('', 'pixel', 'rand', 'const'),
+        (f'--remode {args.remode} is unknown: choose pixel, rand or const.'),
+    )
 
 
 def _optimizer(args: argparse.Namespace) -> Rows:
@@ -84,12 +99,18 @@ def device_rows(args: argparse.Namespace) -> Rows:
 
 def format_rows(args: argparse.Namespace) -> Rows:
     return [
-        (args.amp_dtype not in ('float16', 'bfloat16'),
-         f'--amp-dtype {args.amp_dtype} is unknown: choose float16 or bfloat16.'),
-        (args.model_dtype not in (None, 'float32', 'float16', 'bfloat16'),
-         f'--model-dtype {args.model_dtype} is unknown: choose float32, float16 or bfloat16.'),
-        (args.amp and args.model_dtype not in (None, 'float32'),
-         f'--model-dtype {args.model_dtype} leaves --amp nothing to do: drop one of the two.'),
+        (
+            args.amp_dtype not in ('float16', 'bfloat16'),
+            f'--amp-dtype {args.amp_dtype} is unknown: choose float16 or bfloat16.',
+        ),
+        (
+            args.model_dtype not in (None, 'float32', 'float16', 'bfloat16'),
+            f'--model-dtype {args.model_dtype} is unknown: choose float32, float16 or bfloat16.',
+        ),
+        (
+            args.amp and args.model_dtype not in (None, 'float32'),
+            f'--model-dtype {args.model_dtype} leaves --amp nothing to do: drop one of the two.',
+        ),
     ]
 
 
@@ -98,8 +119,10 @@ def _files(args: argparse.Namespace) -> Rows:
         path = vars(args)[name]
         missing = bool(path) and (name, path) != ('resume', 'auto') and not os.path.isfile(path)
         last = os.path.join(path or '', 'last.pth.tar')
-        yield missing and os.path.isdir(path), (
-            f'{spell(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.')
+        yield (
+            missing and os.path.isdir(path),
+            (f'{spell(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.'),
+        )
         yield missing, f'{spell(name, path)} is not there: give the path of a checkpoint file.'
 
 
@@ -114,27 +137,39 @@ def _policy(args: argparse.Namespace) -> Rows:
 
 def _averaging(args: argparse.Namespace) -> Rows:
     batch = args.validation_batch_size or args.batch_size
-    yield args.tta > 1 and batch % args.tta > 0, (
-        f'--tta {args.tta} averages runs of outputs, which must fit into the validation batch of {batch}: '
-        'give --validation-batch-size a multiple of it.')
+    yield (
+        args.tta > 1 and batch % args.tta > 0,
+        (
+            f'--tta {args.tta} averages runs of outputs, which must fit into the validation batch of {batch}: '
+            'give --validation-batch-size a multiple of it.'
+        ),
+    )
 
 
 def _lengths(args: argparse.Namespace) -> Rows:
     for name in ('scale', 'ratio', 'cutmix_minmax'):
         value = vars(args)[name]
-        yield value is not None and (len(value) != 2 or value[0] > value[1]), (
-            f'{spell(name, value)} is no range: give its low and its high end.')
+        yield (
+            value is not None and (len(value) != 2 or value[0] > value[1]),
+            (f'{spell(name, value)} is no range: give its low and its high end.'),
+        )
     yield from interpolation_rows(args)
-    yield args.train_interpolation not in (None, '', 'random', *INTERPOLATIONS), (
-        f'--train-interpolation {args.train_interpolation} is unknown: choose random, {any_of(INTERPOLATIONS)}.')
+    yield (
+        args.train_interpolation not in (None, '', 'random', *INTERPOLATIONS),
+        (f'--train-interpolation {args.train_interpolation} is unknown: choose random, {any_of(INTERPOLATIONS)}.'),
+    )
     channels = args.in_chans or (args.input_size or [3])[0]
-    yield channels not in (1, 3) and not args.input_img_mode, (
-        f'--in-chans {channels} fits neither grey nor colour images: give --input-img-mode, such as RGBA for 4.')
+    yield (
+        channels not in (1, 3) and not args.input_img_mode,
+        (f'--in-chans {channels} fits neither grey nor colour images: give --input-img-mode, such as RGBA for 4.'),
+    )
 
 
 def interpolation_rows(args: argparse.Namespace) -> Rows:
-    yield args.interpolation not in (None, '', *INTERPOLATIONS), (
-        f'--interpolation {args.interpolation} is unknown: choose {any_of(INTERPOLATIONS)}.')
+    yield (
+        args.interpolation not in (None, '', *INTERPOLATIONS),
+        (f'--interpolation {args.interpolation} is unknown: choose {any_of(INTERPOLATIONS)}.'),
+    )
 
 
 def _loaders(args: argparse.Namespace) -> Rows:
@@ -153,15 +188,25 @@ def _loaders(args: argparse.Namespace) -> Rows:
         (args.save_images, '--save-images'),
     ]
     return [
-        *((stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
-          for on, flag in [*access, (args.exact_resume, '--exact-resume')]),
-        *((args.naflex_loader and on,
-           f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.')
-          for on, flag in single),
-        (args.sync_bn and (args.split_bn or args.torchscript),
-         '--sync-bn combines neither with --split-bn nor with --torchscript: drop one of them.'),
-        (bool(args.train_img_sizes) and args.use_multi_epochs_loader,
-         '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.'),
+        *(
+            (stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
+            for on, flag in [*access, (args.exact_resume, '--exact-resume')]
+        ),
+        *(
+            (
+                args.naflex_loader and on,
+                f'--naflex-loader makes batches of patches and does not work with {flag}: drop one of the two.',
+            )
+            for on, flag in single
+        ),
+        (
+            args.sync_bn and (args.split_bn or args.torchscript),
+            '--sync-bn combines neither with --split-bn nor with --torchscript: drop one of them.',
+        ),
+        (
+            bool(args.train_img_sizes) and args.use_multi_epochs_loader,
+            '--train-img-sizes does not work with --use-multi-epochs-loader: drop one of the two.',
+        ),
     ]
 
 
@@ -169,17 +214,24 @@ def _splits(args: argparse.Namespace) -> Rows:
     splits = args.aug_splits
     return [
         (splits == 1 or splits < 0, f'--aug-splits {splits} makes no sense: give 0 for none, or at least 2.'),
-        (args.loss == 'jsd' and splits < 2,
-         f'--{"jsd-loss" if args.jsd_loss else "loss jsd"} compares splits, and --aug-splits is {splits}: '
-         'add --aug-splits 3.'),
-        (args.split_bn and splits < 2 and not args.resplit,
-         f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.'),
-        (splits > 1 and args.resplit and args.no_prefetcher and args.reprob > 0,
-         '--resplit keeps erasing off the first split in the prefetcher only: drop --no-prefetcher.'),
-        (splits > 1 and args.no_aug,
-         f'--aug-splits {splits} has nothing to do under --no-aug: drop one of the two.'),
-        (splits > 1 and bool(args.train_img_sizes),
-         f'--aug-splits {splits} does not work with --train-img-sizes: drop one of the two.'),
+        (
+            args.loss == 'jsd' and splits < 2,
+            f'--{"jsd-loss" if args.jsd_loss else "loss jsd"} compares splits, and --aug-splits is {splits}: '
+            'add --aug-splits 3.',
+        ),
+        (
+            args.split_bn and splits < 2 and not args.resplit,
+            f'--split-bn needs splits, and --aug-splits is {splits}: add --aug-splits 2 or --resplit.',
+        ),
+        (
+            splits > 1 and args.resplit and args.no_prefetcher and args.reprob > 0,
+            '--resplit keeps erasing off the first split in the prefetcher only: drop --no-prefetcher.',
+        ),
+        (splits > 1 and args.no_aug, f'--aug-splits {splits} has nothing to do under --no-aug: drop one of the two.'),
+        (
+            splits > 1 and bool(args.train_img_sizes),
+            f'--aug-splits {splits} does not work with --train-img-sizes: drop one of the two.',
+        ),
     ]
 
 
@@ -188,8 +240,10 @@ def _mixing(args: argparse.Namespace) -> Rows:
     if not on:
         return
     mixer = spell(on[0])
-    yield args.aug_splits > 1, (
-        f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.')
+    yield (
+        args.aug_splits > 1,
+        (f'{mixer} cannot mix the splits of --aug-splits {args.aug_splits}: drop one of the two.'),
+    )
     sizes = args.train_batch_sizes if args.train_img_sizes and args.train_batch_sizes else [args.batch_size]
     name = 'batch_size' if sizes == [args.batch_size] else 'train_batch_sizes'
     for size in sizes:

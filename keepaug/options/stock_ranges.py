@@ -1,4 +1,5 @@
 """The values that each number of stock's flags may take, in both scripts: one table for all of them."""
+
 import argparse
 from collections.abc import Iterator
 
@@ -12,50 +13,145 @@ SHARE = Range(least=0, below=1)
 FACTOR = Range(above=0, most=1)
 NATURAL = Range(least=0, whole=True)
 # Beyond these, memory does not suffice on any machine, and numbers are slips of the pen.
-BATCH = Range(least=1, most=2 ** 20, whole=True, unit='image')
-EDGE = Range(least=1, most=2 ** 14, whole=True, unit='pixel')
-CLASSES = Range(least=1, most=10 ** 7, whole=True)
-WORKERS = Range(least=0, most=2 ** 10, whole=True, unit='process')
+BATCH = Range(least=1, most=2**20, whole=True, unit='image')
+EDGE = Range(least=1, most=2**14, whole=True, unit='pixel')
+CLASSES = Range(least=1, most=10**7, whole=True)
+WORKERS = Range(least=0, most=2**10, whole=True, unit='process')
 # An evaluation crop keeps its share of the resized image, which is as much larger.
 CROP_SHARE = Range(least=0.05, most=2)
 
 # By the name of the option; of a list for each of its entries.
 RANGES: dict[str, Range] = {
-    **dict.fromkeys((
-        'reprob', 'mixup_prob', 'mixup_switch_prob', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob',
-        'gaussian_blur_prob', 'train_size_probs', 'naflex_patch_size_probs', 'bce_target_thresh', 'asl_clip',
-        'loss_weight_beta', 'poly_alpha', 'model_ema_decay', 'train_size_random_mix', 'layer_decay_min_scale',
-    ), PROBABILITY),
+    **dict.fromkeys(
+        (
+            'reprob',
+            'mixup_prob',
+            'mixup_switch_prob',
+            'hflip',
+            'vflip',
+            'color_jitter_prob',
+            'grayscale_prob',
+            'gaussian_blur_prob',
+            'train_size_probs',
+            'naflex_patch_size_probs',
+            'bce_target_thresh',
+            'asl_clip',
+            'loss_weight_beta',
+            'poly_alpha',
+            'model_ema_decay',
+            'train_size_random_mix',
+            'layer_decay_min_scale',
+        ),
+        PROBABILITY,
+    ),
     **dict.fromkeys(('smoothing', 'drop', 'drop_path', 'drop_block', 'momentum', 'opt_betas'), SHARE),
     **dict.fromkeys(('layer_decay', 'bn_momentum'), FACTOR),
-    **dict.fromkeys((
-        'lr', 'weight_decay', 'mixup', 'cutmix', 'min_lr', 'warmup_lr', 'color_jitter', 'aug_repeats', 'epoch_repeats',
-        'lr_noise', 'lr_noise_pct', 'lr_noise_std', 'layer_decay_no_opt_scale', 'cutmix_minmax', 'bce_pos_weight',
-        'distill_loss_weight', 'task_loss_weight', 'asl_gamma_neg', 'asl_gamma_pos', 'poly_gamma', 'db_focal_gamma',
-        'drop_connect',
-    ), NOT_NEGATIVE),
-    **dict.fromkeys((
-        'lr_base', 'clip_grad', 'opt_eps', 'bn_eps', 'std', 'scale', 'ratio', 'decay_epochs', 'decay_rate',
-        'lr_cycle_mul', 'lr_cycle_decay', 'lr_k_decay', 'lr_stable_timescale', 'kd_temperature', 'loss_weight_max',
-        'train_size_schedule_spread', 'twoway_tn', 'twoway_tp',
-    ), POSITIVE),
-    **dict.fromkeys((
-        'head_init_scale', 'head_init_bias', 'mean', 'loss_weight_power', 'poly_epsilon', 'db_init_bias', 'db_neg_scale',
-    ), ANY),
+    **dict.fromkeys(
+        (
+            'lr',
+            'weight_decay',
+            'mixup',
+            'cutmix',
+            'min_lr',
+            'warmup_lr',
+            'color_jitter',
+            'aug_repeats',
+            'epoch_repeats',
+            'lr_noise',
+            'lr_noise_pct',
+            'lr_noise_std',
+            'layer_decay_no_opt_scale',
+            'cutmix_minmax',
+            'bce_pos_weight',
+            'distill_loss_weight',
+            'task_loss_weight',
+            'asl_gamma_neg',
+            'asl_gamma_pos',
+            'poly_gamma',
+            'db_focal_gamma',
+            'drop_connect',
+        ),
+        NOT_NEGATIVE,
+    ),
+    **dict.fromkeys(
+        (
+            'lr_base',
+            'clip_grad',
+            'opt_eps',
+            'bn_eps',
+            'std',
+            'scale',
+            'ratio',
+            'decay_epochs',
+            'decay_rate',
+            'lr_cycle_mul',
+            'lr_cycle_decay',
+            'lr_k_decay',
+            'lr_stable_timescale',
+            'kd_temperature',
+            'loss_weight_max',
+            'train_size_schedule_spread',
+            'twoway_tn',
+            'twoway_tp',
+        ),
+        POSITIVE,
+    ),
+    **dict.fromkeys(
+        (
+            'head_init_scale',
+            'head_init_bias',
+            'mean',
+            'loss_weight_power',
+            'poly_epsilon',
+            'db_init_bias',
+            'db_neg_scale',
+        ),
+        ANY,
+    ),
     **dict.fromkeys(('batch_size', 'validation_batch_size', 'train_batch_sizes'), BATCH),
     **dict.fromkeys(('img_size', 'train_img_sizes', 'naflex_patch_sizes', 'input_size'), EDGE),
     **dict.fromkeys(('workers',), WORKERS),
     **dict.fromkeys(('num_classes',), CLASSES),
-    **dict.fromkeys((
-        'checkpoint_hist', 'epochs', 'log_interval', 'log_freq', 'val_interval', 'lr_base_size', 'recount', 'in_chans',
-        'grad_accum_steps', 'lr_cycle_limit', 'stop_epoch', 'save_epochs', 'train_num_samples', 'val_num_samples',
-        'num_samples', 'train_batches_per_epoch', 'naflex_train_seq_lens', 'naflex_max_seq_len', 'num_gpu',
-        'kd_student_feature_dim', 'kd_teacher_feature_dim',
-    ), COUNT),
-    **dict.fromkeys((
-        'start_epoch', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs', 'patience_epochs', 'mixup_off_epoch',
-        'tta', 'decay_milestones', 'crop_border_pixels',
-    ), NATURAL),
+    **dict.fromkeys(
+        (
+            'checkpoint_hist',
+            'epochs',
+            'log_interval',
+            'log_freq',
+            'val_interval',
+            'lr_base_size',
+            'recount',
+            'in_chans',
+            'grad_accum_steps',
+            'lr_cycle_limit',
+            'stop_epoch',
+            'save_epochs',
+            'train_num_samples',
+            'val_num_samples',
+            'num_samples',
+            'train_batches_per_epoch',
+            'naflex_train_seq_lens',
+            'naflex_max_seq_len',
+            'num_gpu',
+            'kd_student_feature_dim',
+            'kd_teacher_feature_dim',
+        ),
+        COUNT,
+    ),
+    **dict.fromkeys(
+        (
+            'start_epoch',
+            'recovery_interval',
+            'warmup_epochs',
+            'cooldown_epochs',
+            'patience_epochs',
+            'mixup_off_epoch',
+            'tta',
+            'decay_milestones',
+            'crop_border_pixels',
+        ),
+        NATURAL,
+    ),
     'crop_pct': CROP_SHARE,
     'multilabel_threshold': Range(above=0, below=1),
 }

@@ -1,9 +1,13 @@
 """The flags of stock timm's training script: same names, meanings and defaults."""
+
 import argparse
 
 from timm.utils import ParseKwargs
 
 from keepaug.options import shared
+
+# A table, one flag after another as in timm's documentation: its lines stay as they are written.
+# fmt: off
 
 
 def create_train_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,5 @@
 """The flags of stock timm's validation script: same names, meanings and defaults."""
+
 import argparse
 
 from keepaug.options import shared
@@ -24,10 +25,15 @@ def add_ours(parser: argparse.ArgumentParser) -> None:
     stock_first(parser)
     add_task(parser)
     add = parser.add_argument_group('this script').add_argument
-    add('--analysis-dir', default='', metavar='DIR',
-        help='folder to write calibration error, accuracy per class and confusion matrix to')
-    add('--early-exit', action='store_true',
-        help="judge the checkpoint's early head, through the layers before it only")
+    add(
+        '--analysis-dir',
+        default='',
+        metavar='DIR',
+        help='folder to write calibration error, accuracy per class and confusion matrix to',
+    )
+    add(
+        '--early-exit', action='store_true', help="judge the checkpoint's early head, through the layers before it only"
+    )
     add_evaluation(parser)
 
 
@@ -44,8 +50,13 @@ def _dataset(parser: argparse.ArgumentParser) -> None:
 def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
     add = group.add_argument
-    add('--model', '-m', default='dpn92', metavar='NAME',
-        help='architecture, wildcard over pretrained names, text file with a name per line, or all')
+    add(
+        '--model',
+        '-m',
+        default='dpn92',
+        metavar='NAME',
+        help='architecture, wildcard over pretrained names, text file with a name per line, or all',
+    )
     add('--pretrained', action='store_true', help='use the published weights; implied without --checkpoint')
     add('--checkpoint', type=str, default='', metavar='PATH', help='weights to measure, or a folder of them')
     add('--use-ema', action='store_true', help='take the averaged weights of the checkpoint')
@@ -83,7 +94,7 @@ def _computation(parser: argparse.ArgumentParser) -> None:
 
 def _compilation(parser: argparse.ArgumentParser) -> None:
     compilers = shared.add_compilation(parser.add_argument_group('compilation'))
-    compilers.add_argument('--aot-autograd', action='store_true', help="compile with ahead-of-time autograd")
+    compilers.add_argument('--aot-autograd', action='store_true', help='compile with ahead-of-time autograd')
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +104,11 @@ def _device(parser: argparse.ArgumentParser) -> None:
 def _report(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('report').add_argument
     add('--log-freq', type=int, default=10, metavar='N', help='batches from one log line to the next')
-    add('--metrics-avg', type=str, choices=['micro', 'macro', 'weighted'],
-        help='also report precision, recall and F1, averaged over classes this way')
+    add(
+        '--metrics-avg',
+        type=str,
+        choices=['micro', 'macro', 'weighted'],
+        help='also report precision, recall and F1, averaged over classes this way',
+    )
     add('--results-file', type=str, default='', metavar='FILE', help='file to write the results to')
     add('--results-format', type=str, default='csv', metavar='NAME', help='format of that file: csv or json')

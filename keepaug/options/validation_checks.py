@@ -1,4 +1,5 @@
 """What the validation script refuses before any data is read, and its options made complete."""
+
 import argparse
 import copy
 import functools
@@ -10,8 +11,8 @@ from keepaug.methods.method import Refusal
 from keepaug.options.evaluation import check_evaluation
 from keepaug.options.newer import check_task
 from keepaug.options.prepare import refuse
-from keepaug.options.stock_ranges import range_rows
 from keepaug.options.stock_checks import device_rows, format_rows, interpolation_rows
+from keepaug.options.stock_ranges import range_rows
 from keepaug.options.validate import add_ours, create_validate_parser
 
 
@@ -30,7 +31,15 @@ def check_validate(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     for check in (
-            device_rows, format_rows, interpolation_rows, _kernels, range_rows, check_task, _early_exit, check_evaluation):
+        device_rows,
+        format_rows,
+        interpolation_rows,
+        _kernels,
+        range_rows,
+        check_task,
+        _early_exit,
+        check_evaluation,
+    ):
         refuse(check(args))
 
 
@@ -43,10 +52,14 @@ def _defaults() -> dict[str, Any]:
 
 
 def _kernels(args: argparse.Namespace) -> Iterable[Refusal]:
-    yield args.tf_preprocessing and importlib.util.find_spec('tensorflow') is None, (
-        '--tf-preprocessing needs the package tensorflow: pip install tensorflow, or drop it.')
+    yield (
+        args.tf_preprocessing and importlib.util.find_spec('tensorflow') is None,
+        ('--tf-preprocessing needs the package tensorflow: pip install tensorflow, or drop it.'),
+    )
 
 
 def _early_exit(args: argparse.Namespace) -> Iterable[Refusal]:
-    yield args.early_exit and not args.checkpoint, (
-        "--early-exit judges the early head of a training run: name the run's file with --checkpoint.")
+    yield (
+        args.early_exit and not args.checkpoint,
+        ("--early-exit judges the early head of a training run: name the run's file with --checkpoint."),
+    )

@@ -1,4 +1,5 @@
 """Contact sheets: what an augmentation did, one row per image, one column per step."""
+
 import math
 from collections.abc import Sequence
 from itertools import accumulate
@@ -31,7 +32,7 @@ def to_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     x = x.detach().float().cpu()
     mean, std = (x.new_tensor(value).view(1, -1, 1, 1) for value in (mean, std))
     pixels = ((x * std + mean) * 255).round().clamp(0, 255).byte()
-    return pixels[:, :3 if x.shape[1] >= 3 else 1].expand(-1, 3, -1, -1)
+    return pixels[:, : 3 if x.shape[1] >= 3 else 1].expand(-1, 3, -1, -1)
 
 
 def heat(saliency: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def heat(saliency: Tensor) -> Tensor:
     Returns:
         uint8 (B, 3, H, W) on the CPU.
     """
-    flat = saliency.detach().float().cpu().flatten(1).nan_to_num(posinf=0.)
+    flat = saliency.detach().float().cpu().flatten(1).nan_to_num(posinf=0.0)
     # Tensor.quantile refuses inputs as large as a few hundred photographs.
     top = flat.kthvalue(int(0.99 * (flat.shape[1] - 1)) + 1, dim=1, keepdim=True).values.clamp(min=1e-30)
     place = (flat / top).clamp(0, 1) * (len(HEAT) - 1)
@@ -64,18 +65,18 @@ def outline(pictures: Tensor, mask: Tensor) -> Tensor:
         uint8 (B, 3, H, W), a copy.
     """
     # A pixel is inside if all pixels around it are marked; beyond the image's border nothing is.
-    unmarked = F.pad(1 - mask.float(), (OUTLINE_WIDTH,) * 4, value=1.)
+    unmarked = F.pad(1 - mask.float(), (OUTLINE_WIDTH,) * 4, value=1.0)
     inside = F.max_pool2d(unmarked, 2 * OUTLINE_WIDTH + 1, stride=1) == 0
     return torch.where(mask & ~inside, torch.tensor(OUTLINE, dtype=torch.uint8).view(3, 1, 1), pictures)
 
 
 def contact_sheet(
-        columns: dict[str, Tensor],
-        outlines: dict[str, Tensor] | None = None,
-        captions: Sequence[str] = (),
-        titles: Sequence[str] = (),
-        edge: int = 120,
-        across: int = 1,
+    columns: dict[str, Tensor],
+    outlines: dict[str, Tensor] | None = None,
+    captions: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    edge: int = 120,
+    across: int = 1,
 ) -> Image.Image:
     """Lays pictures out in rows and labelled columns, wide enough for every text.
 

@@ -1,4 +1,5 @@
 """A batch on its way through the augmentations, as a picture."""
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -27,6 +28,7 @@ class Record(NamedTuple):
         mean: Mean per channel that was subtracted, of pixels in [0, 1].
         std: Standard deviation per channel that was divided by.
     """
+
     title: str
     images: Tensor
     steps: list[Step]
@@ -52,7 +54,8 @@ def draw_sheet(record: Record, shares: Sequence[Shares]) -> Image.Image:
 
 
 def step_columns(
-        step: Step, mean: Sequence[float], std: Sequence[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    step: Step, mean: Sequence[float], std: Sequence[float]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Pictures of a step by label, and the masks to outline, by the label of the picture they belong on."""
     shown = {**step.drawn, 'saliency': step.saliency}
     size = step.result.shape[-2:]
@@ -76,12 +79,12 @@ def share_table(shares: Sequence[Shares], images: int) -> Table:
     table = Table(
         title=f'Share of image and saliency in the region, mean over the images that have one, of {images}',
         caption='Own map: what the region was drawn by. Full pass: the same judge for every flag; compare it with that '
-                'of a region drawn blindly, --keep-tau none.')
+        'of a region drawn blindly, --keep-tau none.',
+    )
     for column in ('augmentation', 'region', 'images', 'of the image', 'of the saliency, own map', '... full pass'):
         table.add_column(column, justify='left' if column in ('augmentation', 'region') else 'right')
     for row in shares:
-        table.add_row(
-            row.name, row.region, str(row.count), *map(percent, (row.area, row.own, row.full)))
+        table.add_row(row.name, row.region, str(row.count), *map(percent, (row.area, row.own, row.full)))
     return table
 
 
@@ -108,4 +111,5 @@ def label_captions(target: Tensor, names: Mapping[int, str]) -> Iterator[str]:
     for shares in target.float().cpu():
         order = shares.argsort(descending=True, stable=True).tolist()
         yield ', '.join(
-            f'{names.get(index, index)}: {100 * shares[index]:.3g} %' for index in order if shares[index] > LEAST_SHARE)
+            f'{names.get(index, index)}: {100 * shares[index]:.3g} %' for index in order if shares[index] > LEAST_SHARE
+        )

@@ -1,4 +1,5 @@
 """What a run leaves behind: its folder, checkpoints, numbers, pictures."""
+
 from keepaug.record.exact_state import open_exact_resume
 from keepaug.record.recorder import NoRecorder, Recorder, open_recorder
 from keepaug.record.resuming import find_resume, resume, resume_ema

@@ -3,6 +3,7 @@
 The streams are in `keepaug.data.seeding`. Here is what a checkpoint of stock's lacks beside them, the schedule's
 state, and the flags that both parts of a run must share.
 """
+
 import ast
 import logging
 import os
@@ -26,15 +27,40 @@ _logger = logging.getLogger('train')
 KEY = 'exact_resume'
 # What may differ from one part of a run to the next: where things lie, how batches reach the device, what is written.
 MAY_DIFFER = {
-    'rank', 'local_rank', 'device',  # differ between the processes of one run too; the type of device must agree
-    'taken_over', 'prefetcher',  # repeat others
+    'rank',
+    'local_rank',
+    'device',  # differ between the processes of one run too; the type of device must agree
+    'taken_over',
+    'prefetcher',  # repeat others
     'class_to_idx',  # compared by every resumption
-    'resume', 'output', 'experiment', 'check', 'data', 'data_dir', 'dataset_download', 'class_map', 'class_stats',
-    'initial_checkpoint', 'pretrained', 'pretrained_path', 'kd_pretrained_path',
-    'workers', 'worker_seeding', 'pin_mem', 'use_multi_epochs_loader', 'synchronize_step',
-    'stop_epoch', 'epochs',  # the latter with a warning: a finished run may be trained on
-    'checkpoint_hist', 'recovery_interval', 'log_interval', 'save_images',
-    'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id',
+    'resume',
+    'output',
+    'experiment',
+    'check',
+    'data',
+    'data_dir',
+    'dataset_download',
+    'class_map',
+    'class_stats',
+    'initial_checkpoint',
+    'pretrained',
+    'pretrained_path',
+    'kd_pretrained_path',
+    'workers',
+    'worker_seeding',
+    'pin_mem',
+    'use_multi_epochs_loader',
+    'synchronize_step',
+    'stop_epoch',
+    'epochs',  # the latter with a warning: a finished run may be trained on
+    'checkpoint_hist',
+    'recovery_interval',
+    'log_interval',
+    'save_images',
+    'log_wandb',
+    'wandb_project',
+    'wandb_tags',
+    'wandb_resume_id',
 }
 # What the parts must share beside flags.
 NOT_TYPED = {'world_size': 'the number of processes', 'distributed': 'the use of torchrun'}
@@ -49,8 +75,7 @@ class StockResume:
     def check_samples(self, args, dataset: Dataset) -> None:
         pass
 
-    def restore(
-            self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+    def restore(self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         pass
 
     def with_state(self, task: TrainingTask) -> TrainingTask:
@@ -88,11 +113,11 @@ class ExactResume(StockResume):
         if held != samples:
             raise ValueError(
                 f'--exact-resume goes on with the same run, and the training set of {source} has {samples} samples '
-                f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.')
+                f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.'
+            )
         self.samples = samples
 
-    def restore(
-            self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
+    def restore(self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         """Brings all to where the next epoch begins; checkpoints hold the schedule and name the maps from now on."""
         self.optimizer, self.scheduler, self.maps = optimizer, scheduler, find_maps(task)
         resumed, self.resumed = self.resumed, None
@@ -178,13 +203,16 @@ def open_exact_resume(args) -> StockResume:
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
             f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
-            'of one: choose reduce or broadcast, or drop --exact-resume.')
+            'of one: choose reduce or broadcast, or drop --exact-resume.'
+        )
     # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
     given = {'world_size': args.world_size, **vars(args), **vars(args.taken_over)}
     ours = all_flags()
     flags = {
-        name: repr(value) for name, value in given.items()
-        if name not in MAY_DIFFER and not (name in ours and ours[name].resumable)}
+        name: repr(value)
+        for name, value in given.items()
+        if name not in MAY_DIFFER and not (name in ours and ours[name].resumable)
+    }
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
         return ExactResume(flags)
@@ -196,7 +224,8 @@ def open_exact_resume(args) -> StockResume:
     if args.rank == 0 and args.epochs != resumed['args'].epochs:
         _logger.warning(
             f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '
-            f'{args.epochs} epochs, which a run that was never stopped would have had from its start.')
+            f'{args.epochs} epochs, which a run that was never stopped would have had from its start.'
+        )
     return ExactResume(flags, resumed, args.resume)
 
 
@@ -205,14 +234,17 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
     if 'epoch' in checkpoint and 'metric' not in checkpoint:
         raise ValueError(
             f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, '
-            'or drop --exact-resume.')
+            'or drop --exact-resume.'
+        )
     if KEY not in checkpoint:
         raise ValueError(
-            f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.')
+            f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.'
+        )
     if not _is_sound(checkpoint):
         raise ValueError(
             f'--resume {path} is refused: what it holds as {KEY}, or as the arguments of its run, was written by no '
-            'run; --initial-checkpoint takes its weights alone.')
+            'run; --initial-checkpoint takes its weights alone.'
+        )
 
 
 def _is_sound(checkpoint: dict[str, Any]) -> bool:
@@ -222,11 +254,15 @@ def _is_sound(checkpoint: dict[str, Any]) -> bool:
         return False
     flags, rates, schedule = held.get('flags'), held.get('lr'), held.get('schedule')
     return (
-        isinstance(flags, dict) and all(isinstance(text, str) for item in flags.items() for text in item)
-        and isinstance(rates, list) and all(isinstance(rate, (int, float)) for rate in rates)
+        isinstance(flags, dict)
+        and all(isinstance(text, str) for item in flags.items() for text in item)
+        and isinstance(rates, list)
+        and all(isinstance(rate, (int, float)) for rate in rates)
         and (schedule is None or isinstance(schedule, dict))
         and isinstance(checkpoint['metric'], (int, float))
-        and isinstance(args, Namespace) and type(vars(args).get('epochs')) is int)
+        and isinstance(args, Namespace)
+        and type(vars(args).get('epochs')) is int
+    )
 
 
 def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None:
@@ -235,15 +271,18 @@ def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None
     held = {**{name: repr(ours[name].unset) for name in given if name in ours}, **held}
     for name in [*given, *(name for name in held if name not in given and not (name in ours and ours[name].resumable))]:
         now, before = (
-            'not given' if flags.get(name) in (None, 'None') else _as_in_yaml(flags[name]) for flags in (given, held))
+            'not given' if flags.get(name) in (None, 'None') else _as_in_yaml(flags[name]) for flags in (given, held)
+        )
         if now != before:
             raise ValueError(
                 f'--exact-resume goes on with the same run, and {_spelled(name)} is {now} where it was {before} in '
-                f'{path}: give the flags of that run, or drop --exact-resume.')
+                f'{path}: give the flags of that run, or drop --exact-resume.'
+            )
 
 
 def _as_in_yaml(text: str) -> str:
     """A value as text, as if `args.yaml` had held it, which knows no tuples."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(entry) for key, entry in value.items()}

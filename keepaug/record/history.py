@@ -2,6 +2,7 @@
 
 Files are deleted and written by it, so it is looked at before it is used, whoever wrote it.
 """
+
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,8 @@ def check_run(checkpoint: Mapping[str, Any], source: str) -> None:
     if strange:
         raise ValueError(
             f'{source} is refused: it holds {strange}, which no run writes there; --initial-checkpoint takes its '
-            'weights alone.')
+            'weights alone.'
+        )
 
 
 def find_strange(history: Any) -> str:
@@ -65,5 +67,7 @@ def _is_metric(value: Any) -> bool:
 
 def _is_row(value: Any) -> bool:
     return (
-        isinstance(value, dict) and type(value.get('epoch')) is int
-        and all(isinstance(name, str) and isinstance(cell, (int, float, str)) for name, cell in value.items()))
+        isinstance(value, dict)
+        and type(value.get('epoch')) is int
+        and all(isinstance(name, str) and isinstance(cell, (int, float, str)) for name, cell in value.items())
+    )

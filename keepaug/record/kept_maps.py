@@ -1,4 +1,5 @@
 """The maps of recycled saliency in a file beside the checkpoints, which `--exact-resume` goes on from."""
+
 import glob
 import os
 
@@ -70,7 +71,9 @@ class KeptMaps(NoMaps):
         for part in ('levels', 'scales'):
             own, kept = getattr(self.maps, part), held.get(part)
             if not isinstance(kept, torch.Tensor) or (kept.shape, kept.dtype) != (own.shape, own.dtype):
-                raise ValueError(f'{path} holds the saliency maps of another run: drop --exact-resume to begin without.')
+                raise ValueError(
+                    f'{path} holds the saliency maps of another run: drop --exact-resume to begin without.'
+                )
             own.copy_(kept)
         self.name = name
 
@@ -85,7 +88,8 @@ def maps_path(folder: str, name: str) -> str:
     if os.path.basename(name) != name or not os.path.isfile(path):
         raise ValueError(
             f'{path}, which --exact-resume needs, is gone; it is kept beside {LAST} alone: resume from that, or drop '
-            '--exact-resume.')
+            '--exact-resume.'
+        )
     return path
 
 

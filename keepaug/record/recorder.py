@@ -1,4 +1,5 @@
 """One place for all that a run writes of its epochs."""
+
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,10 @@ class Sink(Protocol):
     """Where an epoch's numbers go."""
 
     def write(
-            self,
-            row: Mapping[str, Any],
-            scalars: Mapping[str, float],
-            pictures: Mapping[str, np.ndarray],
+        self,
+        row: Mapping[str, Any],
+        scalars: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray],
     ) -> None:
         """Writes an epoch.
 
@@ -64,18 +65,18 @@ class Recorder:
     """
 
     def __init__(
-            self,
-            saver: Saver,
-            summary: Summary,
-            sinks: Sequence[Sink],
-            ranking: Ranking,
-            phases: Phases,
-            milestones: Sequence[int],
-            risks: TrainingRisks | NoRisks,
-            watch: Watch | NoWatch,
-            task: TrainingTask,
-            mixup_fn: Mixup | None = None,
-            start_epoch: int = 0,
+        self,
+        saver: Saver,
+        summary: Summary,
+        sinks: Sequence[Sink],
+        ranking: Ranking,
+        phases: Phases,
+        milestones: Sequence[int],
+        risks: TrainingRisks | NoRisks,
+        watch: Watch | NoWatch,
+        task: TrainingTask,
+        mixup_fn: Mixup | None = None,
+        start_epoch: int = 0,
     ):
         self.saver = saver
         self.summary = summary
@@ -109,7 +110,8 @@ class Recorder:
         self.saver.save_checkpoint(epoch, metric, row)
         if not math.isfinite(metric):
             _logger.warning(
-                f'The loss or the metric of epoch {epoch} is not finite: its checkpoint ranks behind all others.')
+                f'The loss or the metric of epoch {epoch} is not finite: its checkpoint ranks behind all others.'
+            )
         if epoch + 1 in self.milestones:
             self.saver.save_milestone(epoch + 1)
         self.results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})
@@ -169,17 +171,17 @@ class NoRecorder:
 
 
 def open_recorder(
-        args,
-        saver: Saver,
-        ranking: Ranking,
-        phases: Phases,
-        task: TrainingTask,
-        mixup_fn: Mixup | None,
-        loader_train,
-        dataset_train,
-        data_config: dict[str, Any],
-        settings: LoopSettings,
-        start_epoch: int,
+    args,
+    saver: Saver,
+    ranking: Ranking,
+    phases: Phases,
+    task: TrainingTask,
+    mixup_fn: Mixup | None,
+    loader_train,
+    dataset_train,
+    data_config: dict[str, Any],
+    settings: LoopSettings,
+    start_epoch: int,
 ) -> Recorder:
     """The recorder of a run, which writes to the saver's folder.
 
@@ -201,7 +203,15 @@ def open_recorder(
     if args.log_tensorboard:
         sinks = [TensorBoard(folder, start_epoch), *sinks]
     return Recorder(
-        saver, open_summary(folder), sinks, ranking, phases, args.save_epochs,
+        saver,
+        open_summary(folder),
+        sinks,
+        ranking,
+        phases,
+        args.save_epochs,
         risks=build_risks(args, loader_train, data_config, settings.forward),
         watch=build_watch(args, task, dataset_train, data_config, settings),
-        task=task, mixup_fn=mixup_fn, start_epoch=start_epoch)
+        task=task,
+        mixup_fn=mixup_fn,
+        start_epoch=start_epoch,
+    )

@@ -1,4 +1,5 @@
 """Going on from a checkpoint."""
+
 import logging
 import os
 from typing import Any
@@ -80,7 +81,8 @@ def _check_classes(checkpoint: dict[str, Any], args) -> None:
             raise ValueError(
                 f'--resume {args.resume} goes on with a run in which the class {name} had the number {before}, and '
                 f'here it has {now}: restore the class folders of that run, give the numbers by --class-map, or start '
-                'from its weights on other data with --initial-checkpoint.')
+                'from its weights on other data with --initial-checkpoint.'
+            )
 
 
 def _tell_maps(args, task: TrainingTask) -> None:
@@ -88,14 +90,17 @@ def _tell_maps(args, task: TrainingTask) -> None:
     if isinstance(task, RecyclingTask) and not args.exact_resume:
         _logger.info(
             'The saliency maps of the run before are not kept without --exact-resume: images are cut blindly until each '
-            'has been seen again.')
+            'has been seen again.'
+        )
 
 
 def _mismatch(args, error: Exception) -> str:
     if isinstance(error, (KeyError, ValueError)):  # the optimizer; weights that do not fit are a RuntimeError
         return (
             f'--resume {args.resume} was written by another optimizer than --opt {args.opt} ({first_line(error)}); '
-            'resume with its --opt, or with --no-resume-opt.')
+            'resume with its --opt, or with --no-resume-opt.'
+        )
     return (
         f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
-        f'({first_line(error)}); resume with the flags of the run that wrote it.')
+        f'({first_line(error)}); resume with the flags of the run that wrote it.'
+    )

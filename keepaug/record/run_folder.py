@@ -1,4 +1,5 @@
 """The folder of a run: made before the first epoch, never mixed with another run."""
+
 import logging
 import os
 from collections.abc import Callable
@@ -52,9 +53,18 @@ def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) 
     if args.experiment:
         folder = run_folder(args)
     else:
-        folder = _make_new(run_folder(args, '-'.join([
-            datetime.now().strftime('%Y%m%d-%H%M%S'), safe_model_name(args.model),
-            str(data_config['input_size'][-1])])))
+        folder = _make_new(
+            run_folder(
+                args,
+                '-'.join(
+                    [
+                        datetime.now().strftime('%Y%m%d-%H%M%S'),
+                        safe_model_name(args.model),
+                        str(data_config['input_size'][-1]),
+                    ]
+                ),
+            )
+        )
     _hold(folder)
     if not continues(args, folder):
         _warn_of_another_run(folder)
@@ -96,8 +106,7 @@ def _hold(folder: str) -> None:
 
 
 def _unwritable(folder: str, error: OSError) -> ValueError:
-    return ValueError(
-        f'The output folder {folder} cannot be written ({error.strerror}); choose another with --output.')
+    return ValueError(f'The output folder {folder} cannot be written ({error.strerror}); choose another with --output.')
 
 
 def _by_the_first(args, act: Callable[[], Outcome]) -> Outcome:
@@ -128,7 +137,8 @@ def _warn_of_another_run(folder: str) -> None:
     if last:
         _logger.warning(
             f'{folder} holds another run, which this one overwrites: to go on with it give --resume {last}, to keep it '
-            'another --experiment.')
+            'another --experiment.'
+        )
 
 
 def open_summary(folder: str) -> Summary:
@@ -143,4 +153,5 @@ def _trim_summary(folder: str, start_epoch: int) -> None:
     if dropped:
         _logger.info(
             f'Dropping {dropped} rows at or after epoch {start_epoch} from {summary.path}'
-            + (' (new run into an existing output dir).' if start_epoch == 0 else '.'))
+            + (' (new run into an existing output dir).' if start_epoch == 0 else '.')
+        )

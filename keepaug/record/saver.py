@@ -1,4 +1,5 @@
 """Writing checkpoints."""
+
 import logging
 import math
 import os
@@ -27,7 +28,7 @@ _logger = logging.getLogger('train')
 
 # How torch's writer says that it could not write.
 UNWRITTEN = re.compile('inline_container|iostream error|Parent directory')
-PROBE_BYTES = 2 ** 20  # a disk that refused some of a checkpoint has less room
+PROBE_BYTES = 2**20  # a disk that refused some of a checkpoint has less room
 
 
 class Saver(CheckpointSaver):
@@ -47,8 +48,7 @@ class Saver(CheckpointSaver):
             hold it with the history, which is what stock, too, resumes a folder from; stock reads no other names there.
     """
 
-    def __init__(
-            self, *args, durable: bool = False, recovers: bool = False, maps: NoMaps | None = None, **kwargs):
+    def __init__(self, *args, durable: bool = False, recovers: bool = False, maps: NoMaps | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.maps = maps or NoMaps()
         self.durable = durable
@@ -60,7 +60,10 @@ class Saver(CheckpointSaver):
         self._last_is_good: bool | None = None
 
     def save_checkpoint(
-            self, epoch: int, metric: float | None = None, row: dict[str, Any] | None = None,
+        self,
+        epoch: int,
+        metric: float | None = None,
+        row: dict[str, Any] | None = None,
     ) -> tuple[float | None, int | None]:
         """Saves an epoch as `last.pth.tar` and, by its metric, among the best.
 
@@ -99,7 +102,8 @@ class Saver(CheckpointSaver):
             self._is_redone = False
         _logger.info(
             f'Restored checkpoint history ({len(self.checkpoint_files)} files), best metric {self.best_metric} '
-            f'(epoch {self.best_epoch}).')
+            f'(epoch {self.best_epoch}).'
+        )
 
     def save_unfinished(self, last_update: tuple[int, int] | None) -> None:
         """Saves an epoch that is not to be finished in a recovery file; no collective is called.
@@ -111,7 +115,8 @@ class Saver(CheckpointSaver):
             self.save_recovery(*last_update)
             _logger.info(
                 f'Saved what was trained since the last checkpoint as {self.curr_recovery_file}; a run resumed from it '
-                'begins with the next epoch.')
+                'begins with the next epoch.'
+            )
 
     @property
     def diverged(self) -> bool:
@@ -142,9 +147,15 @@ class Saver(CheckpointSaver):
         best = _finite(state_dict.get('best_metric'))
         row = state_dict.get('row')
         self.row = row if isinstance(row, dict) and isinstance(row.get('epoch'), int) else None
-        super().load_state_dict({
-            **state_dict, 'checkpoint_files': files, 'pending': (epoch, _finite(metric)), 'best_metric': best,
-            'best_epoch': None if best is None else state_dict['best_epoch']})
+        super().load_state_dict(
+            {
+                **state_dict,
+                'checkpoint_files': files,
+                'pending': (epoch, _finite(metric)),
+                'best_metric': best,
+                'best_epoch': None if best is None else state_dict['best_epoch'],
+            }
+        )
 
     def _replace(self, src: str, dst: str) -> None:
         if not self._is_redone:
@@ -211,13 +222,13 @@ def _why_unwritten(path: str, error: BaseException) -> str:
 
 
 def build_saver(
-        args,
-        task: TrainingTask,
-        optimizer: torch.optim.Optimizer,
-        scaler,
-        output_dir: str,
-        exact: StockResume,
-        ranking: Ranking,
+    args,
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    scaler,
+    output_dir: str,
+    exact: StockResume,
+    ranking: Ranking,
 ) -> Saver:
     """The saver of a run; it takes over the history of the folder it is resumed in.
 

@@ -3,6 +3,7 @@
 Taken from the objects that augment, so that it tells what really happens: a policy takes the place of colour jitter,
 `--no-aug` leaves the loader nothing to do, mixing moves from the loader to the device.
 """
+
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class Augmentation(NamedTuple):
         refined: Whether the refinement switches it off.
         mixes: Whether it mixes labels, which `--mixup-off-epoch` ends.
     """
+
     name: str
     strength: str
     refined: bool = False
@@ -46,7 +48,8 @@ class Augmentation(NamedTuple):
 
 
 def log_augmentations(
-        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask, data_config: dict[str, Any]) -> None:
+    args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask, data_config: dict[str, Any]
+) -> None:
     """Writes the block: a line for each augmentation, in the order an image meets them, and the flags without effect.
 
     Args:
@@ -73,7 +76,12 @@ def log_augmentations(
 
 
 def find_augmentations(
-        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask, size: tuple[int, int],
+    args,
+    phases: Phases,
+    loader,
+    mixup_fn: Mixup | None,
+    task: TrainingTask,
+    size: tuple[int, int],
 ) -> list[Augmentation]:
     """The augmentations of a run, in the order an image (H, W) meets them; arguments as `log_augmentations`."""
     refined = phases.refined > 0
@@ -92,8 +100,11 @@ def find_augmentations(
         sizes = [(edge, edge) for edge in args.train_img_sizes or ()] or [size]
         for augment in task.augment.augments:
             strength = ' or '.join(dict.fromkeys(map(augment.describe, sizes)))
-            found.append(Augmentation(
-                augment.name or type(augment).__name__, f'{strength}, on the device', refined, augment.mixes_labels))
+            found.append(
+                Augmentation(
+                    augment.name or type(augment).__name__, f'{strength}, on the device', refined, augment.mixes_labels
+                )
+            )
     return found
 
 
@@ -135,7 +146,8 @@ def _crop(step, args) -> tuple[str, str]:
 def _resize(step: ResizeKeepRatio, args) -> tuple[str, str]:
     return 'resize', (
         f'area {{:.3g}} to {{:.3g}} with probability {step.random_scale_prob:g}, aspect {{:.3g}} to {{:.3g}} with '
-        f'probability {step.random_aspect_prob:g}').format(*step.random_scale_range, *step.random_aspect_range)
+        f'probability {step.random_aspect_prob:g}'
+    ).format(*step.random_scale_range, *step.random_aspect_range)
 
 
 def _pad_crop(step: transforms.RandomCrop, args) -> tuple[str, str]:
@@ -148,7 +160,8 @@ def _jitter(step: transforms.ColorJitter, args) -> tuple[str, str]:
         alike[getattr(step, name)].append(name)
     alike.pop(None, None)
     return 'color jitter', ', '.join(
-        '{} {:.3g} to {:.3g}'.format(', '.join(names), *bounds) for bounds, names in alike.items())
+        '{} {:.3g} to {:.3g}'.format(', '.join(names), *bounds) for bounds, names in alike.items()
+    )
 
 
 def _erasing(eraser: RandomErasing | PatchRandomErasing, args) -> str:
@@ -208,9 +221,18 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
     """Flags that do nothing beside what was found, each with the reason."""
     if args.no_aug:
         given = [
-            f'--{name.replace("_", "-")} {value}' for name in (
-                'aa', 'reprob', 'vflip', 'train_crop_mode', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob')
-            if (value := vars(args)[name])]
+            f'--{name.replace("_", "-")} {value}'
+            for name in (
+                'aa',
+                'reprob',
+                'vflip',
+                'train_crop_mode',
+                'color_jitter_prob',
+                'grayscale_prob',
+                'gaussian_blur_prob',
+            )
+            if (value := vars(args)[name])
+        ]
         given = ', '.join(['crop, flip and color jitter', *given])
         yield f'{given} (--no-aug: the loader resizes and crops the centre)'
     elif args.aa and args.color_jitter and all(each.name != 'color jitter' for each in found):

@@ -1,4 +1,5 @@
 """`summary.csv`: a row for each epoch that was evaluated."""
+
 import csv
 import os
 from collections.abc import Mapping, Sequence
@@ -33,10 +34,10 @@ class Summary:
         return next((row for row in self.rows() if _epoch(row) == epoch), {})
 
     def write(
-            self,
-            row: Mapping[str, Any],
-            scalars: Mapping[str, float] | None = None,
-            pictures: Mapping[str, np.ndarray] | None = None,
+        self,
+        row: Mapping[str, Any],
+        scalars: Mapping[str, float] | None = None,
+        pictures: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Adds an epoch's row, or writes it anew; scalars and pictures are for other sinks.
 
@@ -72,7 +73,10 @@ class Summary:
 
 
 def name_metrics(
-        epoch: int, train_metrics: Mapping[str, float], eval_metrics: Mapping[str, float], lr: float,
+    epoch: int,
+    train_metrics: Mapping[str, float],
+    eval_metrics: Mapping[str, float],
+    lr: float,
 ) -> dict[str, float]:
     """An epoch's values under the names of `summary.csv`."""
     return {

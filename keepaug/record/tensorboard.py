@@ -1,4 +1,5 @@
 """TensorBoard as a sink of the record."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +18,15 @@ class TensorBoard:
 
     def __init__(self, folder: str, start_epoch: int = 0):
         from torch.utils.tensorboard import SummaryWriter
+
         self.folder = folder
         self.writer = SummaryWriter(folder, purge_step=start_epoch)
 
     def write(
-            self,
-            row: Mapping[str, Any],
-            scalars: Mapping[str, float],
-            pictures: Mapping[str, np.ndarray],
+        self,
+        row: Mapping[str, Any],
+        scalars: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray],
     ) -> None:
         """Writes the numbers of an epoch's row, those beside it and the pictures, uint8 (H, W, 3).
 
@@ -32,8 +34,7 @@ class TensorBoard:
             OSError: The folder cannot be written.
         """
         epoch = row['epoch']
-        numbers = {
-            name: value for name, value in row.items() if isinstance(value, (int, float)) and name != 'epoch'}
+        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != 'epoch'}
         try:
             for name, value in {**numbers, **scalars}.items():
                 self.writer.add_scalar(name, value, epoch)

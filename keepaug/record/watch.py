@@ -11,6 +11,7 @@ A contact sheet of what the augmentations did, and scalars:
   that have a region; absent in epochs where none has: the augmentation is off, or mixup was drawn for the batch.
 - `images_per_second`: of the epoch's training, all processes together, validation left out.
 """
+
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -50,14 +51,14 @@ class Watch:
     """
 
     def __init__(
-            self,
-            task: TrainingTask,
-            dataset,
-            data_config: Mapping[str, Any],
-            settings: LoopSettings,
-            clean: CleanAccuracy | None = None,
-            smoothing: float = 0.,
-            seed: int = 0,
+        self,
+        task: TrainingTask,
+        dataset,
+        data_config: Mapping[str, Any],
+        settings: LoopSettings,
+        clean: CleanAccuracy | None = None,
+        smoothing: float = 0.0,
+        seed: int = 0,
     ):
         self.task = task
         self.augmented = isinstance(task, AugmentedTask)
@@ -90,16 +91,18 @@ class Watch:
         rows = min(MEASURED, len(x) // self.task.rows_per_sample)
         # Other draws in each epoch: one for the whole batch, as between mixup and CutMix, would fall alike for ever.
         with preserved_streams(self.settings.forward.device, self.seed + epoch), self.settings.forward.autocast():
-            steps, labels = run_steps(self.task.augment.augments, x, target, rows, bare_model(self.task), self.task.where)
+            steps, labels = run_steps(
+                self.task.augment.augments, x, target, rows, bare_model(self.task), self.task.where
+            )
         if labels.ndim == 2:
-            labels = (labels - self.smoothing / labels.shape[1]) / (1. - self.smoothing)
+            labels = (labels - self.smoothing / labels.shape[1]) / (1.0 - self.smoothing)
         return steps, list(label_captions(labels, self.names))
 
     def _draw(self, epoch: int, steps: list[Step], captions: list[str], shares: list[Shares]) -> np.ndarray:
         """The sheet, uint8 (H, W, 3)."""
-        x = self.task.received[0][:min(IMAGES, len(captions))]
+        x = self.task.received[0][: min(IMAGES, len(captions))]
         mean, std = (adapt_to_chs(self.data_config[name], x.shape[1]) for name in ('mean', 'std'))
-        steps, captions = [step.first(len(x)) for step in steps], captions[:len(x)]
+        steps, captions = [step.first(len(x)) for step in steps], captions[: len(x)]
         return np.asarray(draw_sheet(Record(f'epoch {epoch}', x, steps, captions, mean, std), shares))
 
 
@@ -111,13 +114,15 @@ class NoWatch:
 
 
 def build_watch(
-        args, task: TrainingTask, dataset, data_config: dict[str, Any], settings: LoopSettings) -> Watch | NoWatch:
+    args, task: TrainingTask, dataset, data_config: dict[str, Any], settings: LoopSettings
+) -> Watch | NoWatch:
     """What `--log-tensorboard` measures."""
     if not args.log_tensorboard:
         return NoWatch()
     if not isinstance(task, AugmentedTask):
         _logger.info(
             'TensorBoard gets no sheet and no saliency: no augmentation of keepaug is on; --save-images shows what the '
-            'loader gives.')
+            'loader gives.'
+        )
     clean = build_clean_accuracy(args, dataset, data_config, settings.forward)
-    return Watch(task, dataset, data_config, settings, clean, smoothing=args.smoothing or 0., seed=args.seed)
+    return Watch(task, dataset, data_config, settings, clean, smoothing=args.smoothing or 0.0, seed=args.seed)

@@ -1,4 +1,5 @@
 """Weights & Biases as a sink of the record."""
+
 import logging
 import os
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ class WeightsAndBiases:
     """Logs each epoch to the open run, at once, so that it is one step."""
 
     def write(
-            self,
-            row: Mapping[str, Any],
-            scalars: Mapping[str, float],
-            pictures: Mapping[str, np.ndarray],
+        self,
+        row: Mapping[str, Any],
+        scalars: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray],
     ) -> None:
         import wandb
+
         shown = {name: wandb.Image(picture) for name, picture in pictures.items()}
         wandb.log({**row, **scalars, **shown})
 

@@ -1,7 +1,8 @@
 """Trains every arm of a study with several seeds and reports after every run.
 
-    python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- --data-dir /data/cifar10
+python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- --data-dir /data/cifar10
 """
+
 import argparse
 import importlib.util
 import logging
@@ -32,26 +33,43 @@ NEEDED = ('scipy', 'matplotlib')
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags; what stands behind `--` is train.py's."""
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.study', allow_abbrev=False, usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
+        prog='python -m keepaug.study',
+        allow_abbrev=False,
+        usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
         description=__doc__.splitlines()[0],
         epilog='example: python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- '
-               '--data-dir /data/cifar10')
+        '--data-dir /data/cifar10',
+    )
     add = parser.add_argument
     add('file', metavar='FILE', help='study file, such as hparams/papers/keepaugment/table1.yaml')
     add('--output', type=Path, metavar='DIR', help='folder of runs and report; unset: output/studies/NAME')
     add('--seeds', type=int, metavar='N', help="runs per arm; unset: the study's")
     add('--arms', nargs='+', default=[], metavar='ARM', help='arms to train; unset: all')
-    add('--slots', nargs='+', default=['cpu:1'], metavar='SLOT',
-        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (a process on each)')
-    add('--scale', type=float, default=1., metavar='SHARE',
-        help='share of epochs and data that is left, for a small machine; the report says so')
+    add(
+        '--slots',
+        nargs='+',
+        default=['cpu:1'],
+        metavar='SLOT',
+        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (a process on each)',
+    )
+    add(
+        '--scale',
+        type=float,
+        default=1.0,
+        metavar='SHARE',
+        help='share of epochs and data that is left, for a small machine; the report says so',
+    )
     add('--sheets', action='store_true', help='draw what each arm does to an image into the report')
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument('--list', action='store_true', help='print a command per run, for any scheduler, and run nothing')
     mode.add_argument('--collect', action='store_true', help='report on what there is, and run nothing')
     mode.add_argument('--only', metavar='ARM:SEED', help='carry out one run, as the commands of --list do')
-    mode.add_argument('--slurm', nargs='*', metavar='KEY=VALUE',
-        help='submit the runs through submitit, with parameters of its executor such as timeout_min=600')
+    mode.add_argument(
+        '--slurm',
+        nargs='*',
+        metavar='KEY=VALUE',
+        help='submit the runs through submitit, with parameters of its executor such as timeout_min=600',
+    )
     add('--cluster', metavar='NAME', help="submitit's executor; unset: what it finds, such as slurm")
     return parser
 
@@ -60,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup_default_logging()
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index('--') if '--' in words else len(words)
-    args, flags = create_parser().parse_args(words[:end]), words[end + 1:]
+    args, flags = create_parser().parse_args(words[:end]), words[end + 1 :]
     check(args)
     study = read_study(args.file)
     output = args.output or Path('output') / 'studies' / study.name
@@ -76,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise ValueError(f'--output {output} cannot be made ({error.strerror}): name another folder.') from error
     slots = [Slot.read(text) for text in args.slots]
-    title = study.heading if args.scale == 1. else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
+    title = study.heading if args.scale == 1.0 else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
     reporter = Reporter(study, runs, output, title, slots)
     if args.only:
         carry_out_one(runs, args.only, slots[0])
@@ -104,7 +122,9 @@ def check(args: argparse.Namespace) -> None:
     if missing:
         raise ValueError(f'A study needs {" and ".join(missing)}: pip install keepaug[study].')
     for flag, value, allowed in (
-            ('--seeds', args.seeds, Range(least=1, whole=True)), ('--scale', args.scale, Range(above=0, most=1))):
+        ('--seeds', args.seeds, Range(least=1, whole=True)),
+        ('--scale', args.scale, Range(above=0, most=1)),
+    ):
         problem = allowed.problem(value)
         if problem:
             raise ValueError(f'{flag} {problem}, got {value}.')
@@ -128,6 +148,7 @@ class Reporter:
     def write(self) -> None:
         """Writes the files."""
         from keepaug.study.report import write_report
+
         write_report(self.study, self.runs, self.output, self.title, self.machine)
 
     def show(self) -> None:
@@ -179,7 +200,8 @@ class Scheduler:
         if failed:
             raise ValueError(
                 f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders says why. '
-                'The same command tries them again.')
+                'The same command tries them again.'
+            )
 
     def _work(self, slot: Slot) -> None:
         while not self.stop.is_set():
@@ -230,23 +252,30 @@ def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
 
 
 def submit(
-        runs: Sequence[StudyRun], args: argparse.Namespace, words: Sequence[str], flags: Sequence[str], output: Path,
+    runs: Sequence[StudyRun],
+    args: argparse.Namespace,
+    words: Sequence[str],
+    flags: Sequence[str],
+    output: Path,
 ) -> None:
     """Submits the runs that are not done, one job each, in their order."""
     import submitit
+
     executor = submitit.AutoExecutor(folder=output / 'jobs', cluster=args.cluster)
     parameters = dict(pair.partition('=')[::2] for pair in args.slurm)
     try:
         executor.update_parameters(
-            **{name: int(value) if value.isdigit() else value for name, value in parameters.items()})
+            **{name: int(value) if value.isdigit() else value for name, value in parameters.items()}
+        )
     except (AssertionError, NameError, TypeError, ValueError) as error:
         raise ValueError(
             f'--slurm {" ".join(args.slurm)} is not understood by submitit ({first_line(error)}): give its parameters '
-            'as KEY=VALUE, such as timeout_min=600.') from error
+            'as KEY=VALUE, such as timeout_min=600.'
+        ) from error
     own = [word for word in words if not word.startswith('--slurm=')]
     if '--slurm' in own:
         place = own.index('--slurm')
-        del own[place:place + 1 + len(args.slurm)]
+        del own[place : place + 1 + len(args.slurm)]
     jobs = []
     for run in runs:
         if not run.done:
@@ -267,8 +296,17 @@ def draw_sheets(runs: Sequence[StudyRun], output: Path) -> None:
         if sheet.exists():
             continue
         command = [
-            sys.executable, '-m', 'keepaug.preview', *run.words, '--device', 'cpu', '--preview-images', '4',
-            '--preview-output', str(sheet)]
+            sys.executable,
+            '-m',
+            'keepaug.preview',
+            *run.words,
+            '--device',
+            'cpu',
+            '--preview-images',
+            '4',
+            '--preview-output',
+            str(sheet),
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or ['no reason given'])[-1]

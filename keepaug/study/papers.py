@@ -1,7 +1,8 @@
 """Writes docs/papers.md: every table and figure of the papers that is a study, and what was measured of it here.
 
-    python -m keepaug.study.papers
+python -m keepaug.study.papers
 """
+
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from keepaug.study.study import Study, read_study
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'papers.md'
 RESULTS = Path('benchmarks') / 'results'
-HEAD = '''# The papers' tables
+HEAD = """# The papers' tables
 
 Each table and figure is a study ([studies.md](studies.md)), one command:
 
@@ -22,14 +23,16 @@ python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cu
 
 `runs` is the number of trainings: arms times seeds. What was measured here is the `results.csv` of a study, kept as
 `benchmarks/results/NAME.csv`. This page is written by `python -m keepaug.study.papers`.
-'''
+"""
 
 
 def find_studies() -> list[Study]:
     """The studies of all papers, tables before figures."""
+
     def place(path: Path) -> tuple:
         digits = ''.join(filter(str.isdigit, path.stem.partition('-')[0]))
         return path.parent.name, not path.stem.startswith('table'), path.stem[:5], int(digits or 0), path.stem
+
     return [read_study(str(path)) for path in sorted((ROOT / 'hparams' / 'papers').rglob('*.yaml'), key=place)]
 
 
@@ -60,9 +63,16 @@ def _table(studies: Sequence[Study]) -> str:
     rows = [['table or figure', 'what runs', 'runs', 'deviates', 'remains', 'measured here'], ['---'] * 6]
     for study in studies:
         file = study.path.relative_to(ROOT)
-        rows.append([
-            f'[{study.table}](../{file})', study.title, str(len(study.arms) * study.seeds), study.deviates or '-',
-            study.remains or '-', measured(study)])
+        rows.append(
+            [
+                f'[{study.table}](../{file})',
+                study.title,
+                str(len(study.arms) * study.seeds),
+                study.deviates or '-',
+                study.remains or '-',
+                measured(study),
+            ]
+        )
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 

@@ -1,4 +1,5 @@
 """From a study file and a command line to the runs that are to be carried out."""
+
 import argparse
 import os
 from collections.abc import Sequence
@@ -13,13 +14,26 @@ from keepaug.study.study import Study
 
 # What may differ between runs that are compared: where things lie and what computes.
 PLACES = {
-    'data', 'data_dir', 'dataset_download', 'output', 'experiment', 'resume', 'device', 'workers', 'pin_mem', 'seed',
-    'exact_resume', 'log_interval', 'log_tensorboard', 'checkpoint_hist'}
+    'data',
+    'data_dir',
+    'dataset_download',
+    'output',
+    'experiment',
+    'resume',
+    'device',
+    'workers',
+    'pin_mem',
+    'seed',
+    'exact_resume',
+    'log_interval',
+    'log_tensorboard',
+    'checkpoint_hist',
+}
 
 
 def plan_runs(
-        study: Study, output: Path, seeds: int, arms: Sequence[str] = (), scale: float = 1.,
-        flags: Sequence[str] = ()) -> list[StudyRun]:
+    study: Study, output: Path, seeds: int, arms: Sequence[str] = (), scale: float = 1.0, flags: Sequence[str] = ()
+) -> list[StudyRun]:
     """Every run of a study, all arms of a seed first, so that a study that is cut short stays paired.
 
     Args:
@@ -36,7 +50,8 @@ def plan_runs(
     unknown = set(arms) - {arm.name for arm in study.arms}
     if unknown:
         raise ValueError(
-            f'--arms {min(unknown)!r} is none of {study.path}: choose {any_of(repr(arm.name) for arm in study.arms)}.')
+            f'--arms {min(unknown)!r} is none of {study.path}: choose {any_of(repr(arm.name) for arm in study.arms)}.'
+        )
     planned, parser = [], options.create_parser()
     for arm in study.arms:
         if arms and arm.name not in arms:
@@ -45,7 +60,7 @@ def plan_runs(
         args = parse(parser, words, arm.name, study.exact)
         source = args.data_dir or args.data
         extra = scaled_flags(args, scale)
-        if scale < 1. and source and not args.dataset:
+        if scale < 1.0 and source and not args.dataset:
             smaller = output / f'data-{scale:g}'
             shrink_folder(source, smaller, scale)
             extra += ['--data-dir', str(smaller)]
@@ -54,8 +69,9 @@ def plan_runs(
             args = parse(parser, words, arm.name, study.exact)
         identity = {'flags': spell_options(args), 'data': describe_data(args), **versions()}
         for seed in range(seeds):
-            planned.append(StudyRun(
-                arm, seed, tuple(words), output / 'runs' / f'{arm.folder}-{seed}', study.exact, identity))
+            planned.append(
+                StudyRun(arm, seed, tuple(words), output / 'runs' / f'{arm.folder}-{seed}', study.exact, identity)
+            )
     planned.sort(key=lambda run: run.seed)  # stable: the order of the arms stays
     for run in planned:
         run.check()
@@ -78,7 +94,8 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str], arm: str, exact
         raise ValueError(f'The arm {arm}: {error}') from error
     except SystemExit as error:  # argparse has said why
         raise ValueError(
-            f'The arm {arm} has flags that train.py does not understand; the line above says why.') from error
+            f'The arm {arm} has flags that train.py does not understand; the line above says why.'
+        ) from error
     return args
 
 
@@ -87,8 +104,10 @@ def spell_options(args: argparse.Namespace) -> str:
     unset = defaults()
     given = {**vars(args), **vars(args.taken_over)}
     return ' '.join(
-        f'{name}={given[name]!r}'.replace(' ', '') for name in sorted(unset)
-        if name not in PLACES and given[name] != unset[name])
+        f'{name}={given[name]!r}'.replace(' ', '')
+        for name in sorted(unset)
+        if name not in PLACES and given[name] != unset[name]
+    )
 
 
 def describe_data(args: argparse.Namespace) -> str:

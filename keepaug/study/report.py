@@ -1,4 +1,5 @@
 """The report of a study: `results.csv`, `table.md`, `table.png` and one self-contained `report.html`."""
+
 import base64
 import html
 import io
@@ -16,14 +17,14 @@ from keepaug.study.results import Results, collect, write_rows  # noqa: E402
 from keepaug.study.runs import StudyRun  # noqa: E402
 from keepaug.study.study import Study  # noqa: E402
 
-STYLE = '''
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; }
-'''
+"""
 
 
 def write_report(study: Study, runs: Sequence[StudyRun], output: Path, title: str, machine: str) -> Results:
@@ -53,10 +54,16 @@ def table_rows(results: Results) -> list[list[str]]:
     for line in results.lines:
         spread = line.spreads
         failed = f', {line.failed} failed' if line.failed else ''
-        rows.append([
-            line.name, _number(line.paper), f'{spread[statistic]}{failed}' if spread else failed.strip(', ') or '-',
-            *(f'{spread[name].mean:.2f}' if spread else '-' for name in ('best', 'last')),
-            f'{line.at_equal_time.mean:.2f}' if line.at_equal_time else '-', _number(line.hours)])
+        rows.append(
+            [
+                line.name,
+                _number(line.paper),
+                f'{spread[statistic]}{failed}' if spread else failed.strip(', ') or '-',
+                *(f'{spread[name].mean:.2f}' if spread else '-' for name in ('best', 'last')),
+                f'{line.at_equal_time.mean:.2f}' if line.at_equal_time else '-',
+                _number(line.hours),
+            ]
+        )
     return rows
 
 
@@ -65,9 +72,15 @@ def difference_rows(results: Results) -> list[list[str]]:
     rows = [['difference', 'paper', 'ours at equal epochs', 'ours at equal time', 'smallest that n can show']]
     for pair in results.comparisons:
         shown = pair.epochs.smallest if pair.epochs and pair.epochs.n > 1 else None
-        rows.append([
-            f'{pair.first} - {pair.second}', '-' if pair.paper is None else f'{pair.paper:+.2f}',
-            str(pair.epochs or '-'), str(pair.time or '-'), _number(shown)])
+        rows.append(
+            [
+                f'{pair.first} - {pair.second}',
+                '-' if pair.paper is None else f'{pair.paper:+.2f}',
+                str(pair.epochs or '-'),
+                str(pair.time or '-'),
+                _number(shown),
+            ]
+        )
     return rows
 
 
@@ -81,7 +94,7 @@ def notes(results: Results, machine: str) -> str:
     study = results.study
     lines = [
         f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are paired '
-        'by seed, with 95% intervals of Student\'s t; one seed has none, and shows nothing.',
+        "by seed, with 95% intervals of Student's t; one seed has none, and shows nothing.",
         'At equal time: the last value that a run had within the working time of the cheapest arm with the same seed; its '
         'schedule is not at its end there.',
         f'Machine: {machine}.',
@@ -107,10 +120,24 @@ def draw_table(results: Results) -> bytes:
         if line.spreads:
             spread = line.spreads[results.study.statistic]
             axes.errorbar(
-                spread.mean, place, xerr=spread.deviation if spread.n > 1 else None, fmt='o', color='C0', capsize=3,
-                label='ours' if not place else None)
+                spread.mean,
+                place,
+                xerr=spread.deviation if spread.n > 1 else None,
+                fmt='o',
+                color='C0',
+                capsize=3,
+                label='ours' if not place else None,
+            )
         if line.paper is not None:
-            axes.plot(line.paper, place, marker='|', markersize=14, linestyle='', color='0.4', label='paper' if not place else None)
+            axes.plot(
+                line.paper,
+                place,
+                marker='|',
+                markersize=14,
+                linestyle='',
+                color='0.4',
+                label='paper' if not place else None,
+            )
     axes.set_yticks(range(len(lines)), [_plain(line.name) for line in reversed(lines)])
     axes.set_xlabel(results.study.metric)
     if axes.get_legend_handles_labels()[0]:
@@ -139,7 +166,12 @@ def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
 
 
 def page(
-        results: Results, runs: Sequence[StudyRun], pictures: dict[str, bytes], output: Path, title: str, machine: str,
+    results: Results,
+    runs: Sequence[StudyRun],
+    pictures: dict[str, bytes],
+    output: Path,
+    title: str,
+    machine: str,
 ) -> str:
     """The whole report as one page that needs no other file."""
     parts = [f'<h1>{html.escape(title)}</h1>', _html_table(table_rows(results)), _picture(pictures['table'], 'Arms')]
@@ -158,7 +190,8 @@ def page(
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><title>{html.escape(title)}</title><style>{STYLE}</style></head>\n'
-        f'<body>\n{body}\n</body></html>\n')
+        f'<body>\n{body}\n</body></html>\n'
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -183,7 +216,8 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
     lines = [
         '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row) + '</tr>'
-        for row, tag in zip(rows, ['th'] + ['td'] * len(rows))]
+        for row, tag in zip(rows, ['th'] + ['td'] * len(rows))
+    ]
     return f'<table>{"".join(lines)}</table>'
 
 

@@ -1,4 +1,5 @@
 """What the finished runs of a study say: one row per run, one line per arm, and the differences between arms."""
+
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,18 @@ from keepaug.study.statistics import Difference, Spread, at_time, difference_of,
 from keepaug.study.study import STATISTICS, Study
 
 COLUMNS = (
-    'arm', 'seed', 'status', *STATISTICS, 'at_equal_time', 'epochs', 'seconds', 'reason', 'flags', 'versions', 'data')
+    'arm',
+    'seed',
+    'status',
+    *STATISTICS,
+    'at_equal_time',
+    'epochs',
+    'seconds',
+    'reason',
+    'flags',
+    'versions',
+    'data',
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Line:
         hours: Mean hours of work of a run.
         failed: Runs that failed.
     """
+
     name: str
     paper: float | None
     spreads: dict[str, Spread]
@@ -45,6 +58,7 @@ class Comparison:
         time: Difference of the last value at equal time.
         paper: The paper's difference, where it has both.
     """
+
     first: str
     second: str
     epochs: Difference | None
@@ -62,6 +76,7 @@ class Results:
         lines: One per arm.
         comparisons: The pairs that the study compares.
     """
+
     study: Study
     rows: list[dict[str, Any]]
     lines: list[Line]
@@ -79,8 +94,13 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
         if not outcome:
             continue
         row = {
-            'arm': run.arm.name, 'seed': run.seed, 'status': outcome['status'], 'reason': outcome.get('reason', ''),
-            'seconds': outcome.get('seconds'), **{name: outcome.get(name) for name in ('flags', 'versions', 'data')}}
+            'arm': run.arm.name,
+            'seed': run.seed,
+            'status': outcome['status'],
+            'reason': outcome.get('reason', ''),
+            'seconds': outcome.get('seconds'),
+            **{name: outcome.get(name) for name in ('flags', 'versions', 'data')},
+        }
         if curves.get(key):
             row |= of_curve(curves[key], decreasing) | {'epochs': len(curves[key])}
             budget = _budget(clocks, run.seed)
@@ -89,18 +109,24 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             row['reason'] = f'its summary.csv has no values of {study.metric}, the metric of the study'
         rows.append(row)
     by_arm = {
-        arm.name: {name: {row['seed']: row[name] for row in rows if row['arm'] == arm.name and row.get(name) is not None}
-                   for name in (*STATISTICS, 'at_equal_time', 'seconds')}
-        for arm in study.arms}
+        arm.name: {
+            name: {row['seed']: row[name] for row in rows if row['arm'] == arm.name and row.get(name) is not None}
+            for name in (*STATISTICS, 'at_equal_time', 'seconds')
+        }
+        for arm in study.arms
+    }
     lines = [_line(study, arm.name, arm.paper, by_arm[arm.name], rows) for arm in study.arms]
     paper = {arm.name: arm.paper for arm in study.arms}
     comparisons = [
         Comparison(
-            first, second,
+            first,
+            second,
             difference_of(by_arm[first][study.statistic], by_arm[second][study.statistic]),
             difference_of(by_arm[first]['at_equal_time'], by_arm[second]['at_equal_time']),
-            None if None in (paper[first], paper[second]) else paper[first] - paper[second])
-        for first, second in study.compare]
+            None if None in (paper[first], paper[second]) else paper[first] - paper[second],
+        )
+        for first, second in study.compare
+    ]
     return Results(study, rows, lines, comparisons)
 
 

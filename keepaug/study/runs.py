@@ -1,4 +1,5 @@
 """One run of a study: its command, what is left of it in its folder, and carrying it out."""
+
 import csv
 import json
 import os
@@ -34,6 +35,7 @@ class Slot:
         device: 'cpu' or 'cuda'.
         units: Threads of each process on a processor, or numbers of GPUs; one process each.
     """
+
     device: str
     units: tuple[str, ...]
 
@@ -51,7 +53,8 @@ class Slot:
         numbers = tuple((units or ('1' if device == 'cpu' else '0')).split(','))
         if device not in ('cpu', 'cuda') or not all(number.isdigit() for number in numbers):
             raise ValueError(
-                f'--slots {text} is no slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (a process on each).')
+                f'--slots {text} is no slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (a process on each).'
+            )
         if device == 'cpu' and '0' in numbers:
             raise ValueError(f'--slots {text} has no thread: write cpu:1.')
         return cls(device, numbers)
@@ -84,6 +87,7 @@ class StudyRun:
         exact: Whether it is resumed exactly.
         identity: What runs that stand in one folder must share: options, versions, data.
     """
+
     arm: Arm
     seed: int
     words: tuple[str, ...]
@@ -109,8 +113,17 @@ class StudyRun:
         device = [] if slot is None else ['--device', slot.device]
         resume = ['--exact-resume', '--resume', 'auto'] if self.exact else []
         return [
-            *launcher, *self.words, *device, '--seed', str(self.seed), *resume,
-            '--output', str(self.folder.parent), '--experiment', self.folder.name]
+            *launcher,
+            *self.words,
+            *device,
+            '--seed',
+            str(self.seed),
+            *resume,
+            '--output',
+            str(self.folder.parent),
+            '--experiment',
+            self.folder.name,
+        ]
 
     def check(self) -> None:
         """Refuses to mix what this run would be with what its folder holds.
@@ -125,7 +138,8 @@ class StudyRun:
             if held.get(name) != value:
                 raise ValueError(
                     f'{self.folder} holds a run of other {name} ({_first_difference(held.get(name), value)}): give another '
-                    '--output, or the same flags, versions and data.')
+                    '--output, or the same flags, versions and data.'
+                )
 
     def carry_out(self, slot: Slot, stop: threading.Event) -> bool:
         """Runs it, or what is left of it, and writes down how it ended.
@@ -139,7 +153,8 @@ class StudyRun:
                 (self.folder / name).unlink(missing_ok=True)
         with open(self.folder / 'run.log', 'a') as log:
             process = subprocess.Popen(
-                self.command(slot), env=slot.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                self.command(slot), env=slot.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 clock = Clock(self.folder)
                 while process.poll() is None:
@@ -154,11 +169,20 @@ class StudyRun:
                     _end(process)
                 raise
         done = process.returncode == 0
-        write_json(str(self.folder / 'outcome.json'), {
-            'arm': self.arm.name, 'seed': self.seed, 'status': 'done' if done else 'failed',
-            'reason': '' if done else _last_words(self.folder / 'run.log'), 'exit_status': process.returncode,
-            'seconds': clock.seconds(), 'slot': str(slot), 'command': shlex.join(self.command()), **self.identity,
-        })
+        write_json(
+            str(self.folder / 'outcome.json'),
+            {
+                'arm': self.arm.name,
+                'seed': self.seed,
+                'status': 'done' if done else 'failed',
+                'reason': '' if done else _last_words(self.folder / 'run.log'),
+                'exit_status': process.returncode,
+                'seconds': clock.seconds(),
+                'slot': str(slot),
+                'command': shlex.join(self.command()),
+                **self.identity,
+            },
+        )
         return done
 
     def curve(self, column: str) -> list[tuple[int, float]]:
@@ -179,7 +203,7 @@ class Clock:
 
     def __init__(self, folder: Path):
         self.path, self.summary = folder / 'clock.csv', folder / 'summary.csv'
-        self.before = max(read_clock(folder).values(), default=0.)
+        self.before = max(read_clock(folder).values(), default=0.0)
         self.start = time.monotonic()
 
     def seconds(self) -> float:
@@ -211,6 +235,7 @@ def read_clock(folder: Path) -> dict[int, float]:
 def versions() -> dict[str, str]:
     """What runs must share to be compared, beside their flags."""
     from importlib.metadata import PackageNotFoundError, version
+
     try:
         own = version('keepaug')
     except PackageNotFoundError:  # from a checkout that is not installed

@@ -1,4 +1,5 @@
 """A study on a small machine: epochs and data shrunk in proportion."""
+
 import argparse
 import os
 import random
@@ -8,7 +9,15 @@ from pathlib import Path
 from timm.data.readers.img_extensions import get_img_extensions
 
 # Options that count epochs, of which shares (0.2 of the epochs) stay what they are.
-COUNTS = ('epochs', 'warmup_epochs', 'cooldown_epochs', 'decay_epochs', 'refine_epochs', 'refine_fade', 'mixup_off_epoch')
+COUNTS = (
+    'epochs',
+    'warmup_epochs',
+    'cooldown_epochs',
+    'decay_epochs',
+    'refine_epochs',
+    'refine_fade',
+    'mixup_off_epoch',
+)
 
 
 def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
@@ -18,7 +27,7 @@ def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
         args: Options of the whole run, as parsed.
         scale: Share that is left, in (0, 1].
     """
-    if scale == 1.:
+    if scale == 1.0:
         return []
     flags = []
     for name in COUNTS:
@@ -56,7 +65,8 @@ def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> Non
         held = done.read_text()
         if held != origin:
             raise ValueError(
-                f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.')
+                f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.'
+            )
         return
     for split, classes in _image_folder(source).items():
         for name, files in classes.items():
@@ -82,10 +92,12 @@ def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
         folders = [folder for folder in sorted((Path(source) / split).iterdir()) if folder.is_dir()]
         classes = {
             folder.name: sorted(path for path in folder.iterdir() if path.name.lower().endswith(extensions))
-            for folder in folders}
+            for folder in folders
+        }
         found[split] = {name: files for name, files in classes.items() if files}
     if not any(found.values()):
         raise ValueError(
             f'--scale takes some of the images of each class, and {source} has no folders of splits with folders of '
-            'classes: give such a folder, or leave --scale out.')
+            'classes: give such a folder, or leave --scale out.'
+        )
     return {split: classes for split, classes in found.items() if classes}

@@ -1,4 +1,5 @@
 """Numbers of finished runs: what a paper would report of each, and how arms differ."""
+
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Spread:
         deviation: Standard deviation, nan of one run.
         n: Runs.
     """
+
     mean: float
     deviation: float
     n: int
@@ -50,8 +52,7 @@ class Spread:
 
 def spread_of(values: Sequence[float]) -> Spread:
     """Mean and standard deviation of at least one value."""
-    return Spread(
-        statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else float('nan'), len(values))
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else float('nan'), len(values))
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Difference:
         high: Upper end.
         n: Pairs.
     """
+
     mean: float
     low: float
     high: float

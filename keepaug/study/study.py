@@ -1,4 +1,5 @@
 """A study file: which arms are trained, what the paper says of each, and which of them are compared."""
+
 import math
 import re
 import shlex
@@ -13,8 +14,21 @@ from keepaug.ranges import any_of
 # What a table reports of a run's epochs, by the names that a file may use.
 STATISTICS = ('last', 'best', 'median10')
 KEYS = {
-    'title', 'paper', 'table', 'statistic', 'metric', 'seeds', 'configs', 'flags', 'columns', 'arms', 'compare', 'exact',
-    'deviates', 'remains'}
+    'title',
+    'paper',
+    'table',
+    'statistic',
+    'metric',
+    'seeds',
+    'configs',
+    'flags',
+    'columns',
+    'arms',
+    'compare',
+    'exact',
+    'deviates',
+    'remains',
+}
 ARM_KEYS = {'columns', 'configs', 'flags', 'paper', 'row'}
 COLUMN_KEYS = {'configs', 'flags'}
 
@@ -30,6 +44,7 @@ class Arm:
         paper: The paper's number; None where it reports none.
         row: What else the paper says of it, in words.
     """
+
     name: str
     configs: tuple[Path, ...] = ()
     flags: tuple[str, ...] = ()
@@ -62,6 +77,7 @@ class Study:
         deviates: What differs from the paper, and why.
         remains: What of the table a training alone does not give.
     """
+
     path: Path
     title: str
     arms: tuple[Arm, ...]
@@ -108,18 +124,30 @@ def read_study(path: str) -> Study:
     names, folders = [arm.name for arm in arms], [arm.folder for arm in arms]
     for name, folder in zip(names, folders):
         if not folder or folders.count(folder) > 1:
-            raise ValueError(f'The study {path} has two arms that differ in signs only, or one without letters: {name}.')
+            raise ValueError(
+                f'The study {path} has two arms that differ in signs only, or one without letters: {name}.'
+            )
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
     if statistic not in STATISTICS:
         raise ValueError(f'The study {path} has statistic {statistic!r}: choose {any_of(STATISTICS)}.')
     if type(seeds) is not int or seeds < 1:
         raise ValueError(f'The study {path} has seeds {seeds!r}: write a whole number, at least 1.')
     return Study(
-        file, str(content.get('title') or file.stem), arms, str(content.get('paper') or ''),
+        file,
+        str(content.get('title') or file.stem),
+        arms,
+        str(content.get('paper') or ''),
         str(content.get('table') or ''),
-        _pairs(path, content, names), statistic, str(content.get('metric', 'eval_top1')), seeds,
-        _find_configs(file, content), _words(file, content), bool(content.get('exact', True)),
-        str(content.get('deviates') or '').strip(), str(content.get('remains') or '').strip())
+        _pairs(path, content, names),
+        statistic,
+        str(content.get('metric', 'eval_top1')),
+        seeds,
+        _find_configs(file, content),
+        _words(file, content),
+        bool(content.get('exact', True)),
+        str(content.get('deviates') or '').strip(),
+        str(content.get('remains') or '').strip(),
+    )
 
 
 def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
@@ -141,15 +169,19 @@ def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
         if not isinstance(numbers, list) or len(numbers) != len(columns):
             raise ValueError(
                 f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one for each column: a '
-                'number, ~ where the paper has none, no where there is no such arm.')
+                'number, ~ where the paper has none, no where there is no such arm.'
+            )
         for (column, own), number in zip(columns.items(), numbers):
             if number is not False:
                 yield _read_arm(file, f'{name}, {column}', settings, own, number)
 
 
 def _read_arm(
-        file: Path, name: str, settings: Mapping[str, Any], column: Mapping[str, Any], paper: float | None) -> Arm:
-    if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float)) or not math.isfinite(paper)):
+    file: Path, name: str, settings: Mapping[str, Any], column: Mapping[str, Any], paper: float | None
+) -> Arm:
+    if paper is not None and (
+        isinstance(paper, bool) or not isinstance(paper, (int, float)) or not math.isfinite(paper)
+    ):
         raise ValueError(f"The arm {name} of {file} has paper: {paper!r}: write the paper's number.")
     configs = (*_find_configs(file, column), *_find_configs(file, settings))
     return Arm(name, configs, (*_words(file, column), *_words(file, settings)), paper, str(settings.get('row') or ''))
@@ -175,8 +207,10 @@ def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple
         if isinstance(pair, list) and len(pair) == 2:
             first, second = (find(str(name)) for name in pair)
             pairs = [
-                (arm, second.get(shared, second.get(''))) for shared, arm in first.items()
-                if shared in second or '' in second]
+                (arm, second.get(shared, second.get('')))
+                for shared, arm in first.items()
+                if shared in second or '' in second
+            ]
         if not pairs and compared is not None:
             raise ValueError(f'The study {path} compares {pair!r}: write two of its arms, [{names[-1]}, {names[0]}].')
         found += pairs
@@ -216,6 +250,7 @@ def _find_configs(file: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
         if place is None:
             raise ValueError(
                 f'The study {file} names the recipe {name}, which is not there: put it beside the study or in a folder '
-                'above it.')
+                'above it.'
+            )
         found.append(place)
     return tuple(found)

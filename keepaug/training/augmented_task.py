@@ -1,4 +1,5 @@
 """A task whose batches are augmented on the device."""
+
 import torch
 from timm.task import TrainingTask
 

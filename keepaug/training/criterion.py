@@ -1,4 +1,5 @@
 """Criteria of batches whose labels may be mixed."""
+
 from collections.abc import Callable
 
 from timm.loss import (
@@ -16,8 +17,12 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 # Criteria that take soft targets as they are; the last three are those of several labels per image.
 SOFT_CRITERIA = (
-    SoftTargetCrossEntropy, BinaryCrossEntropy, PolyCrossEntropy,
-    AsymmetricLossMultiLabel, PolyBinaryCrossEntropy, DistributionBalancedLoss,
+    SoftTargetCrossEntropy,
+    BinaryCrossEntropy,
+    PolyCrossEntropy,
+    AsymmetricLossMultiLabel,
+    PolyBinaryCrossEntropy,
+    DistributionBalancedLoss,
 )
 
 
@@ -58,5 +63,4 @@ def soft_target_form(criterion: Criterion) -> Criterion:
         return SoftTargetCrossEntropy()
     if kind is nn.CrossEntropyLoss:
         return nn.CrossEntropyLoss(weight=criterion.weight, reduction=criterion.reduction)
-    raise ValueError(
-        f'{kind.__name__} takes no mixed labels: choose --loss ce, bce or poly, or mix none.')
+    raise ValueError(f'{kind.__name__} takes no mixed labels: choose --loss ce, bce or poly, or mix none.')

@@ -1,4 +1,5 @@
 """Where a run computes: the device, the process group, the number formats."""
+
 import importlib
 import logging
 
@@ -49,7 +50,8 @@ def open_device(args) -> torch.device:
     if args.distributed:
         _logger.info(
             f'Training in distributed mode with multiple processes, 1 device per process. '
-            f'Process {args.rank}, total {args.world_size}, device {args.device}.')
+            f'Process {args.rank}, total {args.world_size}, device {args.device}.'
+        )
     else:
         _logger.info(f'Training with a single process on 1 device ({args.device}).')
     return device

@@ -1,4 +1,5 @@
 """Training an early head beside any task, with checkpoints that stay those of the plain model."""
+
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ class EarlyExitTask(WrappedTask):
             except RuntimeError as error:
                 raise RuntimeError(
                     f'its early head does not fit behind {early_exit.early_classifier().place}, --early-exit-stage '
-                    'puts it elsewhere') from error
+                    'puts it elsewhere'
+                ) from error
         self.task.load_task_state(state, strict=strict, module=module, ema=ema)
 
     def get_checkpoint_state(self, ema: bool = False, unwrap_fn=unwrap_model) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def add_head(optimizer: torch.optim.Optimizer, task: EarlyExitTask, weight_decay
     """Lets an optimizer of the backbone train the early head too, in groups behind the backbone's."""
     head = unwrap_model(task.get_trainable_module()).head
     optimizer.add_param_group({'params': [head.weight], 'weight_decay': weight_decay})
-    optimizer.add_param_group({'params': [head.bias], 'weight_decay': 0.})
+    optimizer.add_param_group({'params': [head.bias], 'weight_decay': 0.0})
     task.optimizer = optimizer
 
 
@@ -168,11 +170,13 @@ class PlainOptimizer:
         """Takes the plain model's state, and the head's where the checkpoint just loaded had one."""
         head = self.task.loaded_head_state or split_groups(self.task.optimizer.state_dict())[1]
         self.task.loaded_head_state = None  # the optimizer holds it from here on
-        self.task.optimizer.load_state_dict({
-            **state,
-            'state': {**state['state'], **head['state']},
-            'param_groups': state['param_groups'] + head['param_groups'],
-        })
+        self.task.optimizer.load_state_dict(
+            {
+                **state,
+                'state': {**state['state'], **head['state']},
+                'param_groups': state['param_groups'] + head['param_groups'],
+            }
+        )
 
 
 def checkpoint_optimizer(task: TrainingTask, optimizer: torch.optim.Optimizer):

@@ -1,4 +1,5 @@
 """Dropping features inside the model of any task, with a probability that may rise over the training."""
+
 import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
@@ -23,7 +24,7 @@ class FeatureDropoutTask(WrappedTask):
         ValueError: The model has not the places.
     """
 
-    def __init__(self, task: TrainingTask, kind: str, prob: float, block: int = 7, ramp: float = 0.):
+    def __init__(self, task: TrainingTask, kind: str, prob: float, block: int = 7, ramp: float = 0.0):
         super().__init__(task)
         model = unwrap_model(task.get_trainable_module())
         self.prob = prob

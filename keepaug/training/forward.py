@@ -1,4 +1,5 @@
 """How a batch reaches a model: device, number format and memory layout, alike in every pass of a run."""
+
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Forward:
         amp_dtype: Format that autocast computes in; None for no autocast.
         channels_last: Memory layout of weights and images.
     """
+
     device: torch.device = torch.device('cpu')
     dtype: torch.dtype = torch.float32
     amp_dtype: torch.dtype | None = None

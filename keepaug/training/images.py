@@ -1,4 +1,5 @@
 """Which images a run will see."""
+
 from collections.abc import Iterator
 
 import torch

@@ -1,4 +1,5 @@
 """One epoch of training."""
+
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from keepaug.training.forward import Forward
 _logger = logging.getLogger('train')
 
 # How a batch's loss is weighted by its size, relative to the average batch (`--variable-batch-loss-scale`).
-BATCH_LOSS_POWER = {'none': 0., 'sqrt': 0.5, 'linear': 1.}
+BATCH_LOSS_POWER = {'none': 0.0, 'sqrt': 0.5, 'linear': 1.0}
 
 
 @dataclass
@@ -51,6 +52,7 @@ class LoopSettings:
         tta: Consecutive outputs averaged in validation; 0 or 1 for none.
         progress: What follows the passes.
     """
+
     forward: Forward = Forward()
     scaler: NativeScaler | None = None
     world_size: int = 1
@@ -58,7 +60,7 @@ class LoopSettings:
     grad_accum_steps: int = 1
     clip_grad: float | None = None
     clip_mode: str = 'norm'
-    average_batch_size: float = 1.
+    average_batch_size: float = 1.0
     copies: int = 1
     batch_loss_scale: str = 'none'
     log_interval: int = 50
@@ -73,7 +75,8 @@ class LoopSettings:
 
     @classmethod
     def from_args(
-            cls, args, forward: Forward, scaler: NativeScaler | None, average_batch_size: float) -> 'LoopSettings':
+        cls, args, forward: Forward, scaler: NativeScaler | None, average_batch_size: float
+    ) -> 'LoopSettings':
         return cls(
             forward=forward,
             scaler=scaler,
@@ -106,14 +109,14 @@ class LoopSettings:
 
 
 def train_one_epoch(
-        epoch: int,
-        task: TrainingTask,
-        loader,
-        optimizer: torch.optim.Optimizer,
-        settings: LoopSettings,
-        scheduler: Scheduler | None = None,
-        saver: CheckpointSaver | None = None,
-        mixup_fn: Mixup | None = None,
+    epoch: int,
+    task: TrainingTask,
+    loader,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    scheduler: Scheduler | None = None,
+    saver: CheckpointSaver | None = None,
+    mixup_fn: Mixup | None = None,
 ) -> OrderedDict[str, float]:
     """Trains for one epoch.
 
@@ -142,7 +145,7 @@ def train_one_epoch(
     update_time, data_time = AverageMeter(), AverageMeter()
     update_samples = 0
     update_start = data_start = time.time()
-    data_wait = 0.
+    data_wait = 0.0
 
     with settings.progress.training(epoch, batches):
         for batch_idx, (input, target) in enumerate(loader):
@@ -183,7 +186,7 @@ def train_one_epoch(
             now = time.time()
             update_time.update(now - update_start)
             data_time.update(data_wait)
-            update_start, data_wait = now, 0.
+            update_start, data_wait = now, 0.0
 
             if last_batch or update_idx % settings.log_interval == 0:
                 lr = mean_lr(optimizer)
@@ -200,10 +203,11 @@ def train_one_epoch(
                         f'Time: {update_time.val:.3f}s, {update_samples / update_time.val:>7.2f}/s  '
                         f'({update_time.avg:.3f}s, {update_samples / update_time.avg:>7.2f}/s)  '
                         f'LR: {lr:.3e}  '
-                        f'Data: {data_time.val:.3f} ({data_time.avg:.3f})')
+                        f'Data: {data_time.val:.3f} ({data_time.avg:.3f})'
+                    )
                     if settings.image_dir:
                         # Of pairs the augmented rows, which are what a loader without pairs would give.
-                        shown = input[-batch_size * settings.copies:]
+                        shown = input[-batch_size * settings.copies :]
                         picture = os.path.join(settings.image_dir, f'train-batch-{batch_idx}.jpg')
                         with whole_file(picture) as draft:
                             torchvision.utils.save_image(shown, draft, padding=0, normalize=True)
@@ -223,24 +227,29 @@ def train_one_epoch(
         if batches and not finite:
             raise RunFailed(
                 f'The training loss of epoch {epoch} was not finite in any batch, so the run ends: try a lower --lr, a '
-                'longer --warmup-epochs, --clip-grad 1, or with --amp also --amp-dtype bfloat16.')
+                'longer --warmup-epochs, --clip-grad 1, or with --amp also --amp-dtype bfloat16.'
+            )
         return OrderedDict(loss=loss_avg)
 
 
 def _backward(
-        loss: torch.Tensor,
-        need_update: bool,
-        task: TrainingTask,
-        optimizer: torch.optim.Optimizer,
-        settings: LoopSettings,
-        create_graph: bool,
+    loss: torch.Tensor,
+    need_update: bool,
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    create_graph: bool,
 ) -> None:
     """Backward pass and, where an update is due, clipping and the optimizer's step."""
-    clip = dict(
-        clip_grad=settings.clip_grad,
-        clip_mode=settings.clip_mode,
-        parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
-    ) if need_update and settings.clip_grad is not None else {}
+    clip = (
+        dict(
+            clip_grad=settings.clip_grad,
+            clip_mode=settings.clip_mode,
+            parameters=task.get_clip_parameters(exclude_head='agc' in settings.clip_mode),
+        )
+        if need_update and settings.clip_grad is not None
+        else {}
+    )
     if settings.scaler is not None:
         if need_update:
             settings.progress.last_update = None

@@ -1,4 +1,5 @@
 """The loss the flags select, with its settings and class weights."""
+
 from typing import Any
 
 import torch
@@ -72,12 +73,18 @@ def class_weights(args, kind: str) -> float | torch.Tensor | None:
         raise ValueError(f'{flag} {value} is computed from counts: give their file with --class-stats.')
     try:
         weights = resolve_class_weights(
-            value, kind=kind, class_stats=read_class_stats(args.class_stats), power=args.loss_weight_power,
-            beta=args.loss_weight_beta, max_weight=args.loss_weight_max)
+            value,
+            kind=kind,
+            class_stats=read_class_stats(args.class_stats),
+            power=args.loss_weight_power,
+            beta=args.loss_weight_beta,
+            max_weight=args.loss_weight_max,
+        )
     except (ValueError, OSError) as error:
         raise ValueError(
             f'{flag} {value} is refused ({first_line(error)}): give a number, numbers a,b,c, a file of them, or '
-            f'{" or ".join(methods)}.') from error
+            f'{" or ".join(methods)}.'
+        ) from error
     _check_length(flag, value, weights, args.num_classes)
     return weights
 
@@ -92,11 +99,10 @@ def read_class_stats(path: str | None) -> tuple[torch.Tensor, int] | None:
         return load_class_stats(path)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f'--class-stats {path} is refused ({first_line(error)}): give a JSON file with pos_counts and '
-            'num_samples.') from error
+            f'--class-stats {path} is refused ({first_line(error)}): give a JSON file with pos_counts and num_samples.'
+        ) from error
 
 
 def _check_length(flag: str, value: str, weights: float | torch.Tensor | None, num_classes: int | None) -> None:
     if isinstance(weights, torch.Tensor) and num_classes is not None and len(weights) != num_classes:
-        raise ValueError(
-            f'{flag} {value} holds {len(weights)} values for {num_classes} classes: give one per class.')
+        raise ValueError(f'{flag} {value} holds {len(weights)} values for {num_classes} classes: give one per class.')

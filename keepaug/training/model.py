@@ -1,6 +1,8 @@
 """The model of a run, and how images must look to enter it."""
+
 import logging
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.data import resolve_input_data_config
@@ -47,8 +49,14 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
     try:
         model_args = resolve_model_input_args(
-            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
-            pretrained_cfg_overlay=overlay or None, **model_kwargs)
+            args.model,
+            vars(args),
+            in_chans=in_chans,
+            num_classes=args.num_classes,
+            global_pool=args.gp,
+            pretrained_cfg_overlay=overlay or None,
+            **model_kwargs,
+        )
         model = create_model(
             pretrained=args.pretrained,
             drop_rate=args.drop,
@@ -64,7 +72,8 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     except OSError as error:  # what a failing download is, too
         raise ValueError(
             f'The weights of --model {args.model} cannot be had ({first_line(error)}): give a file of them with '
-            '--pretrained-path, or drop --pretrained.') from error
+            '--pretrained-path, or drop --pretrained.'
+        ) from error
     except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError) as error:
         what = f'--model {args.model}'
         if args.initial_checkpoint:
@@ -77,7 +86,8 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     except (AttributeError, AssertionError, TypeError) as error:
         raise ValueError(
             f'--model {args.model} takes no --head-init-scale, --head-init-bias or --grad-checkpointing: '
-            f'{first_line(error)}.') from error
+            f'{first_line(error)}.'
+        ) from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
             raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')

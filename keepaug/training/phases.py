@@ -1,4 +1,5 @@
 """Which epochs a run trains, how strongly augmented, and which are evaluated."""
+
 from dataclasses import dataclass
 
 
@@ -31,6 +32,7 @@ class Phases:
         refined: Epochs after them, without intensive augmentation.
         fading: The last scheduled epochs, over which augmentation falls linearly to zero.
     """
+
     scheduled: int
     refined: int = 0
     fading: int = 0
@@ -46,12 +48,12 @@ class Phases:
     def strength(self, epoch: int) -> float:
         """Share of the augmentation's full strength in an epoch."""
         if not self.refined:
-            return 1.
-        return min(1., max(0., (self.scheduled - epoch) / (self.fading + 1)))
+            return 1.0
+        return min(1.0, max(0.0, (self.scheduled - epoch) / (self.fading + 1)))
 
     def name(self, epoch: int) -> str:
         """What `summary.csv` calls an epoch's phase."""
-        return {0.: 'refined', 1.: 'augmented'}.get(self.strength(epoch), 'fading')
+        return {0.0: 'refined', 1.0: 'augmented'}.get(self.strength(epoch), 'fading')
 
 
 def span(first: int, last: int) -> str:

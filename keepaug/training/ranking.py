@@ -1,4 +1,5 @@
 """Which number ranks epochs."""
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ class Ranking:
         metric: Name of the metric: `--eval-metric`, or the training loss where nothing is validated.
         validated: Whether validation reports it.
     """
+
     metric: str
     validated: bool = True
 

@@ -1,4 +1,5 @@
 """Training that writes down what its own backward pass tells of saliency, for the next visit of each image."""
+
 import logging
 
 import torch
@@ -14,8 +15,8 @@ from keepaug.training.device import is_first_process, process_count, process_ran
 
 _logger = logging.getLogger('train')
 
-MIB = 2 ** 20
-EXCHANGED = 2 ** 16  # images whose maps go from process to process at a time
+MIB = 2**20
+EXCHANGED = 2**16  # images whose maps go from process to process at a time
 
 
 class RecyclingTask(AugmentedTask):
@@ -71,7 +72,8 @@ def open_maps(task: TrainingTask, dataset: Dataset) -> None:
         size = maps.levels.nbytes + maps.scales.nbytes
         _logger.info(
             f'Saliency is recycled: maps of {maps.cells} x {maps.cells} cells for {len(maps)} images take '
-            f'{size / MIB:.3g} MiB in each process. An image that has none yet is cut blindly.')
+            f'{size / MIB:.3g} MiB in each process. An image that has none yet is cut blindly.'
+        )
 
 
 def exchange_maps(task: TrainingTask) -> None:

@@ -6,6 +6,7 @@ Crop and flip stay, unless they are to go too; all that changes an image further
 loader workers reads one number in shared memory, so that a change reaches workers that run already, forked or spawned;
 what happens on the device is told directly.
 """
+
 import logging
 import math
 
@@ -43,14 +44,14 @@ class Refinement:
     """
 
     def __init__(
-            self,
-            phases: Phases,
-            loader,
-            task: TrainingTask,
-            mixup_fn: Mixup | None = None,
-            lr: float | None = None,
-            least_share: float = 0.,
-            last_update: int = 0,
+        self,
+        phases: Phases,
+        loader,
+        task: TrainingTask,
+        mixup_fn: Mixup | None = None,
+        lr: float | None = None,
+        least_share: float = 0.0,
+        last_update: int = 0,
     ):
         self.phases = phases
         self.loader = loader
@@ -62,10 +63,13 @@ class Refinement:
         self.strength = find_changes(loader.dataset).strength
         # The prefetcher's eraser works on the device, in this process.
         self.eraser = getattr(loader, 'random_erasing', None)
-        self.erasing = self.eraser.probability if self.eraser is not None else 0.
+        self.erasing = self.eraser.probability if self.eraser is not None else 0.0
 
     def hold_rate(
-            self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate,
+        self,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Scheduler | HeldRate,
     ) -> Scheduler | HeldRate:
         """Holds the learning rate in a refined epoch.
 
@@ -79,7 +83,8 @@ class Refinement:
         if self.task.verbose and (not was_held or epoch == self.phases.scheduled):
             _logger.info(
                 f'Refinement: {span(epoch, self.phases.total - 1)} without intensive augmentation, '
-                f'learning rate held at {mean_lr(optimizer):.3g}.')
+                f'learning rate held at {mean_lr(optimizer):.3g}.'
+            )
         return HeldRate()
 
     def set_strength(self, epoch: int) -> None:
@@ -91,8 +96,8 @@ class Refinement:
         weaken(self.task, strength)
         if self.eraser is not None:
             self.eraser.probability = self.erasing * strength
-            self.loader.random_erasing = self.eraser if strength > 0. else None
-        if strength <= 0.:
+            self.loader.random_erasing = self.eraser if strength > 0.0 else None
+        if strength <= 0.0:
             stop_mixing(self.loader, self.mixup_fn, self.task)
 
     def _hold_learning_rate(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
@@ -102,7 +107,7 @@ class Refinement:
             scheduler.step(self.phases.scheduled - 1)
             scheduler.step_update(self.last_update)
         for group in optimizer.param_groups:
-            scale = group.get('lr_scale', 1.)
+            scale = group.get('lr_scale', 1.0)
             if self.lr is not None:
                 group['lr'] = self.lr * scale
             elif scheduled:
@@ -116,13 +121,17 @@ class NoRefinement:
         pass
 
     def hold_rate(
-            self, epoch: int, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate,
+        self,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Scheduler | HeldRate,
     ) -> Scheduler | HeldRate:
         return scheduler
 
 
 def build_refinement(
-        args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask) -> Refinement | NoRefinement:
+    args, phases: Phases, loader, mixup_fn: Mixup | None, task: TrainingTask
+) -> Refinement | NoRefinement:
     """The refinement that `--refine-epochs` asks for."""
     if not phases.refined:
         return NoRefinement()
@@ -132,6 +141,6 @@ def build_refinement(
         task,
         mixup_fn,
         lr=args.refine_lr,
-        least_share=LEAST_SHARE if args.sched in FALLING else 0.,
+        least_share=LEAST_SHARE if args.sched in FALLING else 0.0,
         last_update=phases.scheduled * math.ceil(len(loader) / args.grad_accum_steps) - 1,
     )

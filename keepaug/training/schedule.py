@@ -1,4 +1,5 @@
 """Optimizer, learning rate and its schedule."""
+
 import logging
 import math
 
@@ -44,7 +45,8 @@ def resolve_learning_rate(args, batch_size: float) -> None:
     if args.rank == 0:
         _logger.info(
             f'Learning rate ({args.lr}) calculated from base learning rate ({args.lr_base}) '
-            f'and effective global batch size ({global_batch_size}) with {scale} scaling.')
+            f'and effective global batch size ({global_batch_size}) with {scale} scaling.'
+        )
 
 
 def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
@@ -59,8 +61,8 @@ def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
         optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (TypeError, ValueError, AssertionError) as error:
         raise ValueError(
-            f'--opt {args.opt} with its flags and --opt-kwargs {args.opt_kwargs} cannot be built: '
-            f'{first_line(error)}.') from error
+            f'--opt {args.opt} with its flags and --opt-kwargs {args.opt_kwargs} cannot be built: {first_line(error)}.'
+        ) from error
     if early_exit is not None:
         add_head(optimizer, early_exit, args.weight_decay)
     if args.rank == 0:
@@ -70,16 +72,17 @@ def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
 
 
 def build_scheduler(
-        args,
-        optimizer: torch.optim.Optimizer,
-        batches_per_epoch: int,
-        start_epoch: int,
-        decreasing_metric: bool,
+    args,
+    optimizer: torch.optim.Optimizer,
+    batches_per_epoch: int,
+    start_epoch: int,
+    decreasing_metric: bool,
 ) -> tuple[Scheduler | HeldRate, int]:
     """The learning rate schedule, already at `start_epoch`, and the number of epochs of the whole run."""
     updates_per_epoch = math.ceil(batches_per_epoch / args.grad_accum_steps)
     scheduler, epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing_metric), updates_per_epoch=updates_per_epoch)
+        optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing_metric), updates_per_epoch=updates_per_epoch
+    )
     if scheduler is not None and start_epoch > 0:
         if args.sched_on_updates:
             scheduler.step_update(start_epoch * updates_per_epoch)

@@ -1,4 +1,5 @@
 """The training task: model and loss, compiled and distributed."""
+
 import inspect
 
 import torch
@@ -43,10 +44,14 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
     )
     kinds = {
         'logit': (LogitDistillationTask, dict(loss_type=args.kd_loss_type, temperature=args.kd_temperature)),
-        'feature': (FeatureDistillationTask, dict(
-            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim)),
-        'token': (TokenDistillationTask, dict(
-            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature)),
+        'feature': (
+            FeatureDistillationTask,
+            dict(student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim),
+        ),
+        'token': (
+            TokenDistillationTask,
+            dict(distill_type=args.kd_token_distill_type, temperature=args.kd_temperature),
+        ),
     }
     task_class, settings = kinds[args.kd_distill_type]
     try:
@@ -54,11 +59,13 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
     except OSError as error:  # what a failing download is, too
         raise ValueError(
             f'The weights of --kd-model-name {args.kd_model_name} cannot be had ({first_line(error)}): '
-            'give a file of them with --kd-pretrained-path.') from error
+            'give a file of them with --kd-pretrained-path.'
+        ) from error
     except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f'--kd-model-name {args.kd_model_name} cannot teach --model {args.model} by --kd-distill-type '
-            f'{args.kd_distill_type}: {first_line(error)}.') from error
+            f'{args.kd_distill_type}: {first_line(error)}.'
+        ) from error
 
 
 def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:
@@ -79,8 +86,7 @@ def weaken(task: TrainingTask, strength: float) -> None:
             augment.strength = strength
 
 
-def augment_batch(
-        task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def augment_batch(task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch as a task would augment it on the device; unchanged where it does not."""
     return task.augment_batch(input, target) if isinstance(task, AugmentedTask) else (input, target)
 

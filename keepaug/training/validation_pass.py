@@ -1,4 +1,5 @@
 """One pass of validation: that of an epoch in training, of `validate.py`, and of measurements beside a run."""
+
 import copy
 import logging
 import time
@@ -24,6 +25,7 @@ class LogLines:
         interval: Batches between lines.
         suffix: Stands behind a line's first word: ' (EMA)' for averaged weights.
     """
+
     logger = logging.getLogger('train')
 
     def __init__(self, interval: int, suffix: str = ''):
@@ -50,18 +52,18 @@ class LogLines:
 # that is asked of it later.
 @torch.no_grad()
 def validate(
-        model: torch.nn.Module,
-        loader,
-        evaluator: ClassificationEvaluator,
-        forward: Forward,
-        *,
-        classes: Sequence[int] | None = None,
-        tta: int = 0,
-        observers: Sequence[Callable[[Tensor, Tensor], None]] = (),
-        lines: LogLines | None = None,
-        progress: Progress | None = None,
-        title: str = 'validation',
-        world_size: int = 1,
+    model: torch.nn.Module,
+    loader,
+    evaluator: ClassificationEvaluator,
+    forward: Forward,
+    *,
+    classes: Sequence[int] | None = None,
+    tta: int = 0,
+    observers: Sequence[Callable[[Tensor, Tensor], None]] = (),
+    lines: LogLines | None = None,
+    progress: Progress | None = None,
+    title: str = 'validation',
+    world_size: int = 1,
 ) -> OrderedDict[str, float]:
     """Metrics of a model over a loader.
 
@@ -112,15 +114,16 @@ def validate(
             if lines is not None and lines.is_due(batch_idx, len(loader)):
                 lines.logger.info(
                     f'{lines.describe(batch_idx, len(loader), seconds, len(target))}  '
-                    + describe_metrics(of_batch, evaluator, output, target))
+                    + describe_metrics(of_batch, evaluator, output, target)
+                )
     return evaluator.compute(distributed=world_size > 1)
 
 
 def describe_metrics(
-        of_batch: ClassificationEvaluator,
-        evaluator: ClassificationEvaluator,
-        output: Tensor,
-        target: Tensor,
+    of_batch: ClassificationEvaluator,
+    evaluator: ClassificationEvaluator,
+    output: Tensor,
+    target: Tensor,
 ) -> str:
     """Metrics of a log line, each as `name: value of the batch (average so far)`.
 
@@ -135,8 +138,8 @@ def describe_metrics(
     names = {'loss': 'Loss', 'top1': 'Acc@1', 'top5': 'Acc@5'}
     now = of_batch.summary()
     return '  '.join(
-        f'{names.get(name, name)}: {now[name]:>7.3f} ({average:>7.3f})'
-        for name, average in evaluator.summary().items())
+        f'{names.get(name, name)}: {now[name]:>7.3f} ({average:>7.3f})' for name, average in evaluator.summary().items()
+    )
 
 
 def evaluate(task: TrainingTask, loader, settings: LoopSettings) -> OrderedDict[str, float]:

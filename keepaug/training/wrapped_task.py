@@ -1,4 +1,5 @@
 """A training task around another."""
+
 from typing import Any
 
 from timm.task import TrainingTask

@@ -1,4 +1,5 @@
 """The parts of validate.py: which models, which images, which scores, the file of results."""
+
 from keepaug.validation.classes import class_names, find_classes
 from keepaug.validation.images import build_loader, build_split, build_validation_set, read_valid_labels
 from keepaug.validation.model import compile_model, load_model, warm_up

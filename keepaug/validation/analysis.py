@@ -1,4 +1,5 @@
 """What a validation says beyond top-1: calibration, accuracy per class, which classes are taken for which."""
+
 import csv
 import importlib.util
 import os
@@ -39,7 +40,8 @@ def check_analysis(folder: str, real_labels: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f'--analysis-dir {folder} cannot be made ({error.strerror}); name a folder where you may write.') from error
+            f'--analysis-dir {folder} cannot be made ({error.strerror}); name a folder where you may write.'
+        ) from error
     if not os.access(folder, os.W_OK):
         raise ValueError(f'--analysis-dir {folder} may not be written; name a folder where you may write.')
 
@@ -55,6 +57,7 @@ class Analysis:
 
     def __init__(self, num_classes: int, names: Sequence[str] | None = None, device: torch.device | None = None):
         from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+
         self.names = list(names) if names else [str(index) for index in range(num_classes)]
         self.calibration = MulticlassCalibrationError(num_classes, n_bins=BINS, norm='l1').to(device)
         self.confusion = MulticlassConfusionMatrix(num_classes).to(device)
@@ -82,7 +85,8 @@ class Analysis:
             ece=round(100 * self.calibration.compute().item(), 4),
             classes=[
                 dict(name=name, images=count, accuracy=round(100 * right / count, 4) if count else None)
-                for name, count, right in zip(self.names, images, correct)],
+                for name, count, right in zip(self.names, images, correct)
+            ],
             confusion=confusion.tolist(),
         )
 
@@ -106,22 +110,33 @@ class Analysis:
             os.makedirs(folder, exist_ok=True)
             write_json(os.path.join(folder, 'analysis.json'), {**results, **found})
             _write_rows(os.path.join(folder, 'summary.csv'), [summary.keys(), summary.values()])
-            _write_rows(os.path.join(folder, 'classes.csv'), [
-                ('class', 'name', 'images', 'accuracy'),
-                *((index, *row.values()) for index, row in enumerate(found['classes']))])
-            _write_rows(os.path.join(folder, 'confusion.csv'), [
-                ('true \\ predicted', *self.names),
-                *((name, *row) for name, row in zip(self.names, found['confusion']))])
+            _write_rows(
+                os.path.join(folder, 'classes.csv'),
+                [
+                    ('class', 'name', 'images', 'accuracy'),
+                    *((index, *row.values()) for index, row in enumerate(found['classes'])),
+                ],
+            )
+            _write_rows(
+                os.path.join(folder, 'confusion.csv'),
+                [
+                    ('true \\ predicted', *self.names),
+                    *((name, *row) for name, row in zip(self.names, found['confusion'])),
+                ],
+            )
             draw_confusion(os.path.join(folder, 'confusion.png'), found['confusion'], self.names, summary)
         except OSError as error:
             raise ValueError(
-                f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.') from error
+                f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.'
+            ) from error
 
 
 def draw_confusion(
-        path: str, confusion: Sequence[Sequence[int]], names: Sequence[str], results: Mapping[str, Any]) -> None:
+    path: str, confusion: Sequence[Sequence[int]], names: Sequence[str], results: Mapping[str, Any]
+) -> None:
     """Draws the share of each true class (row) that was taken for each class (column), as a PNG."""
     from matplotlib.figure import Figure
+
     counts = torch.tensor(confusion, dtype=torch.float)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     few = len(names) <= NAMED_CLASSES
@@ -131,9 +146,10 @@ def draw_confusion(
     picture = axes.imshow(shares.numpy(), cmap='Blues', vmin=0, vmax=1)
     figure.colorbar(picture, label='share of the true class', shrink=0.8)
     axes.set(
-        xlabel='predicted', ylabel='true',
-        title=f'top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %\n'
-              f'calibration error {results["ece"]:.2f} %')
+        xlabel='predicted',
+        ylabel='true',
+        title=f'top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %\ncalibration error {results["ece"]:.2f} %',
+    )
     if few:
         # A class may be called $5: no mathematics.
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)

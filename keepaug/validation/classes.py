@@ -1,4 +1,5 @@
 """Which class has which number in a validation, and what it is called."""
+
 import json
 from collections.abc import Sequence
 
@@ -38,7 +39,8 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
     held = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
     if recorded := recorded_classes(held, source):
         return ClassList(
-            _compared(recorded, valid_labels), f'--valid-labels {args.valid_labels}' if args.valid_labels else source)
+            _compared(recorded, valid_labels), f'--valid-labels {args.valid_labels}' if args.valid_labels else source
+        )
     root = args.data or args.data_dir
     if not (by_folders and has_split_folders(args.dataset, root)):
         return None
@@ -58,8 +60,12 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
     for classes in lists:
         if names <= classes.class_to_idx.keys() and classes.count <= args.num_classes:
             return classes
-    warn([f'Nothing tells which {len(names)} of the {args.num_classes} classes of the model are in {folder}: its '
-          f'folders ({name_some(names)}) are numbered from 0. If any is missing in between, give a --class-map.'])
+    warn(
+        [
+            f'Nothing tells which {len(names)} of the {args.num_classes} classes of the model are in {folder}: its '
+            f'folders ({name_some(names)}) are numbered from 0. If any is missing in between, give a --class-map.'
+        ]
+    )
     return None
 
 
@@ -88,7 +94,8 @@ def _exported_numbers(args, model: torch.nn.Module) -> dict[str, int]:
             names = json.loads(config).get('label_names')
         except (ValueError, AttributeError) as error:
             raise ValueError(
-                f'--checkpoint {args.checkpoint} is damaged: its {CONFIG_KEY} is no JSON object.') from error
+                f'--checkpoint {args.checkpoint} is damaged: its {CONFIG_KEY} is no JSON object.'
+            ) from error
     else:
         names = () if args.checkpoint else getattr(model, 'pretrained_cfg', {}).get('label_names')
     if not isinstance(names, (list, tuple)) or len({*map(str, names)}) != len(names):

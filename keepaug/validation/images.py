@@ -1,4 +1,5 @@
 """The images that a validation judges by."""
+
 import torch
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader
 from torch.utils.data import Dataset
@@ -11,7 +12,8 @@ from keepaug.validation.processes import world_size
 
 
 def build_validation_set(
-        args, data_config: dict, classes: ClassList | None = None) -> tuple[Dataset, RealLabelsImagenet | None]:
+    args, data_config: dict, classes: ClassList | None = None
+) -> tuple[Dataset, RealLabelsImagenet | None]:
     """The validation images and, with `--real-labels`, the judge that knows ImageNet's reassessed labels.
 
     Args:
@@ -29,8 +31,9 @@ def build_validation_set(
         return dataset, RealLabelsImagenet(dataset.filenames(basename=True), real_json=args.real_labels)
     except (OSError, AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f'--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet\'s '
-            f'validation images ({first_line(error)}).') from error
+            f"--real-labels {args.real_labels} must be the JSON file of reassessed labels, and the data ImageNet's "
+            f'validation images ({first_line(error)}).'
+        ) from error
 
 
 def build_split(args, split: str, data_config: dict, classes: ClassList | None = None) -> Dataset:
@@ -46,15 +49,22 @@ def build_split(args, split: str, data_config: dict, classes: ClassList | None =
     )
 
 
-def build_loader(args, dataset: Dataset, model: torch.nn.Module, data_config: dict, device: torch.device,
-                 dtype: torch.dtype, pooled: bool):
+def build_loader(
+    args,
+    dataset: Dataset,
+    model: torch.nn.Module,
+    data_config: dict,
+    device: torch.device,
+    dtype: torch.dtype,
+    pooled: bool,
+):
     """Batches of a data set in order, resized and cropped for evaluation; in several processes each has its share."""
     common = dict(
         batch_size=args.batch_size,
         interpolation=data_config['interpolation'],
         mean=data_config['mean'],
         std=data_config['std'],
-        crop_pct=1. if pooled else data_config['crop_pct'],
+        crop_pct=1.0 if pooled else data_config['crop_pct'],
         crop_mode=data_config['crop_mode'],
         crop_border_pixels=args.crop_border_pixels,
         num_workers=args.workers,
@@ -66,11 +76,19 @@ def build_loader(args, dataset: Dataset, model: torch.nn.Module, data_config: di
     )
     if args.naflex_loader:
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
-        return report_failures(create_naflex_loader(
-            dataset, patch_size=patch_size, max_seq_len=args.naflex_max_seq_len, is_training=False,
-            channels=data_config['input_size'][0], **common))
-    return report_failures(create_loader(
-        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common))
+        return report_failures(
+            create_naflex_loader(
+                dataset,
+                patch_size=patch_size,
+                max_seq_len=args.naflex_max_seq_len,
+                is_training=False,
+                channels=data_config['input_size'][0],
+                **common,
+            )
+        )
+    return report_failures(
+        create_loader(dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common)
+    )
 
 
 def read_valid_labels(path: str, num_classes: int) -> list[int] | None:

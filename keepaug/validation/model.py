@@ -1,4 +1,5 @@
 """The model that a validation judges."""
+
 import contextlib
 import json
 import logging
@@ -47,11 +48,17 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         if args.use_ema and all(held.get(key) is None for key in AVERAGED):
             # timm would take the plain weights without a word.
             raise ValueError(
-                f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.')
+                f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.'
+            )
     try:
         model_args = resolve_model_input_args(
-            args.model, vars(args), in_chans=in_chans, num_classes=args.num_classes, global_pool=args.gp,
-            **args.model_kwargs)
+            args.model,
+            vars(args),
+            in_chans=in_chans,
+            num_classes=args.num_classes,
+            global_pool=args.gp,
+            **args.model_kwargs,
+        )
         described = _describe(args)
         if described is not None:
             check_recorded(lambda: create_model(pretrained=False, **model_args), *described)
@@ -67,8 +74,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         args.num_classes = model.num_classes
     if args.reparam:
         model = reparameterize_model(model)
-    data_config = resolve_input_data_config(
-        model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    data_config = resolve_input_data_config(model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
     if described is not None:
         check_images(data_config, described[-1])
     if args.checkpoint.endswith('.safetensors'):
@@ -105,7 +111,7 @@ def _explain_mismatch(error: Exception) -> str:
     counts = {(theirs, ours) for theirs, _, ours, _ in found}
     if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
         return first_line(error)
-    (theirs, ours), = counts
+    ((theirs, ours),) = counts
     return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, and checkpoints of one count together'
 
 
@@ -119,7 +125,8 @@ def _compare_size(path: str, data_config: dict[str, Any]) -> None:
     if isinstance(size, list) and size and tuple(size) != tuple(data_config['input_size']):
         _logger.warning(
             f'{path} is of a run on images {tuple(size)} and is judged on {tuple(data_config["input_size"])}; '
-            f'give --input-size {" ".join(map(str, size))} for those of the run.')
+            f'give --input-size {" ".join(map(str, size))} for those of the run.'
+        )
 
 
 def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
@@ -131,6 +138,7 @@ def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
         return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
     if args.aot_autograd:
         from functorch.compile import memory_efficient_fusion
+
         return memory_efficient_fusion(model)
     return model
 
@@ -142,5 +150,4 @@ def warm_up(model: torch.nn.Module, args, data_config: dict, forward: Forward) -
     A batch that does not fit into memory fails here, before any image is read.
     """
     model.eval()
-    forward(model, torch.randn(
-        args.batch_size, *data_config['input_size'], device=forward.device, dtype=forward.dtype))
+    forward(model, torch.randn(args.batch_size, *data_config['input_size'], device=forward.device, dtype=forward.dtype))

@@ -1,4 +1,5 @@
 """The processes that share a validation."""
+
 import logging
 
 import torch
@@ -27,16 +28,21 @@ def join_processes(args) -> None:
     """
     if not is_distributed_env():
         return
-    whole = [flag for flag, asked in (
-        ('--real-labels', args.real_labels),
-        ('--naflex-loader', args.naflex_loader),
-    ) if asked]
+    whole = [
+        flag
+        for flag, asked in (
+            ('--real-labels', args.real_labels),
+            ('--naflex-loader', args.naflex_loader),
+        )
+        if asked
+    ]
     if whole:
         raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')
     if args.retry:
         raise ValueError(
             '--retry would start over in the process that lacks memory alone: give a smaller --batch-size, or start '
-            'one process.')
+            'one process.'
+        )
     open_device(args)
     if args.rank:
         _logger.setLevel(logging.WARNING)  # what all do is said once

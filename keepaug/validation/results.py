@@ -1,4 +1,5 @@
 """The numbers of a validation, shown and written."""
+
 import csv
 import logging
 import os
@@ -22,7 +23,8 @@ def headline(metrics: OrderedDict[str, float]) -> str:
     """Scores in percent as one line, accuracies with their errors."""
     return ' '.join(
         f'Acc@{name[3:]} {value:.3f} ({100 - value:.3f})' if name in ACCURACIES else f'{name} {value:.3f}'
-        for name, value in metrics.items())
+        for name, value in metrics.items()
+    )
 
 
 def rounded(metrics: OrderedDict[str, float]) -> OrderedDict[str, float]:

@@ -1,4 +1,5 @@
 """Which models a validation judges, and what each is called beside the others."""
+
 import argparse
 import glob
 import os
@@ -57,7 +58,8 @@ def choose_runs(args) -> list[dict[str, Any]]:
                 runs.append(_compared_run(args, path))
                 judged.add(os.path.realpath(path))
     labels = label_runs(
-        [run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs], shortest=2)
+        [run.get('checkpoint', args.checkpoint) or run.get('model', args.model) for run in runs], shortest=2
+    )
     return [dict(run, label=label) for run, label in zip(runs, labels)]
 
 

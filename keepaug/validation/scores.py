@@ -1,4 +1,5 @@
 """What a validation measures, and how its log tells of it."""
+
 import importlib.util
 import logging
 from typing import Protocol
@@ -16,6 +17,7 @@ _logger = logging.getLogger('validate')
 
 class ValidationLines(LogLines):
     """The log lines of `validate.py`: every so many batches, with the images per second."""
+
     logger = _logger
 
     def is_due(self, batch: int, batches: int) -> bool:
@@ -24,7 +26,8 @@ class ValidationLines(LogLines):
     def describe(self, batch: int, batches: int, seconds: AverageMeter, images: int) -> str:
         return (
             f'Test: [{batch:>4d}/{batches}]  '
-            f'Time: {seconds.val:.3f}s ({seconds.avg:.3f}s, {images / seconds.avg:>7.2f}/s)')
+            f'Time: {seconds.val:.3f}s ({seconds.avg:.3f}s, {images / seconds.avg:>7.2f}/s)'
+        )
 
 
 class OneLabelEvaluator(ClassificationEvaluator):
@@ -41,7 +44,8 @@ class OneLabelEvaluator(ClassificationEvaluator):
         except IndexError as error:
             raise ValueError(
                 f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels '
-                'as many classes as the data has, which must count them in that order.') from error
+                'as many classes as the data has, which must count them in that order.'
+            ) from error
 
 
 def build_evaluator(args, device: torch.device) -> ClassificationEvaluator:
@@ -86,10 +90,14 @@ class AveragedScore:
     def __init__(self, average: str, num_classes: int, device: torch.device = torch.device('cpu')):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
+
         self.names = [f'{average}_{score}' for score in ('precision', 'recall', 'f1_score')]
-        self.metrics = MetricCollection([
-            kind(num_classes=num_classes, average=average, validate_args=False)
-            for kind in (MulticlassPrecision, MulticlassRecall, MulticlassF1Score)]).to(device)
+        self.metrics = MetricCollection(
+            [
+                kind(num_classes=num_classes, average=average, validate_args=False)
+                for kind in (MulticlassPrecision, MulticlassRecall, MulticlassF1Score)
+            ]
+        ).to(device)
         if device.type != 'mps':  # which has no float64
             self.metrics.set_dtype(torch.float64)
 
@@ -100,8 +108,7 @@ class AveragedScore:
         return {name: 100 * score.item() for name, score in zip(self.names, self.metrics.compute().values())}
 
 
-def build_scores(
-        args, real_labels: RealLabelsImagenet | None, num_classes: int, device: torch.device) -> list[Score]:
+def build_scores(args, real_labels: RealLabelsImagenet | None, num_classes: int, device: torch.device) -> list[Score]:
     """The scores that `--real-labels` and `--metrics-avg` ask for."""
     scores: list[Score] = []
     if real_labels is not None:

@@ -1,4 +1,5 @@
 """Attentive CutMix: the partner's best patches, at their place, by a teacher that is left as it is."""
+
 import pytest
 import timm
 import torch
@@ -38,14 +39,15 @@ def _images(batch: int = 8, edge: int = 28) -> Tensor:
 
 # Exact.
 
+
 def test_bright_patch_moves_to_the_same_place():
     x = torch.zeros(2, 1, 28, 28)
-    x[0, :, 4:8, 20:24] = 5.
-    x[1, :, 24:28, 0:4] = 3.
+    x[0, :, 4:8, 20:24] = 5.0
+    x[1, :, 24:28, 0:4] = 3.0
     mixed, soft = _create(num_classes=2, patches=1)(x, torch.tensor([0, 1]))
     both = x[0] + x[1]
     assert torch.equal(mixed[0], both) and torch.equal(mixed[1], both)
-    assert torch.allclose(soft, torch.tensor([[48., 1.], [1., 48.]]) / 49)
+    assert torch.allclose(soft, torch.tensor([[48.0, 1.0], [1.0, 48.0]]) / 49)
 
 
 def test_lambda_is_the_receivers_share():
@@ -70,7 +72,7 @@ def test_agrees_with_a_loop(edge, mixing, batch):
             j = partner[i].item()
             assert batch == 1 or j != i
             if mask[i].any():
-                assert torch.equal(mask[i], top_patches_mask(grid[j:j + 1], 5, (edge, edge))[0])
+                assert torch.equal(mask[i], top_patches_mask(grid[j : j + 1], 5, (edge, edge))[0])
             wanted = x[i].clone()
             wanted[:, mask[i, 0]] = x[j][:, mask[i, 0]]
             assert torch.equal(mixed[i], wanted)
@@ -92,7 +94,7 @@ def test_class_ids_beyond_halfs_whole_numbers():
 
 
 def test_soft_targets_and_smoothing():
-    soft = torch.tensor([[0.5, 0.5], [1., 0.]])
+    soft = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
     mixed = _create(num_classes=2, smoothing=0.1)(_images(2), soft)[1]
     assert torch.allclose(mixed[0], soft[0] * 43 / 49 + soft[1] * 6 / 49)
     smoothed = _create(num_classes=2, smoothing=0.1)(_images(2), torch.tensor([0, 1]))[1]
@@ -100,6 +102,7 @@ def test_soft_targets_and_smoothing():
 
 
 # Statistical.
+
 
 def test_every_cell_is_taken_as_often_and_for_itself():
     x = torch.rand(10_000, 1, 3, 3, generator=_generator())
@@ -109,7 +112,7 @@ def test_every_cell_is_taken_as_often_and_for_itself():
     assert uniform_p(cells, 9) > SIGNIFICANT and independent_p(cells, 9) > SIGNIFICANT
 
 
-@pytest.mark.parametrize('strength', [1., 0.25])
+@pytest.mark.parametrize('strength', [1.0, 0.25])
 def test_probability_is_applied_once_and_fades(strength):
     mixer = _create(Brightness(), grid=2, patches=1, num_classes=2, mixing='elem', prob=0.3)
     mixer.strength = strength
@@ -119,11 +122,15 @@ def test_probability_is_applied_once_and_fades(strength):
 
 # The teacher.
 
+
 def test_teacher_sees_its_own_normalisation_and_size():
     teacher = Brightness(8)
     mixer = _create(
-        teacher, teacher_size=(56, 56), normalisation=((0.5, 0.4, 0.3), (0.2, 0.2, 0.5)),
-        teacher_normalisation=((0.1, 0.1, 0.1), (0.5, 0.25, 0.5)))
+        teacher,
+        teacher_size=(56, 56),
+        normalisation=((0.5, 0.4, 0.3), (0.2, 0.2, 0.5)),
+        teacher_normalisation=((0.1, 0.1, 0.1), (0.5, 0.25, 0.5)),
+    )
     pixels = torch.tensor([0.7, 0.6, 0.2])[:, None, None]
     x = (pixels - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.2, 0.2, 0.5])[:, None, None]
     mixer(x.expand(2, 3, 28, 28), torch.tensor([0, 1]))
@@ -172,7 +179,7 @@ def test_teacher_runs_in_half_precision_under_amp():
 
 def test_teacher_is_not_run_for_a_batch_that_is_not_mixed():
     teacher = Brightness(4)
-    mixer = _create(teacher, prob=0.)
+    mixer = _create(teacher, prob=0.0)
     x, target = _images(), torch.arange(8)
     mixed, soft = mixer(x, target)
     assert teacher.shown is None and torch.equal(mixed, x) and torch.equal(soft, torch.eye(8))
@@ -185,16 +192,19 @@ def test_teacher_without_a_classifier_or_with_other_classes():
         assert _create(teacher)(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]))[1].shape == (2, 8)
 
 
-@pytest.mark.parametrize('teacher, edge, says', [
-    ('resnet', 32, 'as one cell'), ('mixer', 48, 'can look at.* got 48 x 48')])
+@pytest.mark.parametrize(
+    'teacher, edge, says', [('resnet', 32, 'as one cell'), ('mixer', 48, 'can look at.* got 48 x 48')]
+)
 def test_images_the_teacher_has_no_use_for_are_refused(teacher, edge, says):
     mixer = _create(create_backbone(teacher))
     with pytest.raises(ValueError, match=says):
         mixer.check_images(torch.zeros(1, 3, edge, edge))
 
 
-@pytest.mark.parametrize('settings', [
-    dict(patches=0), dict(patches=50), dict(grid=0), dict(normalisation=((0.,), (1.,))), dict(num_classes=None)])
+@pytest.mark.parametrize(
+    'settings',
+    [dict(patches=0), dict(patches=50), dict(grid=0), dict(normalisation=((0.0,), (1.0,))), dict(num_classes=None)],
+)
 def test_refusals(settings):
     with pytest.raises(ValueError):
         _create(**settings)

@@ -1,4 +1,5 @@
 """The variants of CutMix: each does one thing otherwise, and only that."""
+
 import pytest
 import torch
 
@@ -14,7 +15,8 @@ def _generator(seed: int = 0) -> torch.Generator:
 def _mix(variant: str, batch: int = 64, size: tuple[int, int] = (32, 32), progress: float | None = None, **settings):
     """A batch of named images mixed, the soft targets, and what was drawn; the first 256 are of different classes."""
     mixer = keepaug.create_augment(
-        'cutmix-variant', num_classes=min(batch, 256), variant=variant, **{'mixing': 'elem', **settings})
+        'cutmix-variant', num_classes=min(batch, 256), variant=variant, **{'mixing': 'elem', **settings}
+    )
     if progress is not None:
         mixer.set_progress(progress)
     x = torch.arange(float(batch)).view(-1, 1, 1, 1).expand(batch, 1, *size).contiguous()
@@ -28,6 +30,7 @@ def _own_share(mixed: torch.Tensor) -> torch.Tensor:
 
 
 # Exact.
+
 
 @pytest.mark.parametrize('size', [(32, 32), (40, 28)])
 def test_fixed_size_lies_inside_and_leaves_its_share(size):
@@ -59,21 +62,21 @@ def test_complete_label_is_half_and_half_whatever_the_share():
 
 @pytest.mark.parametrize('variant', ['one-hot', 'complete-label'])
 def test_images_that_are_not_mixed_keep_their_label(variant):
-    mixed, soft, last = _mix(variant, prob=0.)
+    mixed, soft, last = _mix(variant, prob=0.0)
     assert torch.equal(soft, torch.eye(64)) and (_own_share(mixed) == 1).all()
 
 
 @pytest.mark.parametrize('variant', ['center-gaussian', 'fixed', 'scheduled'])
 def test_label_follows_the_pixels(variant):
-    mixed, soft, last = _mix(variant, progress=1.)
+    mixed, soft, last = _mix(variant, progress=1.0)
     own = torch.arange(64)
     assert torch.allclose(soft[own, own].double(), _own_share(mixed))
     assert torch.allclose(soft[own, last['partner']].double(), 1 - _own_share(mixed))
 
 
 def test_schedule_starts_with_nothing_and_ends_with_everything():
-    assert not _mix('scheduled', progress=0.)[2]['mask'].any()
-    assert _mix('scheduled', progress=1., size=(64, 64))[2]['mask'].flatten(1).any(1).double().mean() > 0.9
+    assert not _mix('scheduled', progress=0.0)[2]['mask'].any()
+    assert _mix('scheduled', progress=1.0, size=(64, 64))[2]['mask'].flatten(1).any(1).double().mean() > 0.9
 
 
 def test_schedule_must_be_told():
@@ -94,12 +97,13 @@ def test_refusals(settings):
 
 # Statistical.
 
+
 def test_centres_are_normal_around_the_images():
     edge = 1001
     boxes = central_boxes(torch.ones(20_000, 2, dtype=torch.long), (edge, edge), _generator())
     for centre in boxes[:, :2].double().unbind(1):
         # A normal distribution cut off at two standard deviations has 0.88 of its standard deviation.
-        assert centre.mean().item() == pytest.approx((edge - 1) / 2, abs=4 * 220 / 20_000 ** 0.5)
+        assert centre.mean().item() == pytest.approx((edge - 1) / 2, abs=4 * 220 / 20_000**0.5)
         assert centre.std().item() == pytest.approx(0.8796 * edge / 4, rel=0.02)
         within = ((centre - 500).abs() < edge / 4).double().mean().item()  # one standard deviation
         assert within == pytest.approx(0.6827 / 0.9545, abs=0.012)
@@ -113,7 +117,7 @@ def test_fixed_places_are_uniform_to_the_last():
 
 @pytest.mark.parametrize('progress', [0.25, 0.8])
 def test_schedule_is_linear_and_applied_once(progress):
-    last = _mix('scheduled', 10_000, (8, 8), progress, prob=0.5, cutmix_alpha=0., cutmix_minmax=(.5, .5))[2]
+    last = _mix('scheduled', 10_000, (8, 8), progress, prob=0.5, cutmix_alpha=0.0, cutmix_minmax=(0.5, 0.5))[2]
     assert rate_p(int(last['mask'].flatten(1).any(1).sum()), 10_000, 0.5 * progress) > SIGNIFICANT
 
 

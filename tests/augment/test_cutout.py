@@ -1,4 +1,5 @@
 """Published Cutout as an augmentation; where its squares fall is tested with `cutout_mask`."""
+
 import pytest
 import torch
 
@@ -20,30 +21,30 @@ def test_masked_pixels_are_zero_and_others_kept():
     mask = augment.last['mask']
     assert label is target and torch.equal(x, given)
     assert mask.shape == (50, 1, 20, 28) and mask.dtype == torch.bool
-    assert torch.equal(out, torch.where(mask, 0., x))
+    assert torch.equal(out, torch.where(mask, 0.0, x))
 
 
 @pytest.mark.parametrize('height, width, edge', [(32, 32, 16), (95, 224, 16), (96, 96, 40), (224, 128, 40)])
 def test_default_size(height, width, edge):
     augment = create_augment('cutout')
     augment(torch.zeros(100, 1, height, width), None, seeded())
-    assert augment.last['mask'].sum((1, 2, 3)).max() == edge ** 2
+    assert augment.last['mask'].sum((1, 2, 3)).max() == edge**2
 
 
 def test_overflows_the_border():
     augment = create_augment('cutout', size=16)
     augment(torch.zeros(500, 1, 32, 32), None, seeded())
-    assert augment.last['mask'].sum((1, 2, 3)).min() < 16 ** 2
+    assert augment.last['mask'].sum((1, 2, 3)).min() < 16**2
     # A square may be larger than the image, which an in-image window never is.
     out, _ = create_augment('cutout', size=99)(torch.ones(4, 1, 32, 32), None)
-    assert (out == 0.).all()
+    assert (out == 0.0).all()
 
 
-@pytest.mark.parametrize('prob', [0., 0.5, 1.])
+@pytest.mark.parametrize('prob', [0.0, 0.5, 1.0])
 def test_probability_is_per_image(prob):
     x = torch.ones(DRAWS, 1, 8, 8)
     out, _ = create_augment('cutout', size=4, prob=prob)(x, None, seeded())
-    cut = (out == 0.).flatten(1).any(1).sum().item()
+    cut = (out == 0.0).flatten(1).any(1).sum().item()
     assert rate_p(cut, DRAWS, prob) > SIGNIFICANT
 
 
@@ -60,11 +61,14 @@ def test_generator_and_default_stream():
     assert torch.equal(augment(x, None)[0], drawn)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(size=0), 'size must be at least 1 pixel, got 0'),
-    (dict(holes=0), 'holes must be at least 1, got 0'),
-    (dict(prob=2.), 'prob must be between 0 and 1, got 2.0'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(size=0), 'size must be at least 1 pixel, got 0'),
+        (dict(holes=0), 'holes must be at least 1, got 0'),
+        (dict(prob=2.0), 'prob must be between 0 and 1, got 2.0'),
+    ],
+)
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_augment('cutout', **arguments)

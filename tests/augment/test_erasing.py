@@ -1,4 +1,5 @@
 """Keep-cut's `erase` draws areas, aspects and counts as timm's random erasing does; only the place is chosen."""
+
 import random
 
 import numpy as np
@@ -27,7 +28,7 @@ class Recorder:
 
 def timm_regions(height: int, width: int, max_count: int) -> list[list[tuple[int, int]]]:
     """Sizes (h, w) of the regions of each of many images."""
-    erasing = RandomErasing(probability=1., mode='const', max_count=max_count, device='cpu')
+    erasing = RandomErasing(probability=1.0, mode='const', max_count=max_count, device='cpu')
     images = [Recorder() for _ in range(DRAWS)]
     for image in images:
         erasing._erase(image, 3, height, width, torch.float32)
@@ -35,11 +36,9 @@ def timm_regions(height: int, width: int, max_count: int) -> list[list[tuple[int
 
 
 def our_regions(height: int, width: int, max_count: int) -> list[list[tuple[int, int]]]:
-    drawn = draw_erasing_sizes(
-        DRAWS, (height, width), max_count, torch.device('cpu'), torch.Generator().manual_seed(0))
+    drawn = draw_erasing_sizes(DRAWS, (height, width), max_count, torch.device('cpu'), torch.Generator().manual_seed(0))
     edges, has = (torch.stack(part, 1).tolist() for part in zip(*drawn))
-    return [
-        [tuple(region) for region, present in zip(*image) if present] for image in zip(edges, has)]
+    return [[tuple(region) for region, present in zip(*image) if present] for image in zip(edges, has)]
 
 
 @pytest.fixture
@@ -54,26 +53,27 @@ def python_stream():
 def test_sizes_are_distributed_as_timms(height, width, max_count, python_stream):
     theirs, ours = timm_regions(height, width, max_count), our_regions(height, width, max_count)
     for measure in (
-            lambda image: [h * w / (height * width) for h, w in image],
-            lambda image: [np.log(h / w) for h, w in image],
-            lambda image: [len(image)],
-            lambda image: [sum(h * w for h, w in image) / (height * width)],
+        lambda image: [h * w / (height * width) for h, w in image],
+        lambda image: [np.log(h / w) for h, w in image],
+        lambda image: [len(image)],
+        lambda image: [sum(h * w for h, w in image) / (height * width)],
     ):
         first, second = (np.concatenate([measure(image) for image in images]) for images in (theirs, ours))
         assert ks_2samp(first, second).pvalue > SIGNIFICANT
         error = np.hypot(first.std() / len(first) ** 0.5, second.std() / len(second) ** 0.5)
-        assert abs(first.mean() - second.mean()) <= 5. * error
+        assert abs(first.mean() - second.mean()) <= 5.0 * error
         # Quantiles are steps of whole pixels apart.
         np.testing.assert_allclose(
-            np.quantile(first, [0.1, 0.5, 0.9]), np.quantile(second, [0.1, 0.5, 0.9]), rtol=0.08, atol=0.05)
+            np.quantile(first, [0.1, 0.5, 0.9]), np.quantile(second, [0.1, 0.5, 0.9]), rtol=0.08, atol=0.05
+        )
 
 
 def test_area_and_log_aspect_are_uniform():
     # So large that rounding to pixels does not show. Regions of up to a fifth fit at any aspect, and are all kept.
-    (edges, has), = draw_erasing_sizes(DRAWS, (9000, 9000), 1, torch.device('cpu'), torch.Generator().manual_seed(1))
+    ((edges, has),) = draw_erasing_sizes(DRAWS, (9000, 9000), 1, torch.device('cpu'), torch.Generator().manual_seed(1))
     assert has.all()
     h, w = edges.double().unbind(1)
-    area, log_aspect = h * w / 9000 ** 2, torch.log(h / w)
+    area, log_aspect = h * w / 9000**2, torch.log(h / w)
     limit = -np.log(0.3)
     assert 0.0199 < area.min() and 0.33 < area.max() < 0.3335
     assert -limit - 1e-2 < log_aspect.min() and log_aspect.max() < limit + 1e-2
@@ -98,7 +98,7 @@ def test_images_too_small_for_a_region(size):
     augment = create_augment('keep-cut', mode='erase', tau=None)
     out, _ = augment(x, None, torch.Generator().manual_seed(2))
     mask = augment.last['mask']
-    assert torch.equal(out, x.masked_fill(mask, 0.))
+    assert torch.equal(out, x.masked_fill(mask, 0.0))
     assert not mask.flatten(1).all(1).any(), 'a region is smaller than the image'
 
 
@@ -114,7 +114,7 @@ def test_every_region_of_an_image_is_removed():
             assert 0 <= x0 <= x1 <= 40 and 0 <= y0 <= y1 <= 32
             expected[i, :, y0:y1, x0:x1] = True
     assert torch.equal(augment.last['mask'], expected)
-    assert torch.equal(out == 0., expected.expand_as(out))
+    assert torch.equal(out == 0.0, expected.expand_as(out))
     assert rate_p(expected.flatten(1).any(1).sum().item(), 64, 0.5) > SIGNIFICANT
 
 
@@ -125,7 +125,7 @@ def test_the_place_is_uniform_for_every_size():
     for low, high, edge in ((box[:, 0], box[:, 2], 24), (box[:, 1], box[:, 3], 16)):
         # Uniform on 0 .. edge - size: mean a half, variance (1 + 2 / (edge - size)) / 12.
         free = edge - (high - low)
-        share = (low / free - 0.5) / ((1. + 2. / free) / 12.) ** 0.5
-        assert abs(share.mean()) < 5 * DRAWS ** -0.5
-        assert abs(share.std() - 1.) < 0.03
+        share = (low / free - 0.5) / ((1.0 + 2.0 / free) / 12.0) ** 0.5
+        assert abs(share.mean()) < 5 * DRAWS**-0.5
+        assert abs(share.std() - 1.0) < 0.03
         assert (low == 0).any() and (high == edge).any()

@@ -1,4 +1,5 @@
 """One table of settings; every registered augmentation goes through all that a training run can put to it."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -43,17 +44,18 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         dict(size=8, tau=None, reprob=0.7, remode='rand', recount=2),
     ],
     'manifold-mixup': [dict(), dict(stages=(1,), mixing='pair', smoothing=0.1)],
-    'mixup': [dict(mixing='pair'), dict(cutmix_alpha=1., mixing='elem', smoothing=0.1)],
+    'mixup': [dict(mixing='pair'), dict(cutmix_alpha=1.0, mixing='elem', smoothing=0.1)],
 }
 EVERY = [
     pytest.param(name, settings, id=' '.join([name, *(f'{key}={value}' for key, value in settings.items())]))
-    for name, forms in SETTINGS.items() for settings in forms]
+    for name, forms in SETTINGS.items()
+    for settings in forms
+]
 # These hook into the model, which must not be compiled before: tests/models/test_feature_mixing.py compiles it after.
 INSIDE = ('feature-cutmix', 'manifold-mixup')
 
 
-def batch(
-        name: str, n: int = 4, channels: int = 3, height: int = 32, width: int = 32) -> tuple[Tensor, Tensor]:
+def batch(name: str, n: int = 4, channels: int = 3, height: int = 32, width: int = 32) -> tuple[Tensor, Tensor]:
     """A batch of n samples, in as many rows each as the augmentation takes."""
     rows = registry._AUGMENTS[name].rows_per_sample
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +90,8 @@ class Recycling:
 
 
 def step(
-        model: nn.Module, augment: BatchAugment, x: Tensor, target: Tensor, forward: nn.Module | None = None) -> Tensor:
+    model: nn.Module, augment: BatchAugment, x: Tensor, target: Tensor, forward: nn.Module | None = None
+) -> Tensor:
     """One training step of a model; `forward` is the form of it that is run, such as a compiled one."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     given, label = x.clone(), target.clone()
@@ -112,13 +115,16 @@ def test_table_is_complete():
 
 
 @pytest.mark.parametrize('name, settings', EVERY)
-@pytest.mark.parametrize('shape', [
-    pytest.param({}, id='plain'),
-    pytest.param(dict(n=7), id='odd batch'),
-    pytest.param(dict(n=1), id='batch of one'),
-    pytest.param(dict(height=40, width=28), id='non-square'),
-    pytest.param(dict(channels=1), id='one channel'),
-])
+@pytest.mark.parametrize(
+    'shape',
+    [
+        pytest.param({}, id='plain'),
+        pytest.param(dict(n=7), id='odd batch'),
+        pytest.param(dict(n=1), id='batch of one'),
+        pytest.param(dict(height=40, width=28), id='non-square'),
+        pytest.param(dict(channels=1), id='one channel'),
+    ],
+)
 def test_training_step(name, settings, shape):
     x, target = batch(name, **shape)
     model = small_cnn(x.shape[1])
@@ -150,7 +156,8 @@ def test_channels_last(name, settings):
     augment = create(name, model, settings)
     drawn = [
         augment(images, target, torch.Generator().manual_seed(2))
-        for images in (x, x.contiguous(memory_format=torch.channels_last))]
+        for images in (x, x.contiguous(memory_format=torch.channels_last))
+    ]
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert drawn[1][0].is_contiguous(memory_format=torch.channels_last), 'the format a model is fast in is kept'
 
@@ -196,11 +203,11 @@ def test_strength(name, settings):
     x, target = batch(name, 400, height=16, width=16)
     augment = create(name, small_cnn(), settings)
     shares = []
-    for augment.strength in (1., 0.25):
+    for augment.strength in (1.0, 0.25):
         augment(x, target, torch.Generator().manual_seed(0))
         shares.append(augment.last['mask'].double().mean())
-    assert augment.mixes_labels or 0. < shares[1] < 0.5 * shares[0]
-    augment.strength = 0.
+    assert augment.mixes_labels or 0.0 < shares[1] < 0.5 * shares[0]
+    augment.strength = 0.0
     out, label = augment(x, target)
     assert len(out) == len(label) == len(x) // augment.rows_per_sample and out.data_ptr() == x.data_ptr()
 

@@ -1,4 +1,5 @@
 """GridMask on batches; the masks themselves are tested in tests/functional/test_masks.py."""
+
 import pytest
 import torch
 
@@ -14,15 +15,15 @@ def masks(augment, batch=1000, size=(32, 40)):
 
 def test_removed_pixels_are_zero():
     x = torch.randn(4, 3, 32, 32)
-    augment = GridMask(prob=1.)
+    augment = GridMask(prob=1.0)
     out, target = augment(x, TARGET)
-    assert torch.equal(out, x.masked_fill(augment.last['mask'], 0.)) and target is TARGET
+    assert torch.equal(out, x.masked_fill(augment.last['mask'], 0.0)) and target is TARGET
     assert augment.last['mask'].any() and not augment.last['mask'].all()
 
 
 def test_share_kept():
     """2 r - r^2 of an image on average, where whole squares fit."""
-    removed = masks(GridMask(smallest=8, largest=8, keep=0.5, prob=1.)).double().mean().item()
+    removed = masks(GridMask(smallest=8, largest=8, keep=0.5, prob=1.0)).double().mean().item()
     assert removed == pytest.approx(0.25, abs=1e-9)
 
 
@@ -42,28 +43,34 @@ def test_probability_rises():
     with pytest.raises(ValueError, match='call set_progress'):
         masks(augment)
     shares = []
-    for progress in (0., 0.25, 0.5, 1.):
+    for progress in (0.0, 0.25, 0.5, 1.0):
         augment.set_progress(progress)
         shares.append(masks(augment, 4000, (8, 8)).flatten(1).any(1).double().mean().item())
-    assert shares == pytest.approx([0., 0.4, 0.8, 0.8], abs=0.03)
+    assert shares == pytest.approx([0.0, 0.4, 0.8, 0.8], abs=0.03)
     assert augment.describe((8, 8)).endswith('probability 0.8, rising over 50% of the epochs')
 
 
-@pytest.mark.parametrize('settings, words', [
-    (dict(smallest=9, largest=8), 'smallest must be at most the largest distance, 8 pixels, got 9'),
-    (dict(smallest=0), 'smallest must be at least 1 pixel'),
-    (dict(keep=1.5), 'keep must be between 0 and 1'),
-    (dict(ramp=-1), 'ramp must be between 0 and 1'),
-])
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (dict(smallest=9, largest=8), 'smallest must be at most the largest distance, 8 pixels, got 9'),
+        (dict(smallest=0), 'smallest must be at least 1 pixel'),
+        (dict(keep=1.5), 'keep must be between 0 and 1'),
+        (dict(ramp=-1), 'ramp must be between 0 and 1'),
+    ],
+)
 def test_refusals(settings, words):
     with pytest.raises(ValueError, match=words):
         GridMask(**settings)
 
 
-@pytest.mark.parametrize('settings, words', [
-    (dict(largest=40), 'largest must be at most 32 for images of 32 x 32 pixels, got 40'),
-    (dict(largest=10), 'largest must be at least the smallest distance, 14 pixels for these images, got 10'),
-])
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (dict(largest=40), 'largest must be at most 32 for images of 32 x 32 pixels, got 40'),
+        (dict(largest=10), 'largest must be at least the smallest distance, 14 pixels for these images, got 10'),
+    ],
+)
 def test_images_that_do_not_fit(settings, words):
     with pytest.raises(ValueError, match=words):
         GridMask(**settings).check_images(torch.zeros(1, 3, 32, 32))

@@ -1,4 +1,5 @@
 """Joint occlusion: the batch twice, and where the second copy is empty."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def test_clean_rows_then_occluded_rows(mode, soft):
     out, doubled = augment(x, target, seeded())
     mask = augment.last['mask']
     assert torch.equal(out[:6], x)
-    assert torch.equal(out[6:], x.masked_fill(mask, 0.))
+    assert torch.equal(out[6:], x.masked_fill(mask, 0.0))
     assert torch.equal(doubled, torch.cat([target, target]))
     assert mask.any() == (mode != 'none') and not mask.all()
     unlabelled, nothing = augment(x, None, seeded())
@@ -52,11 +53,19 @@ def test_batch_norm_sees_both_copies_at_once():
 def test_only_the_occluded_copies(mode):
     x, target = images(400, 8, 8)
     augment = create_augment(
-        'joint-occlusion', model=small_cnn(), mode=mode, layer='0' if mode == 'saliency' else None, keep_image=0.7,
-        size=2, holes=30, keep_patch=0.1, only=True)
+        'joint-occlusion',
+        model=small_cnn(),
+        mode=mode,
+        layer='0' if mode == 'saliency' else None,
+        keep_image=0.7,
+        size=2,
+        holes=30,
+        keep_patch=0.1,
+        only=True,
+    )
     out, same = augment(x, target, seeded())
     mask = augment.last['mask']
-    assert torch.equal(out, x.masked_fill(mask, 0.)) and same is target
+    assert torch.equal(out, x.masked_fill(mask, 0.0)) and same is target
     occluded = mask.flatten(1).any(1)
     assert rate_p(occluded.sum().item(), 400, 0.3) > SIGNIFICANT
     if mode == 'saliency':
@@ -78,7 +87,7 @@ def test_papers_sizes():
     assert moved.abs().max() <= 16 and moved.any()
     cut = create_augment('joint-occlusion', mode='cutout', holes=1)
     cut(*images(200, 224, 224), seeded())
-    assert cut.last['mask'].sum((1, 2, 3)).max() == 56 ** 2
+    assert cut.last['mask'].sum((1, 2, 3)).max() == 56**2
     assert create_augment('joint-occlusion', mode='cutout').holes == 6
 
 
@@ -109,7 +118,7 @@ class Nowhere(nn.Module):
         return (self.layer(x) * self.value).sum((1, 2, 3))[:, None].expand(-1, 5)
 
 
-@pytest.mark.parametrize('value', [0., float('nan')])
+@pytest.mark.parametrize('value', [0.0, float('nan')])
 def test_without_saliency_the_place_is_uniform(value):
     augment = create_augment('joint-occlusion', model=Nowhere(value), mode='saliency', layer='layer', size=2, jitter=0)
     augment(torch.ones(DRAWS, 1, 4, 5), torch.zeros(DRAWS, dtype=torch.long), seeded(1))
@@ -131,21 +140,29 @@ def test_jitter_is_uniform_and_stops_at_the_border():
 
 def test_strength_falls_with_the_share_of_images():
     x, target = images(DRAWS, 4, 4)
-    augment = create_augment('joint-occlusion', keep_patch=0., keep_image=0.2)
+    augment = create_augment('joint-occlusion', keep_patch=0.0, keep_image=0.2)
     augment.strength = 0.5
     augment(x, target, seeded(4))
     assert rate_p(augment.last['mask'].flatten(1).all(1).sum().item(), DRAWS, 0.4) > SIGNIFICANT
-    augment.strength = 0.
+    augment.strength = 0.0
     out, _ = augment(x, target)
     assert out is x
 
 
-@pytest.mark.parametrize('settings, said', [
-    (dict(mode='blur'), 'mode must be'), (dict(grid=0), 'grid must be between 1'), (dict(holes=0), 'holes must be at least 1'),
-    (dict(size=0), 'size must be at least 1'), (dict(jitter=-1), 'jitter must be at least 0'),
-    (dict(keep_patch=1.5), 'keep_patch must be between 0 and 1'), (dict(keep_image=-1), 'keep_image must be between 0 and 1'),
-    (dict(mode='saliency'), 'needs a model'), (dict(mode='saliency', model=nn.Sequential()), 'layer must name a module'),
-])
+@pytest.mark.parametrize(
+    'settings, said',
+    [
+        (dict(mode='blur'), 'mode must be'),
+        (dict(grid=0), 'grid must be between 1'),
+        (dict(holes=0), 'holes must be at least 1'),
+        (dict(size=0), 'size must be at least 1'),
+        (dict(jitter=-1), 'jitter must be at least 0'),
+        (dict(keep_patch=1.5), 'keep_patch must be between 0 and 1'),
+        (dict(keep_image=-1), 'keep_image must be between 0 and 1'),
+        (dict(mode='saliency'), 'needs a model'),
+        (dict(mode='saliency', model=nn.Sequential()), 'layer must name a module'),
+    ],
+)
 def test_refuses(settings, said):
     with pytest.raises(ValueError, match=said):
         create_augment('joint-occlusion', **settings)

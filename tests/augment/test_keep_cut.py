@@ -1,4 +1,5 @@
 """Selective cut: what is removed lies below the quantile of its own saliency, and nothing else changes."""
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ def batch(n: int = 6, channels: int = 3, height: int = 32, width: int = 32) -> t
     """Images without a single 0, so that removed pixels show."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, channels, height, width, generator=generator)
-    return torch.where(x == 0., 1., x), torch.randint(5, (n,), generator=generator)
+    return torch.where(x == 0.0, 1.0, x), torch.randint(5, (n,), generator=generator)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -42,7 +43,7 @@ def test_planted_evidence_is_never_cut(saliency):
     evidence = boxes_to_mask(torch.tensor([[6, 6, 10, 10]]), (16, 16))
 
     out, _ = keep(x, target, seeded())
-    assert (keep.last['saliency'].flatten(1) > 0.).any(1).all()
+    assert (keep.last['saliency'].flatten(1) > 0.0).any(1).all()
     assert not (keep.last['mask'] & evidence).any()
     assert torch.equal(out[:, :, 6:10, 6:10], x[:, :, 6:10, 6:10])
 
@@ -54,7 +55,7 @@ def test_planted_evidence_is_never_cut(saliency):
 
 
 @pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('tau', [0., 0.3, 0.6, 1.])
+@pytest.mark.parametrize('tau', [0.0, 0.3, 0.6, 1.0])
 def test_cut_lies_below_the_quantile_of_its_own_saliency(tau, mode):
     x, target = batch(200, height=24, width=30)
     augment = create_augment('keep-cut', model=small_cnn(), mode=mode, size=7, tau=tau, saliency='full')
@@ -82,9 +83,9 @@ def test_every_admitted_window_is_drawn_alike():
 
 def test_saliency_is_that_of_the_label():
     weights = torch.zeros(2, 1, 8, 8)
-    weights[0, :, :, :4] = 1.
-    weights[1, :, :, 4:] = 1.
-    model = linear_model(weights, torch.tensor([0., 1e3]))
+    weights[0, :, :, :4] = 1.0
+    weights[1, :, :, 4:] = 1.0
+    model = linear_model(weights, torch.tensor([0.0, 1e3]))
     augment = create_augment('keep-cut', model=model, size=2, tau=0.4, saliency='full')
     target = torch.arange(200) % 2
     augment(torch.ones(200, 1, 8, 8), target, seeded())
@@ -108,7 +109,7 @@ def test_fill(mode, fill, tau):
     assert torch.equal(out[~mask.expand_as(x)], x[~mask.expand_as(x)])
     colours = [image[:, cut[0]] for image, cut in zip(out, mask)]
     if fill in ('zero', 'const'):
-        assert all((colour == 0.).all() for colour in colours)
+        assert all((colour == 0.0).all() for colour in colours)
     elif fill == 'rand':
         assert all((colour == colour[:, :1]).all() for colour in colours), 'one colour per image'
         drawn = torch.stack([colour[:, 0] for colour in colours])
@@ -121,7 +122,7 @@ def test_fill(mode, fill, tau):
 
 
 @pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('prob', [0., 0.5, 1.])
+@pytest.mark.parametrize('prob', [0.0, 0.5, 1.0])
 def test_probability_is_per_image(prob, mode):
     x, target = batch(DRAWS, channels=1, height=12, width=12)
     augment = create_augment('keep-cut', mode=mode, size=4, tau=None, prob=prob)
@@ -129,7 +130,7 @@ def test_probability_is_per_image(prob, mode):
     cut = augment.last['mask'].flatten(1).any(1)
     assert torch.equal(cut, (out != x).flatten(1).any(1))
     assert torch.equal(cut, augment.last['boxes'][:, 0].any(1)), 'an image that is not cut has an empty box'
-    if prob in (0., 1.):
+    if prob in (0.0, 1.0):
         assert cut.double().mean() == prob
     else:
         assert rate_p(cut.sum().item(), DRAWS, prob) > SIGNIFICANT
@@ -174,7 +175,7 @@ def test_blind_control_is_uniform_and_asks_no_model(model):
 def test_default_size(height, width, edge):
     augment = create_augment('keep-cut', tau=None)
     augment(*batch(2, 1, height, width), seeded())
-    assert (augment.last['mask'].sum((1, 2, 3)) == edge ** 2).all()
+    assert (augment.last['mask'].sum((1, 2, 3)) == edge**2).all()
 
 
 @pytest.mark.parametrize('size, height, width', [(33, 32, 64), (17, 32, 16), (None, 8, 8)])
@@ -188,7 +189,7 @@ def test_refuses_a_window_larger_than_the_image(size, height, width):
 def test_window_as_large_as_the_image():
     x, target = batch(3, height=12, width=12)
     out, _ = create_augment('keep-cut', model=small_cnn(), size=12)(x, target)
-    assert (out == 0.).all()
+    assert (out == 0.0).all()
 
 
 @pytest.mark.parametrize('mode', MODES)
@@ -207,7 +208,7 @@ def test_target_of_any_kind(mode):
     torch.testing.assert_close(maps[3], maps[2])
 
 
-@pytest.mark.parametrize('prob', [0.5, 1.])
+@pytest.mark.parametrize('prob', [0.5, 1.0])
 @pytest.mark.parametrize('fill', ['zero', 'rand', 'pixel'])
 @pytest.mark.parametrize('mode', MODES)
 def test_generator_is_the_only_source(mode, fill, prob):
@@ -251,21 +252,24 @@ def test_last_is_detached_and_of_the_last_batch():
     assert augment.last['boxes'].dtype == torch.int64 and augment.last['mask'].dtype == torch.bool
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(mode='cut'), "mode must be .*cut"),
-    (dict(fill='noise'), "fill must be zero, const, rand or pixel, got noise"),
-    (dict(size=0), 'size must be at least 1 pixel, got 0'),
-    (dict(tau=1.5), 'tau must be between 0 and 1.* got 1.5'),
-    (dict(tau=-0.1), 'tau must be between 0 and 1.* got -0.1'),
-    (dict(tau=float('nan')), 'tau must be between 0 and 1'),
-    (dict(prob=1.1), 'prob must be between 0 and 1.* got 1.1'),
-    (dict(prob=-1.), 'prob must be between 0 and 1'),
-    (dict(max_count=0), 'max_count must be at least 1, got 0'),
-    (dict(saliency='half'), "saliency must be .*half"),
-    (dict(low_scale=0.), 'low_scale must be above 0 and at most 1.* got 0.0'),
-    (dict(low_scale=1.5), 'low_scale must be above 0 and at most 1.* got 1.5'),
-    (dict(model=None), 'Saliency needs a model.*tau=None'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(mode='cut'), 'mode must be .*cut'),
+        (dict(fill='noise'), 'fill must be zero, const, rand or pixel, got noise'),
+        (dict(size=0), 'size must be at least 1 pixel, got 0'),
+        (dict(tau=1.5), 'tau must be between 0 and 1.* got 1.5'),
+        (dict(tau=-0.1), 'tau must be between 0 and 1.* got -0.1'),
+        (dict(tau=float('nan')), 'tau must be between 0 and 1'),
+        (dict(prob=1.1), 'prob must be between 0 and 1.* got 1.1'),
+        (dict(prob=-1.0), 'prob must be between 0 and 1'),
+        (dict(max_count=0), 'max_count must be at least 1, got 0'),
+        (dict(saliency='half'), 'saliency must be .*half'),
+        (dict(low_scale=0.0), 'low_scale must be above 0 and at most 1.* got 0.0'),
+        (dict(low_scale=1.5), 'low_scale must be above 0 and at most 1.* got 1.5'),
+        (dict(model=None), 'Saliency needs a model.*tau=None'),
+    ],
+)
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_augment('keep-cut', **{'model': small_cnn(), **arguments})

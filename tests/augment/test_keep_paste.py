@@ -1,4 +1,5 @@
 """Selective paste: what is pasted lies above the quantile of the clean image's saliency; all else is as augmented."""
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ def pairs(n: int = 6, channels: int = 3, height: int = 32, width: int = 32) -> t
     """2n rows, no pixel of which is the same on both sides, nor 0."""
     generator = torch.Generator().manual_seed(0)
     x = 0.1 + torch.rand(2 * n, channels, height, width, generator=generator)
-    x[n:] *= -1.
+    x[n:] *= -1.0
     return x, torch.randint(5, (n,), generator=generator).repeat(2)
 
 
@@ -35,8 +36,7 @@ def test_planted_evidence_is_pasted(saliency, blur):
     x, _ = pairs(DRAWS, channels=1, height=16, width=16)
     target = torch.arange(DRAWS) % 4
     square = (6 / 16, 6 / 16, 10 / 16, 10 / 16)
-    augment = create_augment(
-        'keep-paste', model=SquareModel(square, channels=1), size=4, tau=0.5, saliency=saliency)
+    augment = create_augment('keep-paste', model=SquareModel(square, channels=1), size=4, tau=0.5, saliency=saliency)
     out, label = augment(x, target, seeded())
     evidence = boxes_to_mask(torch.tensor([[6, 6, 10, 10]]), (16, 16))
     blurred = boxes_to_mask(torch.tensor([[6 - blur, 6 - blur, 10 + blur, 10 + blur]]), (16, 16))
@@ -57,7 +57,8 @@ def test_pixels_are_the_clean_ones_inside_and_the_augmented_ones_outside(tau):
     assert torch.equal(x, given), 'inputs are not modified'
     assert out.shape == (200, 3, 24, 30) and torch.equal(label, target[:200])
     for image, clean, augmented, (x0, y0, x1, y1) in zip(
-            out, x[:200], x[200:], augment.last['boxes'][:, 0].tolist(), strict=True):
+        out, x[:200], x[200:], augment.last['boxes'][:, 0].tolist(), strict=True
+    ):
         assert (y1 - y0, x1 - x0) == (7, 7)
         expected = augmented.clone()
         expected[:, y0:y1, x0:x1] = clean[:, y0:y1, x0:x1]
@@ -65,7 +66,7 @@ def test_pixels_are_the_clean_ones_inside_and_the_augmented_ones_outside(tau):
     assert torch.equal(augment.last['clean'], x[:200]) and torch.equal(augment.last['augmented'], x[200:])
 
 
-@pytest.mark.parametrize('tau', [0., 0.3, 0.6, 1.])
+@pytest.mark.parametrize('tau', [0.0, 0.3, 0.6, 1.0])
 def test_region_lies_above_the_quantile_of_the_clean_rows(tau):
     """Reference: every window of every image summed and compared with the quantile, one after the other."""
     x, target = pairs(24, height=12, width=15)
@@ -97,10 +98,11 @@ def test_every_window_above_the_quantile_is_drawn_alike():
 
 def test_saliency_is_that_of_the_label():
     weights = torch.zeros(2, 1, 8, 8)
-    weights[0, :, :, :4] = 1.
-    weights[1, :, :, 4:] = 1.
+    weights[0, :, :, :4] = 1.0
+    weights[1, :, :, 4:] = 1.0
     augment = create_augment(
-        'keep-paste', model=linear_model(weights, torch.tensor([0., 1e3])), size=2, saliency='full')
+        'keep-paste', model=linear_model(weights, torch.tensor([0.0, 1e3])), size=2, saliency='full'
+    )
     target = torch.arange(200) % 2
     augment(torch.ones(400, 1, 8, 8), target.repeat(2), seeded())
     x0 = augment.last['boxes'][:, 0, 0]
@@ -117,7 +119,7 @@ def test_blind_control_is_uniform_and_asks_no_model():
     assert uniform_p(box[:, 1] * 4 + box[:, 0], 12) > SIGNIFICANT
 
 
-@pytest.mark.parametrize('prob', [0., 0.5, 1.])
+@pytest.mark.parametrize('prob', [0.0, 0.5, 1.0])
 def test_probability_is_per_image(prob):
     x, target = pairs(DRAWS, channels=1, height=12, width=12)
     augment = create_augment('keep-paste', size=4, tau=None, prob=prob)
@@ -125,34 +127,34 @@ def test_probability_is_per_image(prob):
     pasted = augment.last['mask'].flatten(1).any(1)
     assert torch.equal(pasted, (out != x[DRAWS:]).flatten(1).any(1))
     assert torch.equal(pasted, augment.last['boxes'][:, 0].any(1)), 'an image without a paste has an empty box'
-    if prob in (0., 1.):
+    if prob in (0.0, 1.0):
         assert pasted.double().mean() == prob
     else:
         assert rate_p(pasted.sum().item(), DRAWS, prob) > SIGNIFICANT
         assert independent_p(pasted.long(), 2) > SIGNIFICANT
 
 
-@pytest.mark.parametrize('reprob', [0.3, 1.])
+@pytest.mark.parametrize('reprob', [0.3, 1.0])
 def test_erasing_touches_neither_the_clean_side_nor_what_is_pasted(reprob):
     x, target = pairs(DRAWS, channels=1, height=16, width=16)
     augment = create_augment('keep-paste', size=6, tau=None, reprob=reprob, remode='const', recount=2)
     out, _ = augment(x, target, seeded())
-    erased = out == 0.
+    erased = out == 0.0
     assert not (erased & augment.last['mask']).any()
     assert torch.equal(augment.last['clean'], x[:DRAWS])
     assert torch.equal(out[augment.last['mask']], x[:DRAWS][augment.last['mask']])
     untouched = ~augment.last['mask'] & ~erased
     assert torch.equal(out[untouched], x[DRAWS:][untouched])
     # Under the pasted window too the augmented side is erased as often as asked, whatever is pasted over it later.
-    hit = (augment.last['augmented'] == 0.).flatten(1).any(1)
-    assert hit.all() if reprob == 1. else rate_p(hit.sum().item(), DRAWS, reprob) > SIGNIFICANT
+    hit = (augment.last['augmented'] == 0.0).flatten(1).any(1)
+    assert hit.all() if reprob == 1.0 else rate_p(hit.sum().item(), DRAWS, reprob) > SIGNIFICANT
 
 
 @pytest.mark.parametrize('target_rows', [2, 1])
 @pytest.mark.parametrize('soft', [False, True])
 def test_targets_of_pairs_or_of_samples(soft, target_rows):
     x, target = pairs(6)
-    target = target[:6 * target_rows]
+    target = target[: 6 * target_rows]
     if soft:
         target = F.one_hot(target, 5).float()
     augment = create_augment('keep-paste', model=small_cnn(), size=8)
@@ -184,13 +186,16 @@ def test_refuses_what_is_no_pairs(rows, labels):
         split_pairs(torch.zeros(rows, 1, 4, 4), target)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(size=0), 'size must be at least 1 pixel, got 0'),
-    (dict(tau=1.5), 'tau must be between 0 and 1.* got 1.5'),
-    (dict(prob=-1.), 'prob must be between 0 and 1.* got -1'),
-    (dict(reprob=2.), 'reprob must be between 0 and 1.* got 2'),
-    (dict(model=None), 'Saliency needs a model.*tau=None'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(size=0), 'size must be at least 1 pixel, got 0'),
+        (dict(tau=1.5), 'tau must be between 0 and 1.* got 1.5'),
+        (dict(prob=-1.0), 'prob must be between 0 and 1.* got -1'),
+        (dict(reprob=2.0), 'reprob must be between 0 and 1.* got 2'),
+        (dict(model=None), 'Saliency needs a model.*tau=None'),
+    ],
+)
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_augment('keep-paste', **{'model': small_cnn(), **arguments})

@@ -1,4 +1,5 @@
 """Mixup, CutMix and keep-cut's form of it: labels follow pixels, and every sample has its own draw where it should."""
+
 import pytest
 import timm
 import torch
@@ -20,9 +21,10 @@ def _named_images(batch: int, size: tuple[int, int] = (12, 16)) -> torch.Tensor:
 
 # Exact.
 
+
 def test_targets_follow_timms_rule():
     target = torch.tensor([0, 2, 1, 2])
-    lam = torch.tensor([1., .25, .5, 0.])
+    lam = torch.tensor([1.0, 0.25, 0.5, 0.0])
     wanted = mixup_target(target, 4, lam[:, None], smoothing=0.1)
     assert torch.allclose(mix_targets(target, target.flip(0), lam, 4, smoothing=0.1), wanted)
 
@@ -40,7 +42,7 @@ def test_class_ids_survive_half_precision():
 
 def test_soft_targets_are_taken_as_they_are():
     soft = torch.tensor([[0.5, 0.5], [0.1, 0.9]])
-    assert torch.allclose(mix_targets(soft, soft.flip(0), torch.tensor([1., 1.]), 2, smoothing=0.3), soft)
+    assert torch.allclose(mix_targets(soft, soft.flip(0), torch.tensor([1.0, 1.0]), 2, smoothing=0.3), soft)
 
 
 @pytest.mark.parametrize('batch', [1, 2, 3, 8, 9])
@@ -56,18 +58,19 @@ def test_partners(batch):
 
 # Statistical.
 
+
 def test_partners_are_uniform_over_all_others():
     draws = torch.stack([draw_partners(5, _generator(seed)) for seed in range(4000)])
     counts = torch.bincount(draws[:, 0], minlength=5)
     assert counts[0] == 0
-    assert ((counts[1:] - 1000).abs() < 4 * (4000 * .25 * .75) ** .5).all()
+    assert ((counts[1:] - 1000).abs() < 4 * (4000 * 0.25 * 0.75) ** 0.5).all()
 
 
-@pytest.mark.parametrize('alpha', [0.2, 1., 4.])
+@pytest.mark.parametrize('alpha', [0.2, 1.0, 4.0])
 def test_lam_has_betas_moments(alpha):
     lam = draw_lam(40_000, alpha, _generator())
     variance = 1 / (4 * (2 * alpha + 1))
-    assert lam.mean().item() == pytest.approx(0.5, abs=4 * (variance / 40_000) ** .5)
+    assert lam.mean().item() == pytest.approx(0.5, abs=4 * (variance / 40_000) ** 0.5)
     assert lam.var().item() == pytest.approx(variance, rel=0.03)
 
 
@@ -80,19 +83,27 @@ def test_boxes_reach_every_border():
 
 # Reference.
 
+
 def test_share_equals_pixels_counted():
-    boxes = overlapping_boxes(cutmix_sizes(draw_lam(500, 1., _generator(1)), (12, 16)), (12, 16), _generator(2))
+    boxes = overlapping_boxes(cutmix_sizes(draw_lam(500, 1.0, _generator(1)), (12, 16)), (12, 16), _generator(2))
     counted = (~boxes_to_mask(boxes, (12, 16))).double().mean((1, 2, 3))
     assert torch.allclose(share_left(boxes, (12, 16)), counted)
 
 
-@pytest.mark.parametrize('settings', [
-    dict(cutmix_alpha=1.), dict(cutmix_minmax=(0.2, 0.8)), dict(mixup_alpha=0.4),
-    dict(mixup_alpha=0.4, cutmix_alpha=1.), dict(cutmix_alpha=1., prob=0.5)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(cutmix_alpha=1.0),
+        dict(cutmix_minmax=(0.2, 0.8)),
+        dict(mixup_alpha=0.4),
+        dict(mixup_alpha=0.4, cutmix_alpha=1.0),
+        dict(cutmix_alpha=1.0, prob=0.5),
+    ],
+)
 @pytest.mark.parametrize('mixing', ['batch', 'pair', 'elem'])
 @pytest.mark.parametrize('batch', [1, 7, 16])
 def test_pixels_and_labels_agree_with_a_loop(settings, mixing, batch):
-    mixer = keepaug.create_augment('cutmix', num_classes=batch, **{'cutmix_alpha': 0., **settings}, mixing=mixing)
+    mixer = keepaug.create_augment('cutmix', num_classes=batch, **{'cutmix_alpha': 0.0, **settings}, mixing=mixing)
     x, target = _named_images(batch), torch.arange(batch)
     for seed in range(5):
         mixed, soft = mixer(x, target, _generator(seed))
@@ -129,10 +140,14 @@ def test_probability_is_applied_once():
     assert (mixer.last['lam'] < 1).double().mean().item() == pytest.approx(0.3, abs=0.015)
 
 
-@pytest.mark.parametrize('settings', [
-    dict(mixup_alpha=0.8, cutmix_alpha=0.), dict(cutmix_alpha=1., prob=0.8),
-    dict(mixup_alpha=0.8, cutmix_alpha=1., switch_prob=0.3, prob=0.8),
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(mixup_alpha=0.8, cutmix_alpha=0.0),
+        dict(cutmix_alpha=1.0, prob=0.8),
+        dict(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.3, prob=0.8),
+    ],
+)
 def test_fading_lowers_mixups_alpha_and_cutmixs_probability(settings):
     """Data Augmentation Revisited, section 4.1; at no point does either touch the other's draws."""
     augment = keepaug.create_augment('cutmix', num_classes=4, mixing='elem', **settings)
@@ -142,8 +157,8 @@ def test_fading_lowers_mixups_alpha_and_cutmixs_probability(settings):
     cut = (augment.last['boxes'][:, 0, 2:] > augment.last['boxes'][:, 0, :2]).all(1)
     lam = augment.last['lam']
     blended = ~cut & (lam < 1)
-    prob, alpha = settings.get('prob', 1.), settings.get('mixup_alpha', 0.)
-    switch = (settings.get('switch_prob', 0.5) if alpha else 1.) if settings['cutmix_alpha'] else 0.
+    prob, alpha = settings.get('prob', 1.0), settings.get('mixup_alpha', 0.0)
+    switch = (settings.get('switch_prob', 0.5) if alpha else 1.0) if settings['cutmix_alpha'] else 0.0
     # Regions of less than a pixel and lambdas of 1 do not show.
     assert cut.double().mean().item() == pytest.approx(prob * switch * 0.25 * (1 - 1 / 64), abs=0.015)
     if alpha:
@@ -155,12 +170,13 @@ def test_fading_lowers_mixups_alpha_and_cutmixs_probability(settings):
 
 
 def test_switch_chooses_cutmix_at_its_rate():
-    mixer = keepaug.create_augment('mixup', num_classes=2, mixing='elem', cutmix_minmax=(.5, .5), switch_prob=0.8)
+    mixer = keepaug.create_augment('mixup', num_classes=2, mixing='elem', cutmix_minmax=(0.5, 0.5), switch_prob=0.8)
     mixer(_named_images(10_000, (4, 4)), torch.zeros(10_000, dtype=torch.long), _generator())
     assert mixer.last['mask'].flatten(1).any(1).double().mean().item() == pytest.approx(0.8, abs=0.02)
 
 
 # KeepCutMix.
+
 
 @pytest.fixture(scope='module')
 def model():
@@ -179,7 +195,7 @@ def test_keep_cutmix_cuts_below_its_quantile_and_labels_by_pixels(mixing, model)
         assert mixed[i, :, y0:y1, x0:x1].equal(inside)
         assert lam[i].item() == pytest.approx(1 - (x1 - x0) * (y1 - y0) / 1024)
         if x1 > x0 and y1 > y0:
-            scores = region_scores(saliency[i:i + 1], (y1 - y0, x1 - x0))[0]
+            scores = region_scores(saliency[i : i + 1], (y1 - y0, x1 - x0))[0]
             assert scores[y0, x0] <= scores.flatten().quantile(0.6, interpolation='lower')
     assert torch.allclose(soft.sum(1), torch.ones(9))
     own = soft[torch.arange(9), target]
@@ -188,7 +204,8 @@ def test_keep_cutmix_cuts_below_its_quantile_and_labels_by_pixels(mixing, model)
 
 def test_keep_cutmix_places_each_sample_of_one_size_by_itself(model):
     cut = keepaug.create_augment(
-        'keep-cut', model=model, num_classes=4, mode='cutmix', cutmix_minmax=(.25, .25), mixing='batch')
+        'keep-cut', model=model, num_classes=4, mode='cutmix', cutmix_minmax=(0.25, 0.25), mixing='batch'
+    )
     cut(torch.randn(16, 3, 32, 32), torch.zeros(16, dtype=torch.long), _generator())
     boxes = cut.last['boxes'][:, 0]
     assert len((boxes[:, 2:] - boxes[:, :2]).unique(dim=0)) == 1
@@ -205,7 +222,8 @@ def test_coins_fall_where_the_host_sees_them(mixing, device):
 def test_saliency_is_measured_only_where_a_batch_is_cut(model):
     """With mixup beside, a batch is drawn for one or the other: half of them need no saliency."""
     cut = keepaug.create_augment(
-        'keep-cut', model=model, num_classes=4, mode='cutmix', mixup_alpha=0.2, cutmix_minmax=(.5, .5), mixing='batch')
+        'keep-cut', model=model, num_classes=4, mode='cutmix', mixup_alpha=0.2, cutmix_minmax=(0.5, 0.5), mixing='batch'
+    )
     x, target = torch.randn(3, 3, 32, 32, generator=_generator()), torch.arange(3)
     measured = []
     for seed in range(40):
@@ -216,12 +234,17 @@ def test_saliency_is_measured_only_where_a_batch_is_cut(model):
 
 
 def test_refusals(model):
-    for settings in (dict(num_classes=None), dict(num_classes=3, mixing='half'), dict(num_classes=3, prob=2.),
-                     dict(num_classes=3, cutmix_alpha=-1.), dict(num_classes=3, cutmix_minmax=(.8, .2)),
-                     dict(num_classes=3, cutmix_alpha=0.)):
+    for settings in (
+        dict(num_classes=None),
+        dict(num_classes=3, mixing='half'),
+        dict(num_classes=3, prob=2.0),
+        dict(num_classes=3, cutmix_alpha=-1.0),
+        dict(num_classes=3, cutmix_minmax=(0.8, 0.2)),
+        dict(num_classes=3, cutmix_alpha=0.0),
+    ):
         with pytest.raises(ValueError):
             keepaug.create_augment('cutmix', **settings)
     with pytest.raises(ValueError, match='labels'):
         keepaug.create_augment('cutmix', num_classes=3)(_named_images(2), None)
     with pytest.raises(TypeError, match='cutmix'):
-        keepaug.create_augment('keep-cut', model=model, cutmix_alpha=1.)
+        keepaug.create_augment('keep-cut', model=model, cutmix_alpha=1.0)

@@ -1,4 +1,5 @@
 """What backward passes tell of images, and what keep-cut makes of it."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Weighted(nn.Module):
         return (x * self.weights).sum()
 
 
-def plant(maps: SaliencyMaps, weights: torch.Tensor, where: torch.Tensor, kept=None, scale: float = 1.) -> None:
+def plant(maps: SaliencyMaps, weights: torch.Tensor, where: torch.Tensor, kept=None, scale: float = 1.0) -> None:
     """Writes a known gradient (B, C, H, W) by way of a backward pass."""
     x = maps.listen(torch.randn(weights.shape), where, kept)
     (Weighted(weights)(x) * scale).backward()
@@ -38,18 +39,18 @@ def plant(maps: SaliencyMaps, weights: torch.Tensor, where: torch.Tensor, kept=N
 def test_a_backward_pass_writes_the_largest_channel():
     maps = SaliencyMaps(3, cells=4)
     weights = torch.zeros(1, 3, SIZE, SIZE)
-    weights[0, 1, :4, :4] = -6.
-    weights[0, 2] = 2.
+    weights[0, 1, :4, :4] = -6.0
+    weights[0, 2] = 2.0
     plant(maps, weights, whole(1))
     read = maps.read(whole(0, 1, 2), (4, 4))
-    expected = torch.full((4, 4), 2.)
-    expected[0, 0] = 6.
+    expected = torch.full((4, 4), 2.0)
+    expected[0, 0] = 6.0
     torch.testing.assert_close(read[1, 0], expected / expected.mean(), rtol=2 / LEVELS, atol=0)
     assert (read[[0, 2]] == 0).all() and maps.written.tolist() == [False, True, False]
     assert (maps.levels[[0, 2]] == 0).all()
 
 
-@pytest.mark.parametrize('scale', [1e-6, 65536.])
+@pytest.mark.parametrize('scale', [1e-6, 65536.0])
 def test_factors_cancel(scale):
     one, other = SaliencyMaps(2), SaliencyMaps(2)
     weights = torch.rand(2, 3, SIZE, SIZE)
@@ -58,7 +59,7 @@ def test_factors_cancel(scale):
     assert (one.levels.int() - other.levels.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize('fill', [0., float('inf'), float('nan')])
+@pytest.mark.parametrize('fill', [0.0, float('inf'), float('nan')])
 def test_a_row_that_tells_nothing_leaves_its_map(fill):
     maps = SaliencyMaps(2)
     plant(maps, torch.rand(2, 1, SIZE, SIZE), whole(0, 1))
@@ -74,10 +75,11 @@ def test_half_old_half_new():
     maps = SaliencyMaps(1, cells=2)
     for quarter in ((0, 0), (1, 1)):
         weights = torch.ones(1, 1, SIZE, SIZE)
-        weights[0, 0, 8 * quarter[0]:8 * quarter[0] + 8, 8 * quarter[1]:8 * quarter[1] + 8] = 5.
+        weights[0, 0, 8 * quarter[0] : 8 * quarter[0] + 8, 8 * quarter[1] : 8 * quarter[1] + 8] = 5.0
         plant(maps, weights, whole(0))
     torch.testing.assert_close(
-        maps.read(whole(0), (2, 2))[0, 0], torch.tensor([[1.5, 0.5], [0.5, 1.5]]), rtol=2 / LEVELS, atol=0)
+        maps.read(whole(0), (2, 2))[0, 0], torch.tensor([[1.5, 0.5], [0.5, 1.5]]), rtol=2 / LEVELS, atol=0
+    )
 
 
 def test_several_rows_of_an_image_are_averaged_whatever_their_order():
@@ -91,16 +93,15 @@ def test_several_rows_of_an_image_are_averaged_whatever_their_order():
     maps = SaliencyMaps(2, cells=SIZE)
     plant(maps, weights, whole(0, 1, 0, 0, 1))
     shapes = weights / weights.mean((1, 2, 3), keepdim=True)
-    torch.testing.assert_close(
-        maps.read(whole(0), (SIZE, SIZE))[0], shapes[[0, 2, 3]].mean(0), rtol=0.05, atol=0.01)
+    torch.testing.assert_close(maps.read(whole(0), (SIZE, SIZE))[0], shapes[[0, 2, 3]].mean(0), rtol=0.05, atol=0.01)
 
 
 def test_two_groups_of_one_update_write_their_own_places():
     """With gradient accumulation a second forward pass comes before the first one's backward pass is forgotten."""
     maps = SaliencyMaps(2, cells=2)
     weights = [torch.ones(1, 1, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)]
-    weights[0][..., :8] = 3.
-    weights[1][..., 8:] = 3.
+    weights[0][..., :8] = 3.0
+    weights[1][..., 8:] = 3.0
     xs = [maps.listen(torch.zeros(1, 1, SIZE, SIZE), whole(i)) for i in range(2)]
     sum(Weighted(w)(x) for w, x in zip(weights, xs)).backward()
     read = maps.read(whole(0, 1), (2, 2))
@@ -115,7 +116,7 @@ def test_cuts_where_the_map_is_low():
     """n = 4000 cuts of an image whose left half was salient: uniform among windows that reach less than 4 px into it."""
     maps = SaliencyMaps(1)
     weights = torch.full((1, 1, SIZE, SIZE), 0.1)
-    weights[..., :8] = 1.
+    weights[..., :8] = 1.0
     plant(maps, weights, whole(0))
     augment = cut(maps, tau=0.5)
     augment(torch.randn(4000, 3, SIZE, SIZE), torch.zeros(4000).long(), where=whole(0).expand(4000, -1))
@@ -130,7 +131,7 @@ def test_an_image_without_a_map_is_cut_blindly():
     augment(torch.randn(20000, 1, 12, 12), torch.zeros(20000).long(), where=whole(0, size=12).expand(20000, -1))
     x0, y0 = augment.last['boxes'][:, 0, :2].unbind(1)
     counts = torch.bincount(5 * y0 + x0, minlength=25).double()
-    assert ((counts - 800).abs() < 5 * 800 ** 0.5).all()
+    assert ((counts - 800).abs() < 5 * 800**0.5).all()
 
 
 @pytest.mark.parametrize('mode', ['cutout', 'erase', 'cutmix'])
@@ -165,7 +166,7 @@ def test_off_neither_reads_nor_writes():
     maps = SaliencyMaps(4)
     augment = cut(maps)
     x = torch.randn(4, 3, SIZE, SIZE)
-    for augment.enabled, augment.strength in ((False, 1.), (True, 0.)):
+    for augment.enabled, augment.strength in ((False, 1.0), (True, 0.0)):
         out, _ = augment(x, torch.arange(4), where=whole(*range(4)))
         assert out is x and augment.recycle(out) is x
 

@@ -1,4 +1,5 @@
 """Augmentations by name."""
+
 import pytest
 import torch
 
@@ -60,10 +61,10 @@ def test_base_class_augments_nothing():
 def test_compose_applies_in_order():
     class Add(BatchAugment):
         def augment(self, x, target, generator):
-            return x + 1., target + torch.randint(100, target.shape, generator=generator)
+            return x + 1.0, target + torch.randint(100, target.shape, generator=generator)
 
     x, target = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
     drawn = torch.randint(100, (2,), generator=torch.Generator().manual_seed(0))
     out, label = keepaug.augment.Compose([Add(), Negative()])(x, target, torch.Generator().manual_seed(0))
-    assert (out == -1.).all() and torch.equal(label, target + drawn)
-    assert (keepaug.augment.Compose([Negative(), Add()])(x, target)[0] == 1.).all()
+    assert (out == -1.0).all() and torch.equal(label, target + drawn)
+    assert (keepaug.augment.Compose([Negative(), Add()])(x, target)[0] == 1.0).all()

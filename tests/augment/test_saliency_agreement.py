@@ -1,4 +1,5 @@
 """What the cheaper passes see is what the full one sees, on models that have learned something."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ def test_maps_agree_with_the_full_ones_and_find_the_evidence(kind):
     assert rank_correlation(SaliencySource(model, 'full')(x, target), saliency).mean() > 0.3
     on_pattern = sum(
         (saliency[i, :, top:bottom, left:right].mean() > saliency[i].mean()).item()
-        for i, (left, top, right, bottom) in enumerate(boxes.tolist()))
+        for i, (left, top, right, bottom) in enumerate(boxes.tolist())
+    )
     assert on_pattern > 0.8 * len(x)
 
 

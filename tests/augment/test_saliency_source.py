@@ -1,4 +1,5 @@
 """Which pass gives an augmentation its maps: half size where the model can, its twin, or the full pass."""
+
 import logging
 
 import pytest
@@ -23,7 +24,8 @@ from tests.functional.backbones import (
 from tests.functional.toys import SquareModel
 
 pytestmark = pytest.mark.filterwarnings(
-    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning')  # timm resizing tables
+    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning'
+)  # timm resizing tables
 LOGGER = 'keepaug.augment.saliency'
 
 
@@ -39,10 +41,17 @@ def record_sizes(model: nn.Module) -> list[tuple[int, int]]:
     return sizes
 
 
-@pytest.mark.parametrize('kind, scale, expected', [
-    ('full', 0.5, (64, 48)), ('low', 0.5, (32, 24)), (None, 0.5, (32, 24)), ('low', 0.25, (16, 12)),
-    ('low', 1., (64, 48)), ('low', 0.7, (45, 34)),
-])
+@pytest.mark.parametrize(
+    'kind, scale, expected',
+    [
+        ('full', 0.5, (64, 48)),
+        ('low', 0.5, (32, 24)),
+        (None, 0.5, (32, 24)),
+        ('low', 0.25, (16, 12)),
+        ('low', 1.0, (64, 48)),
+        ('low', 0.7, (45, 34)),
+    ],
+)
 def test_size_of_the_pass(kind, scale, expected):
     model = create_backbone('resnet')
     x, target = batch(64, 48)
@@ -64,8 +73,10 @@ def test_early_passes_stop_at_the_head(kind, expected):
     saliency = source(x, target)
     assert sizes == [expected] and not late
     low = input_saliency(model.early_classifier(), x, target, size=expected)
-    assert torch.equal(saliency, F.interpolate(low, size=(64, 48), mode='bilinear', align_corners=False)
-                       if kind == 'low-early' else low)
+    assert torch.equal(
+        saliency,
+        F.interpolate(low, size=(64, 48), mode='bilinear', align_corners=False) if kind == 'low-early' else low,
+    )
 
 
 def test_early_needs_a_head():
@@ -85,7 +96,7 @@ def test_every_pass_is_pure_beside_an_early_head(name, kind):
             SaliencySource(model, kind)(x, target)
     else:
         saliency = SaliencySource(model, kind)(x, target)
-        assert saliency.shape == (3, 1, SIZE, SIZE) and (saliency.amax((1, 2, 3)) > 0.).all()
+        assert saliency.shape == (3, 1, SIZE, SIZE) and (saliency.amax((1, 2, 3)) > 0.0).all()
     assert_untouched(before, model)
 
 
@@ -122,7 +133,7 @@ def test_default_pass_is_pure(name, context):
     assert_untouched(before, model)
     assert first.shape == (3, 1, SIZE, SIZE) and first.dtype == torch.float32 and not first.requires_grad
     assert torch.equal(first, second)
-    assert first.isfinite().all() and (first.amax((1, 2, 3)) > 0.).all()
+    assert first.isfinite().all() and (first.amax((1, 2, 3)) > 0.0).all()
 
 
 def test_fixed_model_runs_as_its_twin_on_live_weights():
@@ -150,7 +161,7 @@ def test_model_that_cannot_run_low_runs_full_and_says_so_once(name, caplog):
     with caplog.at_level(logging.INFO, LOGGER):
         for _ in range(3):
             augment(x, target)
-    line, = (record.getMessage() for record in caplog.records if record.name == LOGGER)
+    (line,) = (record.getMessage() for record in caplog.records if record.name == LOGGER)
     assert type(model).__name__ in line and '32 x 32' in line and 'full' in line and '1.7' in line
     assert torch.equal(augment.last['saliency'], input_saliency(model, x, target))
 

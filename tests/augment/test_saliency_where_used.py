@@ -1,4 +1,5 @@
 """Only images whose region is drawn by saliency cost a pass; what comes out is the same."""
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from tests.functional.toys import small_cnn
 BATCH = 64
 USES = {
     'mixup takes its share': dict(
-        name='keep-cut', mode='cutmix', mixup_alpha=0.2, mixing='elem', num_classes=5, cutmix_minmax=(0.5, 0.5)),
+        name='keep-cut', mode='cutmix', mixup_alpha=0.2, mixing='elem', num_classes=5, cutmix_minmax=(0.5, 0.5)
+    ),
     'mixing at a probability': dict(name='keep-cut', mode='cutmix', prob=0.3, mixing='elem', num_classes=5),
     'cutout at a probability': dict(name='keep-cut', size=8, prob=0.3),
     'erasing at a probability': dict(name='keep-cut', mode='erase', max_count=2, prob=0.3),
@@ -64,7 +66,7 @@ def test_a_pass_sees_what_is_used_and_the_result_is_that_of_all(use, monkeypatch
 @pytest.mark.parametrize('use', ['cutout at a probability', 'mixing at a probability', 'paste at a probability'])
 def test_no_image_used_no_pass(use):
     model = small_cnn()
-    augment = create(use, model, prob=0.)
+    augment = create(use, model, prob=0.0)
     x, target = batch(augment.rows_per_sample)
     seen = record_batches(model)
     augment(x, target, seeded())
@@ -91,7 +93,7 @@ def test_rows_to_measure():
         for share in torch.linspace(0, 1, 200):
             used = torch.rand(size, generator=seeded(int(1000 * share))) < share
             rows = rows_to_measure(used)
-            assert torch.equal(rows[:int(used.sum())].sort().values, used.nonzero()[:, 0])
+            assert torch.equal(rows[: int(used.sum())].sort().values, used.nonzero()[:, 0])
             assert len(rows.unique()) == len(rows)
             counts.add(len(rows))
         assert len(counts - {0}) <= 8
@@ -104,6 +106,7 @@ def test_the_layout_stays_the_models():
     x, target = batch()
     layouts = []
     model.register_forward_pre_hook(
-        lambda module, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last)))
+        lambda module, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
     augment(x.contiguous(memory_format=torch.channels_last), target, seeded())
     assert layouts == [True]

@@ -1,4 +1,5 @@
 """Windows cut off at the border: the regions of published Cutout and CutMix, blindly and by saliency."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def one_map(size: tuple[int, int] = (6, 7)) -> torch.nn.Module:
 def keep(mode: str, tau: float | None, **settings):
     more = dict(num_classes=2, mixing='elem') if mode == 'cutmix' else {}
     model = None if tau is None else one_map()
-    return create_augment('keep-cut', model=model, mode=mode, tau=tau, saliency='full', windows='overflow',
-                          **more, **settings)
+    return create_augment(
+        'keep-cut', model=model, mode=mode, tau=tau, saliency='full', windows='overflow', **more, **settings
+    )
 
 
 def drawn_boxes(augment, seed: int, n: int = DRAWS) -> Tensor:
@@ -78,6 +80,7 @@ def alike_p(first: list, second: list) -> float:
 
 # Exact.
 
+
 @pytest.mark.parametrize('edge', EDGES)
 def test_size_is_what_the_border_leaves_of_a_square_anywhere(edge):
     """Around a centre in a corner, on an edge and in the middle of 6 x 7 pixels."""
@@ -85,7 +88,9 @@ def test_size_is_what_the_border_leaves_of_a_square_anywhere(edge):
     before, after = edge // 2, (edge + 1) // 2
     wanted = {
         (max(0, x - before), max(0, y - before), min(7, x + after), min(6, y + after))
-        for y in range(6) for x in range(7)}
+        for y in range(6)
+        for x in range(7)
+    }
     assert boxes == wanted
 
 
@@ -101,7 +106,8 @@ def test_one_box_for_a_batch_that_draws_once():
     """As stock's CutMix has it; with saliency the size is one, and every image has its place."""
     kept, blind = (
         create_augment('keep-cut', model=one_map(), num_classes=2, mode='cutmix', tau=tau, windows='overflow')
-        for tau in (0.6, None))
+        for tau in (0.6, None)
+    )
     for seed in range(10):
         assert len(drawn_boxes(blind, seed, 64).unique(dim=0)) == 1
         boxes = drawn_boxes(kept, seed, 64)
@@ -110,7 +116,8 @@ def test_one_box_for_a_batch_that_draws_once():
 
 # Reference.
 
-@pytest.mark.parametrize('tau', [0., 0.6, 1.])
+
+@pytest.mark.parametrize('tau', [0.0, 0.6, 1.0])
 @pytest.mark.parametrize('mode', ['cutout', 'cutmix'])
 def test_place_is_below_the_quantile_among_windows_of_its_size(mode, tau):
     augment = keep(mode, tau)
@@ -135,6 +142,7 @@ def test_label_follows_the_pixels_left():
 
 # Statistical.
 
+
 @pytest.mark.parametrize('edge', EDGES)
 def test_blind_is_cutout(edge):
     blind, cutout = keep('cutout', None, size=edge), create_augment('cutout', size=edge)
@@ -144,7 +152,7 @@ def test_blind_is_cutout(edge):
     assert alike_p(*masks) > SIGNIFICANT
 
 
-@pytest.mark.parametrize('alpha', [0.3, 1.])
+@pytest.mark.parametrize('alpha', [0.3, 1.0])
 def test_blind_is_stocks_cutmix(alpha):
     boxes = drawn_boxes(keep('cutmix', None, cutmix_alpha=alpha), 5)
     assert alike_p(rows(boxes), rows(stock_boxes(alpha))) > SIGNIFICANT
@@ -186,7 +194,7 @@ def share_removed(edge: int, whole: int, windows: str) -> float:
 
 def mean_lam(whole: int, windows: str) -> float:
     """Mean own share under CutMix of alpha 1: an edge is k with probability ((k + 1)^2 - k^2) / whole^2."""
-    return 1 - sum((2 * k + 1) / whole ** 2 * share_removed(k, whole, windows) for k in range(whole))
+    return 1 - sum((2 * k + 1) / whole**2 * share_removed(k, whole, windows) for k in range(whole))
 
 
 @pytest.mark.parametrize('windows', KINDS)
@@ -194,7 +202,8 @@ def test_share_removed_and_mean_lambda(windows):
     x, target = images(20_000, (8, 8))
     cutout, cutmix = (
         create_augment('keep-cut', mode=mode, num_classes=2, tau=None, windows=windows, **settings)
-        for mode, settings in (('cutout', dict(size=4)), ('cutmix', dict(mixing='elem'))))
+        for mode, settings in (('cutout', dict(size=4)), ('cutmix', dict(mixing='elem')))
+    )
     cutout(x, target, seeded(8))
     removed = cutout.last['mask'].double().mean((1, 2, 3))
     error = removed.std().item() / len(x) ** 0.5
@@ -207,10 +216,11 @@ def test_share_removed_and_mean_lambda(windows):
 def test_shares_that_the_documentation_tells():
     text = (Path(__file__).parents[2] / 'docs' / 'methods.md').read_text()
     for name, inside, overflow in (
-            ('Cutout of 16 px, image of 32 px', *(share_removed(16, 32, kind) for kind in KINDS)),
-            ('Cutout of 40 px, image of 224 px', *(share_removed(40, 224, kind) for kind in KINDS)),
-            ('CutMix, image of 32 px', *(mean_lam(32, kind) for kind in KINDS)),
-            ('CutMix, image of 224 px', *(mean_lam(224, kind) for kind in KINDS))):
+        ('Cutout of 16 px, image of 32 px', *(share_removed(16, 32, kind) for kind in KINDS)),
+        ('Cutout of 40 px, image of 224 px', *(share_removed(40, 224, kind) for kind in KINDS)),
+        ('CutMix, image of 32 px', *(mean_lam(32, kind) for kind in KINDS)),
+        ('CutMix, image of 224 px', *(mean_lam(224, kind) for kind in KINDS)),
+    ):
         if 'Cutout' in name:
             row = f'| {name}: removed | {100 * inside:.1f} % | {100 * overflow:.1f} % |'
         else:
@@ -218,19 +228,27 @@ def test_shares_that_the_documentation_tells():
         assert row in text
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(mode='erase'), 'windows must be inside for erase'),
-    (dict(mode='cutmix', num_classes=2, cutmix_minmax=(0.2, 0.8)), 'windows must be inside beside cutmix_minmax'),
-    (dict(windows='over'), 'windows must be inside or overflow, got over'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(mode='erase'), 'windows must be inside for erase'),
+        (dict(mode='cutmix', num_classes=2, cutmix_minmax=(0.2, 0.8)), 'windows must be inside beside cutmix_minmax'),
+        (dict(windows='over'), 'windows must be inside or overflow, got over'),
+    ],
+)
 def test_refusals(settings, message):
     with pytest.raises(HyperParameterError, match=message):
         create_augment('keep-cut', tau=None, **{'windows': 'overflow', **settings})
 
 
-@pytest.mark.parametrize('windows, tau, said', [
-    ('inside', None, 'anywhere inside the image'), ('overflow', None, 'anywhere, over the border too'),
-    ('overflow', 0.6, 'tau 0.6, saliency full, as large as one anywhere, over the border too')])
+@pytest.mark.parametrize(
+    'windows, tau, said',
+    [
+        ('inside', None, 'anywhere inside the image'),
+        ('overflow', None, 'anywhere, over the border too'),
+        ('overflow', 0.6, 'tau 0.6, saliency full, as large as one anywhere, over the border too'),
+    ],
+)
 def test_description(windows, tau, said):
     augment = create_augment('keep-cut', model=one_map(), tau=tau, saliency='full', windows=windows)
     assert augment.describe((32, 32)).endswith(said)

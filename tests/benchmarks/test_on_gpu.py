@@ -1,4 +1,5 @@
 """The report for a GPU: every line of it runs on a CPU, and its crops lie where they say."""
+
 import json
 import sys
 from pathlib import Path
@@ -15,13 +16,13 @@ BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 def on_gpu(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import on_gpu
+
     return on_gpu
 
 
 def test_report(on_gpu, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(on_gpu, 'TINY_PRICED', on_gpu.TINY_PRICED[:1])
-    monkeypatch.setattr(sys, 'argv', [
-        'on_gpu.py', '--device', 'cpu', '--tiny', '--output', str(tmp_path / 'out.json')])
+    monkeypatch.setattr(sys, 'argv', ['on_gpu.py', '--device', 'cpu', '--tiny', '--output', str(tmp_path / 'out.json')])
     on_gpu.main()
     record = json.loads((tmp_path / 'out.json').read_text())
     row = record['prices']['test_resnet']
@@ -47,8 +48,9 @@ def test_crops_lie_where_they_say(on_gpu):
     places = Places.from_rows(torch.cat([torch.arange(200)[:, None], place], 1))
     padded = torch.nn.functional.pad(images, (4,) * 4)
     for crop, image, (x0, y0, x1, y1), (horizontal, vertical) in zip(
-            crops, padded, places.box.tolist(), places.flipped.tolist()):
-        wanted = image[:, y0 + 4:y1 + 4, x0 + 4:x1 + 4]
+        crops, padded, places.box.tolist(), places.flipped.tolist()
+    ):
+        wanted = image[:, y0 + 4 : y1 + 4, x0 + 4 : x1 + 4]
         assert torch.equal(crop, wanted.flip(2) if horizontal else wanted) and not vertical
     assert len(places.box.unique(dim=0)) > 60 and 60 < int(places.flipped[:, 0].sum()) < 140
     assert (places.size == 32).all()

@@ -1,4 +1,5 @@
 """The benchmark against stock's script, with a stand-in for both that logs what they log."""
+
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 # Takes the flags that both take; its steps take as long as its file says, half of that after `--keep-paste`.
-STAND_IN = '''
+STAND_IN = """
 import sys, time
 flags = sys.argv[1:]
 if '--help' in flags or '--check' in flags:
@@ -23,13 +24,14 @@ for epoch in range(int(flags[flags.index('--epochs') + 1])):
     for step in range(4):
         time.sleep(seconds)
         print(f'Train: {{epoch}} [{{step:>4d}}/4 ({{25 * step:>3.0f}}%)]  Loss: 1.0', flush=True)
-'''
+"""
 
 
 @pytest.fixture
 def throughput(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import throughput
+
     return throughput
 
 
@@ -41,16 +43,44 @@ def stand_in(path: Path, seconds: float, megabytes: int = 1) -> Path:
 def test_report(throughput, tmp_path, monkeypatch, capsys):
     stock = stand_in(tmp_path / 'stock.py', 0.05)
     ours = stand_in(tmp_path / 'ours.py', 0.1, megabytes=300)
-    monkeypatch.setattr(sys, 'argv', [
-        'throughput.py', '--stock', str(stock), '--ours', str(ours), '--rounds', '1', '--images', '4', '-b', '2',
-        '--workers', '1', '--epochs', '2', '--files', '400', '--output', str(tmp_path / 'out.json'),
-        '--rows', 'our flags off', 'keep-cut recycled', 'keep-paste', '--', '--device', 'cpu'])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'throughput.py',
+            '--stock',
+            str(stock),
+            '--ours',
+            str(ours),
+            '--rounds',
+            '1',
+            '--images',
+            '4',
+            '-b',
+            '2',
+            '--workers',
+            '1',
+            '--epochs',
+            '2',
+            '--files',
+            '400',
+            '--output',
+            str(tmp_path / 'out.json'),
+            '--rows',
+            'our flags off',
+            'keep-cut recycled',
+            'keep-paste',
+            '--',
+            '--device',
+            'cpu',
+        ],
+    )
     throughput.main()
-    report, = json.loads((tmp_path / 'out.json').read_text())
+    (report,) = json.loads((tmp_path / 'out.json').read_text())
     off, paste = (report['rows'][f'{name}, 1 workers'] for name in ('our flags off', 'keep-paste'))
     assert off['rate']['ratio'] == pytest.approx(0.5, rel=0.4) and paste['rate']['ratio'] == pytest.approx(1, rel=0.4)
     assert off['rate']['stock'] == pytest.approx(40, rel=0.4), 'two images every 0.05 s'
-    assert 250 * 2 ** 20 < off['memory']['ours'] - off['memory']['stock'] < 350 * 2 ** 20
+    assert 250 * 2**20 < off['memory']['ours'] - off['memory']['stock'] < 350 * 2**20
     assert off['first_step']['ours'] > 0.1
     assert 'recycled is not for this one' in report['rows']['keep-cut recycled']['refused']
     assert set(report['start']) == {'--help', '--check', 'listing'} and report['flags'] == '--device cpu'
@@ -69,6 +99,6 @@ def test_memory_counts_processes_below(throughput):
     code = 'import subprocess, sys; subprocess.run([sys.executable, "-c", "b = bytearray(2 ** 28); print(1); input()"])'
     parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     parent.stdout.readline()
-    assert throughput.resident(parent.pid) > 2 ** 28
+    assert throughput.resident(parent.pid) > 2**28
     parent.communicate(b'\n')
     assert throughput.resident(parent.pid) == 0

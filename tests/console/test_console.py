@@ -1,4 +1,5 @@
 """What a run says and leaves: the fields of its log lines, results on stdout, files in its folder."""
+
 import json
 import re
 
@@ -11,10 +12,12 @@ TRAIN = re.compile(
     rf'Train: (?P<epoch>\d+) \[ *(?P<update>\d+)/(?P<updates>\d+) \( *(?P<percent>\d+)%\)\]  '
     rf'Loss: (?P<loss>{NUMBER}) \((?P<mean>{NUMBER})\)  '
     rf'Time: {NUMBER}s, +{NUMBER}/s  \({NUMBER}s, +{NUMBER}/s\)  LR: (?P<lr>\d\.\d{{3}}e[-+]\d\d)  '
-    rf'Data: {NUMBER} \({NUMBER}\)')
+    rf'Data: {NUMBER} \({NUMBER}\)'
+)
 TEST = re.compile(
     rf'Test(?P<ema> \(EMA\))?: \[ *(?P<batch>\d+)/(?P<last>\d+)\]  Time: {NUMBER} \({NUMBER}\)  '
-    rf'Loss: +{NUMBER} \( *{NUMBER}\)  Acc@1: +{NUMBER} \( *{NUMBER}\)  Acc@5: +{NUMBER} \( *{NUMBER}\)')
+    rf'Loss: +{NUMBER} \( *{NUMBER}\)  Acc@1: +{NUMBER} \( *{NUMBER}\)  Acc@5: +{NUMBER} \( *{NUMBER}\)'
+)
 
 
 def test_log_lines_have_stocks_fields(data, tmp_path, caplog):
@@ -23,7 +26,8 @@ def test_log_lines_have_stocks_fields(data, tmp_path, caplog):
     lines = [record.message for record in caplog.records]
     training = [match.groupdict() for line in lines if (match := TRAIN.fullmatch(line))]
     assert [(row['epoch'], row['update'], row['updates'], row['percent']) for row in training] == [
-        (epoch, update, '3', percent) for epoch in '01' for update, percent in (('0', '33'), ('2', '100'))]
+        (epoch, update, '3', percent) for epoch in '01' for update, percent in (('0', '33'), ('2', '100'))
+    ]
     testing = [match.groupdict() for line in lines if (match := TEST.fullmatch(line))]
     assert [row['batch'] for row in testing] == ['0', '2'] * 4
     assert [bool(row['ema']) for row in testing] == [False, False, True, True] * 2
@@ -61,9 +65,10 @@ def test_args_yaml_repeats_the_run(data, tmp_path):
 
 
 def test_images_and_recovery_files(data, tmp_path):
-    run = run_train(
-        f'{data} {TINY} --epochs 1 --save-images --log-interval 1 --recovery-interval 1', tmp_path)
+    run = run_train(f'{data} {TINY} --epochs 1 --save-images --log-interval 1 --recovery-interval 1', tmp_path)
     names = {path.name for path in run.iterdir()}
     assert {f'train-batch-{batch}.jpg' for batch in range(3)} <= names
     assert {name for name in names if name.startswith('recovery')} == {
-        'recovery-0-1.pth.tar', 'recovery-0-2.pth.tar'}  # the current and the previous
+        'recovery-0-1.pth.tar',
+        'recovery-0-2.pth.tar',
+    }  # the current and the previous

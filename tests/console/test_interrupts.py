@@ -1,4 +1,5 @@
 """Ctrl-C ends a script in one line before its epochs, and within them as stock does, whenever it comes."""
+
 import contextlib
 import os
 import pkgutil
@@ -39,8 +40,9 @@ class Deaf:
         press()
 
 
-@pytest.mark.parametrize('at', [
-    'data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.recorder.print_results'])
+@pytest.mark.parametrize(
+    'at', ['data.check_data_folder', 'training.build_model', 'record.build_saver', 'record.recorder.print_results']
+)
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_outside_the_epochs_it_is_one_line(number, at, data, tmp_path, capsys):
     with mock.patch(f'keepaug.{at}', lambda *args: press(number)), pytest.raises(SystemExit) as leave:
@@ -54,6 +56,7 @@ def test_outside_the_epochs_it_is_one_line(number, at, data, tmp_path, capsys):
 @pytest.mark.parametrize('number, status', [(signal.SIGINT, None), (signal.SIGTERM, 143)])
 def test_a_script_that_ends_in_order_has_its_status(number, status):
     """That of SIGTERM tells a scheduler that the work is not done; Ctrl-C keeps stock's."""
+
     def main() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             press(number)
@@ -64,8 +67,9 @@ def test_a_script_that_ends_in_order_has_its_status(number, status):
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-@pytest.mark.parametrize('at, trained, done', [
-    ('data.set_epoch', 0, 0), ('training.evaluate', 1, 0), ('record.recorder.name_metrics', 1, 1)])
+@pytest.mark.parametrize(
+    'at, trained, done', [('data.set_epoch', 0, 0), ('training.evaluate', 1, 0), ('record.recorder.name_metrics', 1, 1)]
+)
 def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
     """Nothing more is trained, and what is done is printed."""
     right = pkgutil.resolve_name(f'keepaug.{at}')
@@ -84,10 +88,13 @@ def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-@pytest.mark.parametrize('follow', [
-    lambda batches: validate(torch.nn.Flatten(), batches, ClassificationEvaluator(), Forward()),
-    lambda batches: list(PassSettings().follow(batches, len(batches), 'fgsm')),
-])
+@pytest.mark.parametrize(
+    'follow',
+    [
+        lambda batches: validate(torch.nn.Flatten(), batches, ClassificationEvaluator(), Forward()),
+        lambda batches: list(PassSettings().follow(batches, len(batches), 'fgsm')),
+    ],
+)
 def test_nor_is_it_in_a_validation(follow):
     class Pressed(list):
         def __iter__(self):

@@ -1,4 +1,5 @@
 """The live line: on a terminal only, above it the log as it is; elsewhere nothing but counting."""
+
 import contextlib
 import io
 import json
@@ -51,7 +52,7 @@ def plain_environment(monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that pass when told."""
-    now = [100.]
+    now = [100.0]
     monkeypatch.setattr(progress, 'time', mock.Mock(perf_counter=lambda: now[0]))
     return now
 
@@ -146,9 +147,12 @@ def test_both_scripts(data, tmp_path, plain_environment, capsys, caplog):
         run = run_train(f'{data} {TINY} --log-interval 1', tmp_path)
         flags = (
             f'{data} --model test_resnet --img-size 32 --num-classes 3 -b 8 -j 0 --device cpu '
-            f'--checkpoint {run}/last.pth.tar --evaluate fgsm in-between risk')
-        with mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]), \
-                mock.patch.object(validate, 'setup_default_logging'):
+            f'--checkpoint {run}/last.pth.tar --evaluate fgsm in-between risk'
+        )
+        with (
+            mock.patch.object(sys, 'argv', ['validate.py', *flags.split()]),
+            mock.patch.object(validate, 'setup_default_logging'),
+        ):
             validate.main()
     assert capsys.readouterr().out.count('--result\n') == 2
     lines = [ESCAPE.sub('', line).split('\r')[-1] for line in terminal.getvalue().split('\n')]

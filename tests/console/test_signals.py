@@ -1,4 +1,5 @@
 """SIGTERM ends a run as Ctrl-C does, with status 143: nothing is lost, nothing is left behind, nobody waits for ever."""
+
 import json
 import logging
 import multiprocessing
@@ -38,7 +39,7 @@ def _train(said: Path, environment: dict[str, str], flags: str, output: Path) ->
     _begin(said, environment)
     mean_lr = loop.mean_lr
     loop.mean_lr = lambda optimizer: (time.sleep(0.3), mean_lr(optimizer))[1]
-    interrupts.PATIENCE = float(environment.get('PATIENCE', 20.))
+    interrupts.PATIENCE = float(environment.get('PATIENCE', 20.0))
     multiprocessing.set_start_method('fork', force=True)  # of loader workers: the fastest
     errors.explain_errors(lambda: run_train(f'{TINY} --epochs 30 --log-interval 1 {flags}', output))
 
@@ -46,14 +47,22 @@ def _train(said: Path, environment: dict[str, str], flags: str, output: Path) ->
 class Run:
     """A process, or several of one run."""
 
-    def __init__(self, folder: Path, target: Callable, *arguments, processes: int = 1, patience: float = 20.):
+    def __init__(self, folder: Path, target: Callable, *arguments, processes: int = 1, patience: float = 20.0):
         (port,) = free_ports(1)
         self.said, self.processes = [folder / f'rank{rank}' for rank in range(processes)], []
         for rank, said in enumerate(self.said):
-            environment = {} if processes == 1 else dict(
-                PATIENCE=str(patience), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE=str(processes))
+            environment = (
+                {}
+                if processes == 1
+                else dict(
+                    PATIENCE=str(patience),
+                    MASTER_ADDR='127.0.0.1',
+                    MASTER_PORT=str(port),
+                    RANK=str(rank),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(processes),
+                )
+            )
             self.processes.append(PROCESSES.Process(target=target, args=(said, environment, *arguments)))
         for process in self.processes:
             process.start()
@@ -75,7 +84,7 @@ class Run:
         for rank in ranks:
             send(self.processes[rank].pid, number)
 
-    def statuses(self, seconds: float = 30.) -> list[int]:
+    def statuses(self, seconds: float = 30.0) -> list[int]:
         for process in self.processes:
             process.join(seconds)
         return [process.exitcode for process in self.processes]
@@ -110,12 +119,19 @@ def gone(pids: set[int]) -> bool:
     return not any(Path(f'/proc/{pid}').exists() for pid in pids)
 
 
-@pytest.mark.parametrize('flags, send, recovery', [
-    ('--recovery-interval 100 -j 1', os.kill, True),
-    ('--recovery-interval 100 -j 1', os.killpg, True),  # as a launcher sends it, and a scheduler: workers get it too
-    ('', os.kill, False),
-    ('--recovery-interval 100 --exact-resume', os.kill, False),
-])
+@pytest.mark.parametrize(
+    'flags, send, recovery',
+    [
+        ('--recovery-interval 100 -j 1', os.kill, True),
+        (
+            '--recovery-interval 100 -j 1',
+            os.killpg,
+            True,
+        ),  # as a launcher sends it, and a scheduler: workers get it too
+        ('', os.kill, False),
+        ('--recovery-interval 100 --exact-resume', os.kill, False),
+    ],
+)
 def test_a_run_ends_in_order(flags, send, recovery, start, data, tmp_path):
     run = start(_train, f'{data} {flags}', tmp_path)
     run.wait_for('Train: 1 [   0/3')
@@ -155,7 +171,7 @@ def test_where_one_process_ends_the_others_say_so(start, data, tmp_path):
 
 
 def test_a_process_that_waits_for_another_does_not_wait_for_ever(start, data, tmp_path):
-    run = start(_train, str(data), tmp_path, processes=2, patience=2.)
+    run = start(_train, str(data), tmp_path, processes=2, patience=2.0)
     run.wait_for('Train: 0 [   0/')
     run.send(signal.SIGSTOP)
     time.sleep(0.5)  # in which the other comes to wait for it

@@ -1,4 +1,5 @@
 """One list of classes for all splits: what a split may lack, what it may not have besides, and who makes the list."""
+
 import itertools
 import logging
 import pickle
@@ -7,8 +8,16 @@ import random
 import pytest
 
 from keepaug.data.classes import (
-    ClassList, check_names, check_numbers, check_split, dataset_classes, list_of_map, name_classes, number_classes,
-    open_split)
+    ClassList,
+    check_names,
+    check_numbers,
+    check_split,
+    dataset_classes,
+    list_of_map,
+    name_classes,
+    number_classes,
+    open_split,
+)
 from keepaug.data.folders import survey_classes
 from keepaug.datasets import create_embedded_dataset
 from tests.data.test_folders import make_tree
@@ -51,12 +60,15 @@ def test_who_numbers_classes_itself_must_agree_on_those_of_the_same_name():
         check_numbers({'gnu': 1, 'dog': 0}, PETS, 'here')
 
 
-@pytest.mark.parametrize('files, words', [
-    (['a.png'], 'has no folders with images, one per class; the 1 images in it lie in none'),
-    (['cat/notes.txt'], 'has no folders with images'),
-    (['cat/a.png', 'cat/kitten/a.png'], 'cat/kitten lies in the folder of another class, cat'),
-    (['one/cat/a.png', 'two/cat/a.png'], 'two folders for the class cat, one/cat and two/cat'),
-])
+@pytest.mark.parametrize(
+    'files, words',
+    [
+        (['a.png'], 'has no folders with images, one per class; the 1 images in it lie in none'),
+        (['cat/notes.txt'], 'has no folders with images'),
+        (['cat/a.png', 'cat/kitten/a.png'], 'cat/kitten lies in the folder of another class, cat'),
+        (['one/cat/a.png', 'two/cat/a.png'], 'two folders for the class cat, one/cat and two/cat'),
+    ],
+)
 def test_what_makes_classes_ambiguous_is_refused(files, words, tmp_path):
     make_tree(tmp_path, *files)
     survey = survey_classes(str(tmp_path), whole=True)
@@ -98,12 +110,22 @@ def test_two_names_for_one_class(tmp_path):
     assert check_split(survey, classes) == [] and name_classes(classes.class_to_idx) == {0: 'cat', 1: 'dog'}
 
 
-@pytest.mark.parametrize('name, content', [
-    ('none.txt', None), ('map.csv', b'cat'), ('map.pkl', b'damaged'), ('map.pkl', b''), ('map.txt', b'\xff\xfe'),
-    ('map.txt', b''), ('map.pkl', pickle.dumps({'cat': '0'})), ('map.pkl', pickle.dumps({'cat': -1})),
-    ('map.pkl', pickle.dumps(['cat'])), ('map.pkl', pickle.dumps({'cat': True})),
-    ('map.pkl', pickle.dumps(logging.info)),
-])
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('none.txt', None),
+        ('map.csv', b'cat'),
+        ('map.pkl', b'damaged'),
+        ('map.pkl', b''),
+        ('map.txt', b'\xff\xfe'),
+        ('map.txt', b''),
+        ('map.pkl', pickle.dumps({'cat': '0'})),
+        ('map.pkl', pickle.dumps({'cat': -1})),
+        ('map.pkl', pickle.dumps(['cat'])),
+        ('map.pkl', pickle.dumps({'cat': True})),
+        ('map.pkl', pickle.dumps(logging.info)),
+    ],
+)
 def test_an_unusable_class_map_is_one_sentence(name, content, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -118,5 +140,6 @@ def test_an_empty_line_is_no_class(tmp_path):
 
 def test_data_sets_tell_their_classes_or_not():
     assert dataset_classes(create_embedded_dataset('keepaug/cluttered-digits', num_samples=1)) == {
-        str(digit): digit for digit in range(10)}
+        str(digit): digit for digit in range(10)
+    }
     assert dataset_classes(object()) == {}

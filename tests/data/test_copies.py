@@ -1,4 +1,5 @@
 """Copies: each sample several times in one batch, decoded once, every copy drawn on its own."""
+
 import itertools
 
 import pytest
@@ -21,17 +22,28 @@ from keepaug.data.views import collate_splits
 from tests.scripts import TINY, run_train
 
 
-@pytest.mark.parametrize('copies, paired, views', [
-    (1, False, 'photo crop0 policy tensor'),
-    (3, False, ('photo crop0 policy tensor', 'photo crop1 policy tensor', 'photo crop2 policy tensor')),
-    (1, True, ('photo crop0 tensor', 'photo crop0 policy tensor')),
-    (2, True, ('photo crop0 tensor', 'photo crop1 tensor', 'photo crop0 policy tensor', 'photo crop1 policy tensor')),
-])
+@pytest.mark.parametrize(
+    'copies, paired, views',
+    [
+        (1, False, 'photo crop0 policy tensor'),
+        (3, False, ('photo crop0 policy tensor', 'photo crop1 policy tensor', 'photo crop2 policy tensor')),
+        (1, True, ('photo crop0 tensor', 'photo crop0 policy tensor')),
+        (
+            2,
+            True,
+            ('photo crop0 tensor', 'photo crop1 tensor', 'photo crop0 policy tensor', 'photo crop1 policy tensor'),
+        ),
+    ],
+)
 def test_views_of_a_kind_stay_together(copies, paired, views):
     number = itertools.count()
     transform = TrainingTransform(
-        lambda image: f'{image} crop{next(number)}', lambda image: f'{image} policy', lambda image: f'{image} tensor',
-        paired, copies)
+        lambda image: f'{image} crop{next(number)}',
+        lambda image: f'{image} policy',
+        lambda image: f'{image} tensor',
+        paired,
+        copies,
+    )
     assert transform('photo') == views
 
 
@@ -39,12 +51,13 @@ def test_collate_equals_timms_order():
     batch = [((torch.full((1, 2, 2), i), torch.full((1, 2, 2), 10 + i)), i) for i in range(3)]
     images, target = collate_splits(batch)
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] and target.tolist() == [0, 1, 2] * 2
-    _, soft = collate_splits([(images, torch.tensor([label, 1. - label])) for images, label in batch])
+    _, soft = collate_splits([(images, torch.tensor([label, 1.0 - label])) for images, label in batch])
     assert soft.shape == (6, 2) and torch.equal(soft[:3], soft[3:])
 
 
 class Numbered(torch.utils.data.Dataset):
     """Image i is of colour i; notes how often each is decoded."""
+
     transform = None
 
     def __init__(self):
@@ -63,9 +76,18 @@ class Numbered(torch.utils.data.Dataset):
 def test_through_timms_loader(prefetcher, workers):
     dataset = Numbered()
     loader = create_loader(
-        change_transform(dataset, TransformChanges(copies=3)), (3, 32, 32), batch_size=4, is_training=True,
-        no_aug=True, num_workers=workers, device=torch.device('cpu'), mean=(0., 0., 0.), std=(1., 1., 1.),
-        use_prefetcher=prefetcher, collate_fn=None if prefetcher else collate_splits)
+        change_transform(dataset, TransformChanges(copies=3)),
+        (3, 32, 32),
+        batch_size=4,
+        is_training=True,
+        no_aug=True,
+        num_workers=workers,
+        device=torch.device('cpu'),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        use_prefetcher=prefetcher,
+        collate_fn=None if prefetcher else collate_splits,
+    )
     seen = []
     for x, target in loader:
         assert x.shape == (12, 3, 32, 32)
@@ -79,7 +101,8 @@ def test_through_timms_loader(prefetcher, workers):
 def test_copies_differ(data):
     dataset = change_transform(create_dataset('', root=data, split='train'), TransformChanges(copies=2))
     loader = create_loader(
-        dataset, (3, 32, 32), batch_size=4, is_training=True, num_workers=0, device=torch.device('cpu'))
+        dataset, (3, 32, 32), batch_size=4, is_training=True, num_workers=0, device=torch.device('cpu')
+    )
     x, _ = next(iter(loader))
     assert not any(torch.equal(one, other) for one, other in zip(x[:4], x[4:]))
 
@@ -89,25 +112,40 @@ def test_scheduled_sizes(data):
     changes = TransformChanges(crop=pad_crop, paired=True, copies=2, strength=shared_strength())
     dataset = change_transform(create_dataset('', root=data, split='train'), changes)
     loader = create_loader(
-        dataset, (3, 32, 32), batch_size=4, is_training=True, num_workers=0, device=torch.device('cpu'),
-        input_size_choices=[32, 48], batch_size_choices=[4, 2], auto_augment='rand-m9')
+        dataset,
+        (3, 32, 32),
+        batch_size=4,
+        is_training=True,
+        num_workers=0,
+        device=torch.device('cpu'),
+        input_size_choices=[32, 48],
+        batch_size_choices=[4, 2],
+        auto_augment='rand-m9',
+    )
     change_scheduled(loader.dataset)
     steps = dict(list_steps(loader.dataset))
     assert [type(step).__name__ for step, fades in steps.items() if fades] == ['RandAugment']
     assert [step.size for step in steps if isinstance(step, transforms.RandomCrop)] == [(48, 48)]
     seen = {tuple(x.shape): x for x, _ in loader}
     assert set(seen) <= {(16, 3, 32, 32), (8, 3, 48, 48)}
-    changes.strength.fill_(0.)
+    changes.strength.fill_(0.0)
     for x, _ in loader:
         assert torch.equal(*x.chunk(2)), 'both sides of a pair'
 
 
-@pytest.mark.parametrize('flags, rows, soft', [
-    ('', 24, False), ('--no-prefetcher', 24, False), ('-j 2', 24, False), ('--mixup 0.5', 24, True),
-    ('--train-img-sizes 32', 24, False),
-    ('--keep-cut --keep-size 8', 24, False), ('--joint-occlusion', 48, False),
-    ('--joint-occlusion cutout --occlusion-only --cutmix 1 --no-prefetcher', 24, True),
-])
+@pytest.mark.parametrize(
+    'flags, rows, soft',
+    [
+        ('', 24, False),
+        ('--no-prefetcher', 24, False),
+        ('-j 2', 24, False),
+        ('--mixup 0.5', 24, True),
+        ('--train-img-sizes 32', 24, False),
+        ('--keep-cut --keep-size 8', 24, False),
+        ('--joint-occlusion', 48, False),
+        ('--joint-occlusion cutout --occlusion-only --cutmix 1 --no-prefetcher', 24, True),
+    ],
+)
 def test_samples_count_once(flags, rows, soft, data, tmp_path, monkeypatch, caplog):
     """8 samples of 3 copies each; the learning rate and the log know 8."""
     seen = []

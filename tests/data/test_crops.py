@@ -1,4 +1,5 @@
 """The papers' crop: padded by an eighth, placed uniformly, and put where timm's loader has its own."""
+
 from argparse import Namespace
 from collections import Counter
 
@@ -17,7 +18,7 @@ from keepaug.data.transform import TrainingTransform, TransformChanges
 
 def _numbered(height: int, width: int) -> Image.Image:
     """An image whose red and green say row and column, plus one, so that padding is the only black."""
-    rows, cols = np.mgrid[1:height + 1, 1:width + 1]
+    rows, cols = np.mgrid[1 : height + 1, 1 : width + 1]
     return Image.fromarray(np.stack([rows, cols, rows * 0], -1).astype(np.uint8))
 
 
@@ -56,7 +57,8 @@ def test_pixels_are_moved_and_padding_is_black():
     for _ in range(50):
         pixels = np.asarray(pad_crop((32, 32))(image))
         assert any(
-            np.array_equal(pixels, padded[top:top + 32, left:left + 32]) for top in range(9) for left in range(9))
+            np.array_equal(pixels, padded[top : top + 32, left : left + 32]) for top in range(9) for left in range(9)
+        )
 
 
 @pytest.mark.parametrize('shape, size', [((50, 70), (32, 32)), ((32, 32), (24, 48)), ((10, 10), (32, 32))])
@@ -91,8 +93,17 @@ def test_through_timms_loader(workers):
     args = prepare(Namespace(train_crop_mode='pad4'))
     dataset = wrap_dataset(OneImage(_numbered(32, 32)), args)
     loader = create_loader(
-        dataset, (3, 32, 32), batch_size=8, is_training=True, train_crop_mode=args.train_crop_mode, color_jitter=0.,
-        num_workers=workers, device=torch.device('cpu'), mean=(0., 0., 0.), std=(1., 1., 1.))
+        dataset,
+        (3, 32, 32),
+        batch_size=8,
+        is_training=True,
+        train_crop_mode=args.train_crop_mode,
+        color_jitter=0.0,
+        num_workers=workers,
+        device=torch.device('cpu'),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     x, _ = next(iter(loader))
     assert x.shape == (8, 3, 32, 32)
     # A random-resized crop would rescale: rows and columns would no longer be whole numbers one apart.

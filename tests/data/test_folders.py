@@ -1,4 +1,5 @@
 """What an image folder holds: by listings alone, each kind of disorder told from a class."""
+
 import os
 import random
 from pathlib import Path
@@ -33,8 +34,16 @@ def test_reference_timm_finds_the_same_classes_in_a_well_formed_set(whole, tmp_p
 
 def test_each_kind_of_disorder(tmp_path):
     make_tree(
-        tmp_path, 'cat/a.png', 'cat/.ipynb_checkpoints/a-checkpoint.png', '.trash/cat/a.png', 'dog/old/b.png',
-        'dog/a.png', 'b.jpg', 'a.jpg', 'part/cat/c.png')
+        tmp_path,
+        'cat/a.png',
+        'cat/.ipynb_checkpoints/a-checkpoint.png',
+        '.trash/cat/a.png',
+        'dog/old/b.png',
+        'dog/a.png',
+        'b.jpg',
+        'a.jpg',
+        'part/cat/c.png',
+    )
     (tmp_path / 'dog' / 'up').symlink_to(tmp_path)
     whole, brief = survey_classes(str(tmp_path), whole=True), survey_classes(str(tmp_path))
     assert whole.classes == {'cat': ['cat', 'part/cat'], 'dog': ['dog'], 'old': ['dog/old']}
@@ -43,8 +52,10 @@ def test_each_kind_of_disorder(tmp_path):
     assert brief.classes == {'cat': ['cat', 'part/cat'], 'dog': ['dog']}
 
 
-@pytest.mark.parametrize('link, target', [
-    ('cat/up', '.'), ('up', '..'), ('cat/self', 'cat'), ('.hidden/up', '.'), ('a/b', 'b'), ('cat/far/up', '../..')])
+@pytest.mark.parametrize(
+    'link, target',
+    [('cat/up', '.'), ('up', '..'), ('cat/self', 'cat'), ('.hidden/up', '.'), ('a/b', 'b'), ('cat/far/up', '../..')],
+)
 def test_circles_end(link, target, tmp_path):
     """Two folders that link to each other go in circles too, though neither link leads up."""
     root = make_tree(tmp_path / 'data' / 'train', 'cat/a.png', 'b/b.png')
@@ -60,7 +71,8 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path):
     for name in 'cat', 'dog':
         (tmp_path / 'train' / name).symlink_to(tmp_path / 'store' / name)
     assert survey_classes(str(tmp_path / 'train'), whole=True) == folders.Survey(
-        str(tmp_path / 'train'), classes={'cat': ['cat'], 'dog': ['dog']})
+        str(tmp_path / 'train'), classes={'cat': ['cat'], 'dog': ['dog']}
+    )
 
 
 def test_a_brief_look_stops_at_the_first_image(tmp_path, monkeypatch):
@@ -84,12 +96,22 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
     (tmp_path / 'cat').chmod(0o755)
 
 
-@pytest.mark.parametrize('there, split, found', [
-    (['train', 'val'], 'validation', 'val'), (['training', 'eval'], 'train', 'training'), (['val', 'validation'],
-     'validation', 'validation'), (['fold1'], 'fold1', 'fold1'), (['train'], 'train[:10%]', 'train'),
-    (['train', 'val'], 'nosuch', None), (['train', 'val'], 'test', None), (['train', 'val'], '', None)])
+@pytest.mark.parametrize(
+    'there, split, found',
+    [
+        (['train', 'val'], 'validation', 'val'),
+        (['training', 'eval'], 'train', 'training'),
+        (['val', 'validation'], 'validation', 'validation'),
+        (['fold1'], 'fold1', 'fold1'),
+        (['train'], 'train[:10%]', 'train'),
+        (['train', 'val'], 'nosuch', None),
+        (['train', 'val'], 'test', None),
+        (['train', 'val'], '', None),
+    ],
+)
 def test_splits_are_found_where_timm_finds_them(there, split, found, tmp_path):
     from timm.data.dataset_factory import _search_split
+
     for name in there:
         make_tree(tmp_path, f'{name}/cat/a.png')
     assert find_split(str(tmp_path), split) == (found and str(tmp_path / found))
@@ -106,7 +128,7 @@ def test_a_folder_of_classes_is_taken_as_it_is_and_no_other(tmp_path):
         split_folder(str(flat), 'nosuch', '--split')
     split = make_tree(tmp_path / 'split', 'train/cat/a.png', 'train/stray.png', 'fold/cat/a.png', 'notes/a.txt')
     for name in 'validation', 'test', 'nosuch', '':
-        with pytest.raises(ValueError, match=r"is not in .*split, which has the splits fold and train: name one"):
+        with pytest.raises(ValueError, match=r'is not in .*split, which has the splits fold and train: name one'):
             split_folder(str(split), name, '--split')
 
 

@@ -1,4 +1,5 @@
 """Pairs from timm's loader: the same crop before and after the policy, clean rows first, whatever the data set."""
+
 import pickle
 import random
 from argparse import Namespace
@@ -47,6 +48,7 @@ def photo(index: int = 0, mode: str = 'RGB') -> Image.Image:
 
 class Folder(Dataset):
     """Images whose label is their number; `plain` ones are of the one colour that their label says."""
+
     transform = None
 
     def __init__(self, plain: bool = False):
@@ -64,6 +66,7 @@ class Folder(Dataset):
 
 class Stream(IterableDataset):
     """Another person's iterable data set, which knows no epochs and no workers."""
+
     transform = None
 
     def __len__(self):
@@ -103,10 +106,17 @@ DATASETS = {
 
 def loader_of(dataset, policy: str | None = IDENTITY, batch_size: int = 4, **settings):
     """Batches of pixels in [0, 1]."""
-    settings = {'mean': (0.,) * 3, 'std': (1.,) * 3, 'num_workers': 0, **settings}
+    settings = {'mean': (0.0,) * 3, 'std': (1.0,) * 3, 'num_workers': 0, **settings}
     return create_loader(
-        dataset, (3, 32, 32), batch_size=batch_size, is_training=True, auto_augment=policy, device=torch.device('cpu'),
-        persistent_workers=False, **settings)
+        dataset,
+        (3, 32, 32),
+        batch_size=batch_size,
+        is_training=True,
+        auto_augment=policy,
+        device=torch.device('cpu'),
+        persistent_workers=False,
+        **settings,
+    )
 
 
 def stock_transform(policy: str | None, **settings) -> transforms.Compose:
@@ -140,7 +150,7 @@ def test_clean_side_is_stocks_without_policy(policy, prefetcher):
     """Bit for bit: policy, jitter, grayscale and blur leave it alone, and nothing goes through 8 bits twice."""
     mend_posterize()
     settings = dict(use_prefetcher=prefetcher, mean=(0.5,) * 3, std=(0.5,) * 3)
-    pair = pair_up(stock_transform(policy, grayscale_prob=1., gaussian_blur_prob=1., **settings))
+    pair = pair_up(stock_transform(policy, grayscale_prob=1.0, gaussian_blur_prob=1.0, **settings))
     alone = stock_transform(None, color_jitter=None, **settings)
     for index in range(10):
         seed_all(index)
@@ -164,8 +174,11 @@ def test_augmented_side_is_stocks(policy):
 
 
 def test_grey_images():
-    transform = pair_up(create_transform(
-        (1, 32, 32), is_training=True, auto_augment='rand-m9-mstd0.5', mean=(0.5,), std=(0.5,), use_prefetcher=True))
+    transform = pair_up(
+        create_transform(
+            (1, 32, 32), is_training=True, auto_augment='rand-m9-mstd0.5', mean=(0.5,), std=(0.5,), use_prefetcher=True
+        )
+    )
     for _ in range(20):
         assert [side.shape for side in transform(photo(mode='L'))] == [(1, 32, 32)] * 2
 
@@ -210,12 +223,13 @@ def test_crop_of_the_papers_is_exchanged_before_pairs_are_made():
 @pytest.mark.parametrize('per_sample', [2, 4])
 def test_views_of_any_number_are_collated_by_kind(per_sample):
     """Several pairs per sample: all clean views first, each kind in the order of the samples."""
+
     def view(sample, kind):
-        return torch.full((1, 2, 2), 10. * kind + sample)
+        return torch.full((1, 2, 2), 10.0 * kind + sample)
 
     batch = [(Views(view(sample, kind) for kind in range(per_sample)), sample) for sample in range(3)]
     x, target = default_collate(batch)
-    assert x[:, 0, 0, 0].tolist() == [10. * kind + sample for kind in range(per_sample) for sample in range(3)]
+    assert x[:, 0, 0, 0].tolist() == [10.0 * kind + sample for kind in range(per_sample) for sample in range(3)]
     assert target.tolist() == [0, 1, 2]
 
 

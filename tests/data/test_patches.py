@@ -1,4 +1,5 @@
 """Training on batches of patches (NaFlex)."""
+
 import pytest
 import torch
 from PIL import Image
@@ -8,8 +9,10 @@ from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings
 from tests.scripts import TINY, refuse_train, run_train, write_images
 
-NAFLEX = f'{TINY} --model test_vit --model-kwargs use_naflex=True --naflex-loader ' \
-         '--naflex-train-seq-lens 4 9 --naflex-max-seq-len 16'
+NAFLEX = (
+    f'{TINY} --model test_vit --model-kwargs use_naflex=True --naflex-loader '
+    '--naflex-train-seq-lens 4 9 --naflex-max-seq-len 16'
+)
 
 
 @pytest.fixture(scope='module')
@@ -35,14 +38,26 @@ def batches(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--no-prefetcher', '--channels-last', '--no-prefetcher --channels-last -j 1', '--model-dtype bfloat16',
-    '--amp --amp-dtype bfloat16 --no-prefetcher',
-    '--model-ema --grad-accum-steps 2 --clip-grad 1', '--reprob 0.5 --aa rand-m9',
-    '--naflex-patch-sizes 8 16 --naflex-patch-size-probs 1 1', '--naflex-patchify-channels-first', '--in-chans 1',
-    '--mixup 0.2 --cutmix 1', '--grad-checkpointing', '--no-aug',
-    pytest.param('--torchcompile aot_eager', marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--no-prefetcher',
+        '--channels-last',
+        '--no-prefetcher --channels-last -j 1',
+        '--model-dtype bfloat16',
+        '--amp --amp-dtype bfloat16 --no-prefetcher',
+        '--model-ema --grad-accum-steps 2 --clip-grad 1',
+        '--reprob 0.5 --aa rand-m9',
+        '--naflex-patch-sizes 8 16 --naflex-patch-size-probs 1 1',
+        '--naflex-patchify-channels-first',
+        '--in-chans 1',
+        '--mixup 0.2 --cutmix 1',
+        '--grad-checkpointing',
+        '--no-aug',
+        pytest.param('--torchcompile aot_eager', marks=pytest.mark.slow),
+    ],
+)
 def test_trains(flags, data, tmp_path, batches, capsys):
     run = run_train(f'{data} {NAFLEX} {flags} --epochs 1', tmp_path)
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
@@ -80,25 +95,30 @@ def test_resumes(data, tmp_path):
 
 
 def test_loss_is_weighted_by_the_batch():
-    settings = LoopSettings(average_batch_size=8.)
-    for scale, weight in (('none', 1.), ('sqrt', 2. ** 0.5), ('linear', 2.)):
+    settings = LoopSettings(average_batch_size=8.0)
+    for scale, weight in (('none', 1.0), ('sqrt', 2.0**0.5), ('linear', 2.0)):
         settings.batch_loss_scale = scale
         assert settings.loss_weight(16) == pytest.approx(weight)
 
 
 def test_loss_is_weighted_by_the_share_of_the_process(monkeypatch):
-    settings = LoopSettings(average_batch_size=8., world_size=2, uneven_ranks=True)
-    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda total: total.add_(24.))  # the other process's batch
+    settings = LoopSettings(average_batch_size=8.0, world_size=2, uneven_ranks=True)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda total: total.add_(24.0))  # the other process's batch
     assert float(settings.loss_weight(8)) == pytest.approx(2 * 8 / 32)
 
 
 def test_only_patches_change_their_format():
-    batch = dict(patches=torch.ones(2, 4, 6), patch_coord=torch.ones(2, 4, 2, dtype=torch.long),
-                 patch_valid=torch.ones(2, 4, dtype=torch.bool), seq_len=4)
+    batch = dict(
+        patches=torch.ones(2, 4, 6),
+        patch_coord=torch.ones(2, 4, 2, dtype=torch.long),
+        patch_valid=torch.ones(2, 4, dtype=torch.bool),
+        seq_len=4,
+    )
     forward = Forward(dtype=torch.bfloat16, channels_last=True)
     moved, target = forward.place_batch(batch, torch.zeros(2, dtype=torch.long))
     assert {name: getattr(value, 'dtype', value) for name, value in moved.items()} == dict(
-        patches=torch.bfloat16, patch_coord=torch.int64, patch_valid=torch.bool, seq_len=4)
+        patches=torch.bfloat16, patch_coord=torch.int64, patch_valid=torch.bool, seq_len=4
+    )
     assert target.dtype == torch.int64
 
 

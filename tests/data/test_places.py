@@ -1,4 +1,5 @@
 """Where crops lie, from the transform that draws them to the batch."""
+
 import pickle
 import random
 
@@ -37,7 +38,8 @@ SIZES = [(48, 48), (60, 37), (30, 90), (20, 24)]  # of images
 def ramp(height: int, width: int) -> Image.Image:
     """An image whose pixels tell where they are: x in red, y in green, in units of a 250th of the image."""
     y, x = torch.meshgrid(
-        (torch.arange(height) + 0.5) / height * 250, (torch.arange(width) + 0.5) / width * 250, indexing='ij')
+        (torch.arange(height) + 0.5) / height * 250, (torch.arange(width) + 0.5) / width * 250, indexing='ij'
+    )
     return Image.fromarray(torch.stack([x, y, torch.zeros(height, width)], -1).round().byte().numpy())
 
 
@@ -46,8 +48,13 @@ def crop_steps(mode: str, size: int = 32) -> list:
     if mode.startswith('rk'):
         settings['train_crop_mode'] = mode
     steps = create_transform((3, size, size), is_training=True, interpolation='bilinear', **settings).transforms
-    crop = [step for step in steps if 'Tensor' not in type(step).__name__ and 'Normalize' not in type(step).__name__
-            and 'Jitter' not in type(step).__name__]
+    crop = [
+        step
+        for step in steps
+        if 'Tensor' not in type(step).__name__
+        and 'Normalize' not in type(step).__name__
+        and 'Jitter' not in type(step).__name__
+    ]
     return [pad_crop((size, size)), *crop[1:]] if mode == 'pad4' else crop
 
 
@@ -92,15 +99,17 @@ def test_what_cannot_be_traced_is_refused():
         TracedCrop([transforms.CenterCrop(8), transforms.CenterCrop(8)], [])
 
 
-@pytest.mark.parametrize('label', [3, torch.tensor(3), torch.tensor([0., 1., 0.25]), torch.tensor([0.1, 1.]).numpy()])
+@pytest.mark.parametrize(
+    'label', [3, torch.tensor(3), torch.tensor([0.0, 1.0, 0.25]), torch.tensor([0.1, 1.0]).numpy()]
+)
 def test_labels_come_through(label):
     dense = not isinstance(label, int) and label.ndim == 1
-    joined = torch.stack([join_target(label, 2 ** 40, range(16)), join_target(label, 7, range(16, 32))]).repeat(2, 1)
+    joined = torch.stack([join_target(label, 2**40, range(16)), join_target(label, 7, range(16, 32))]).repeat(2, 1)
     target, where = split_target(joined, copies=2, dense=dense)
     assert len(target) == 4 and all(torch.equal(row, torch.as_tensor(label)) for row in target)
     assert target.dtype == (torch.float32 if dense else torch.int64)
     # All first copies, then all second ones.
-    assert where[:, 0].tolist() == [2 ** 40, 7, 2 ** 40, 7]
+    assert where[:, 0].tolist() == [2**40, 7, 2**40, 7]
     assert where[:, 1].tolist() == [0, 16, 8, 24] and where[:, -1].tolist() == [7, 23, 15, 31]
 
 
@@ -112,21 +121,32 @@ def test_repeated_images_have_one_number(data):
 
 
 def build(data, flags: str):
-    args = keepaug.prepare(options.create_parser().parse_args(
-        [str(data), '-b', '6', '-j', '0', *RECYCLED.split(), *flags.split()]))
+    args = keepaug.prepare(
+        options.create_parser().parse_args([str(data), '-b', '6', '-j', '0', *RECYCLED.split(), *flags.split()])
+    )
     args.prefetcher, args.distributed, args.rank = not args.no_prefetcher, False, 0
     args.num_classes = 3
-    config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear', crop_pct=1.)
+    config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear', crop_pct=1.0)
     dataset = keepaug.wrap_dataset(build_train_dataset(args, config), args)
     loader = build_train_loader(args, dataset, config, torch.device('cpu'), torch.float32, None)
     return wrap_loader(loader, dataset, args), dataset, args
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--no-prefetcher', '-j 2', '-j 1 --use-multi-epochs-loader', '--augment-copies 3',
-    '--augment-copies 2 --no-prefetcher', '--train-img-sizes 24 32', '--exact-resume -j 1', '--train-crop-mode pad4',
-    '--epoch-repeats 2 --train-crop-mode rkrr',
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--no-prefetcher',
+        '-j 2',
+        '-j 1 --use-multi-epochs-loader',
+        '--augment-copies 3',
+        '--augment-copies 2 --no-prefetcher',
+        '--train-img-sizes 24 32',
+        '--exact-resume -j 1',
+        '--train-crop-mode pad4',
+        '--epoch-repeats 2 --train-crop-mode rkrr',
+    ],
+)
 def test_batches_tell_where_their_crops_lie(flags, data):
     """Every row, label and image number belong together, whatever is between the transform and the loop."""
     loader, dataset, args = build(data, f'--color-jitter 0 --hflip 0.5 {flags}')
@@ -154,7 +174,7 @@ def test_the_pixels_of_a_batch_are_those_of_their_places(data):
     for row, pixels in zip(where.tolist(), x):
         index, _, _, x0, y0, x1, y1, mirrored, _ = row
         padded = transforms.functional.pad(images[index], 8)
-        crop = padded[:, y0 + 8:y1 + 8, x0 + 8:x1 + 8]
+        crop = padded[:, y0 + 8 : y1 + 8, x0 + 8 : x1 + 8]
         crop = crop.flip(-1) if mirrored else crop
         assert torch.equal((pixels * 127.5 + 127.5).round().byte(), crop)
 
@@ -182,7 +202,7 @@ def test_a_plain_loader_is_as_it_was(data):
 
 
 def test_images_for_a_loop_of_ones_own(data):
-    transform = create_transform(32, is_training=True, scale=(0.3, 1.))
+    transform = create_transform(32, is_training=True, scale=(0.3, 1.0))
     dataset = keepaug.PlacedImages(create_dataset('', data, split='train'), transform)
     x, target, where = next(iter(torch.utils.data.DataLoader(dataset, batch_size=5)))
     assert x.shape == (5, 3, 32, 32) and target.tolist() == [0] * 5 and where[:, 0].tolist() == [0, 1, 2, 3, 4]

@@ -1,4 +1,5 @@
 """torchvision's policies by name, as they are and at one magnitude."""
+
 import pickle
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_the_scale_of_magnitudes():
 
 def test_magnitude_0_changes_nothing_but_colours(image):
     policy = create_policy('tv-svhn-m0')
-    policy.policies = [(('Rotate', 1., 0), ('ShearX', 1., 0))]
+    policy.policies = [(('Rotate', 1.0, 0), ('ShearX', 1.0, 0))]
     assert np.array_equal(policy(image), image)
 
 
@@ -78,11 +79,16 @@ def test_workers_get_it_pickled():
     assert repr(policy) == 'TorchvisionPolicy(svhn, magnitude=7)'
 
 
-@pytest.mark.parametrize('name, words', [
-    ('tv-mnist', 'tv-mnist is no policy: use tv-cifar10, tv-svhn, tv-imagenet'),
-    ('tv-cifar10-n3', 'no policy'), ('tv-cifar10-m', 'no policy'), ('tv-', 'no policy'),
-    ('tv-cifar10-m31', 'must have a magnitude from 0 to 30, got 31'),
-])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('tv-mnist', 'tv-mnist is no policy: use tv-cifar10, tv-svhn, tv-imagenet'),
+        ('tv-cifar10-n3', 'no policy'),
+        ('tv-cifar10-m', 'no policy'),
+        ('tv-', 'no policy'),
+        ('tv-cifar10-m31', 'must have a magnitude from 0 to 30, got 31'),
+    ],
+)
 def test_refusals(name, words):
     with pytest.raises(ValueError, match=words):
         create_policy(name)
@@ -108,7 +114,8 @@ def test_pairs_and_fading_know_it():
     changes = TransformChanges(policy=create_policy('tv-cifar10'), paired=True, strength=torch.zeros(()))
     once = changes.apply(create_training_transform('original'))
     again = TransformChanges(paired=True, strength=torch.zeros(())).apply(
-        transforms.Compose([*once.crop.transforms, once.policy.transforms[0].step, *once.convert.transforms]))
+        transforms.Compose([*once.crop.transforms, once.policy.transforms[0].step, *once.convert.transforms])
+    )
     for pair in (once, again):
-        step, = pair.policy.transforms
+        (step,) = pair.policy.transforms
         assert isinstance(step, Fading) and isinstance(step.step, TorchvisionPolicy)

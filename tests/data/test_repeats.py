@@ -1,4 +1,5 @@
 """`--epoch-repeats` on folders: an epoch goes through the training set several times."""
+
 import pytest
 
 from keepaug.data.wrapped import Repeated

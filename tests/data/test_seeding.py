@@ -1,4 +1,5 @@
 """Streams that depend on seed, epoch, process and place alone."""
+
 import random
 
 import numpy as np
@@ -23,6 +24,7 @@ from keepaug.data.seeding import (
 
 class Draws(Dataset):
     """Samples that are their number and one draw from each stream."""
+
     transform = None
 
     def __len__(self):
@@ -42,14 +44,24 @@ def _collate(samples: list) -> torch.Tensor:
 
 
 def epochs(
-        loader_class=DataLoader, workers: int = 0, seed: int = 0, rank: int = 0, first: int = 0,
-        images: Dataset = Draws(),
+    loader_class=DataLoader,
+    workers: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    first: int = 0,
+    images: Dataset = Draws(),
 ) -> list[torch.Tensor]:
     """All that two epochs of a loader give."""
     dataset = SeededSamples(images, seed, rank)
     loader = loader_class(
-        dataset, batch_size=8, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate,
-        persistent_workers=workers > 0)
+        dataset,
+        batch_size=8,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        collate_fn=_collate,
+        persistent_workers=workers > 0,
+    )
     loader = seed_loader(loader, dataset, seed)
     given = []
     for epoch in range(first, first + 2):
@@ -127,8 +139,13 @@ def test_preserved_streams():
 
 def test_seeds_differ_and_their_streams_are_independent():
     """First draws over samples, epochs, ranks and seeds next to each other: uniform, and neighbours uncorrelated."""
-    numbers = [(seed, epoch, rank, purpose) for seed in range(2) for epoch in range(3) for rank in range(2)
-               for purpose in (STEPS, ORDER, *range(SAMPLES, SAMPLES + 1000))]
+    numbers = [
+        (seed, epoch, rank, purpose)
+        for seed in range(2)
+        for epoch in range(3)
+        for rank in range(2)
+        for purpose in (STEPS, ORDER, *range(SAMPLES, SAMPLES + 1000))
+    ]
     seeds = [mix(*each) for each in numbers]
     assert len(set(seeds)) == len(numbers)
     draws = torch.zeros(len(seeds), 3, dtype=torch.float64)

@@ -1,4 +1,5 @@
 """Data sets of other readers: streams through the whole script, and a sentence where their package is missing."""
+
 import importlib.util
 
 import pytest
@@ -32,9 +33,19 @@ def readers(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--no-prefetcher', '--mixup 0.2', '--keep-cut --cutmix 1', '--cutout 8', '-j 1',
-    '--train-crop-mode pad4', '--keep-paste --aa rand-m9-mstd0.5'])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--no-prefetcher',
+        '--mixup 0.2',
+        '--keep-cut --cutmix 1',
+        '--cutout 8',
+        '-j 1',
+        '--train-crop-mode pad4',
+        '--keep-paste --aa rand-m9-mstd0.5',
+    ],
+)
 def test_streams_train(flags, readers, tmp_path):
     run = run_train(f'{TINY} --dataset wds/fixture {flags} --epoch-repeats 2', tmp_path)
     assert len((run / 'summary.csv').read_text().splitlines()) == 3
@@ -44,11 +55,14 @@ def test_streams_train(flags, readers, tmp_path):
     assert not eval_kwargs['is_training'] and 'repeats' not in eval_kwargs
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--train-img-sizes 32 48', ['--train-img-sizes', 'wds/fixture']),
-    ('--aug-splits 2 --jsd-loss', ['--aug-splits 2', 'wds/fixture']),
-    ('--naflex-loader', ['--naflex-loader', 'wds/fixture']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--train-img-sizes 32 48', ['--train-img-sizes', 'wds/fixture']),
+        ('--aug-splits 2 --jsd-loss', ['--aug-splits 2', 'wds/fixture']),
+        ('--naflex-loader', ['--naflex-loader', 'wds/fixture']),
+    ],
+)
 def test_what_needs_random_access_is_refused(flags, words, readers, tmp_path, capsys):
     said = refuse_train(f'{TINY} --dataset wds/fixture {flags}', tmp_path, capsys)
     assert all(word in said for word in words), said

@@ -1,4 +1,5 @@
 """Broken images, and such as would fill the memory, are named and left out like all that cannot be read."""
+
 import struct
 import zlib
 from pathlib import Path
@@ -16,8 +17,12 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, body: bytes) -> bytes:
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)) + body
-            + chunk(b'IEND', b''))
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+        + body
+        + chunk(b'IEND', b'')
+    )
 
 
 BROKEN = {
@@ -25,7 +30,7 @@ BROKEN = {
     'no image': b'something else',
     'bomb': png(30_000, 30_000, chunk(b'IDAT', zlib.compress(b''))),
     'bad chunk': png(8, 8, struct.pack('>I', 4) + b'\0\0\0\0' + b'abcd' + bytes(4)),
-    'too much text': png(8, 8, chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(2 ** 21)))),
+    'too much text': png(8, 8, chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(2**21)))),
     'truncated': png(8, 8, chunk(b'IDAT', zlib.compress(bytes(200))))[:45],
 }
 

@@ -1,4 +1,5 @@
 """Loader workers that end, or cannot hand over what they made: always a sentence, never a wait without end."""
+
 import os
 import resource
 import signal
@@ -53,9 +54,16 @@ def test_full_shared_memory_is_told():
 NO_ROOM = 'error: Loader workers have no room in shared memory for their batches (File too large)'
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--no-prefetcher', '--use-multi-epochs-loader', '--exact-resume',
-    '--model test_vit --model-kwargs use_naflex=True --naflex-loader'])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--no-prefetcher',
+        '--use-multi-epochs-loader',
+        '--exact-resume',
+        '--model test_vit --model-kwargs use_naflex=True --naflex-loader',
+    ],
+)
 def test_full_shared_memory_ends_a_run(flags, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('timm.data.loader._worker_init', _limit_files)
     if 'naflex' in flags:
@@ -68,7 +76,9 @@ def test_full_shared_memory_ends_a_validation(data, tmp_path, capsys, monkeypatc
     torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), tmp_path / 'weights.pth')
     said = refuse_validate(
         f'{data} --model test_resnet --num-classes 3 --checkpoint {tmp_path}/weights.pth --device cpu -j 1 '
-        '--img-size 32', capsys)
+        '--img-size 32',
+        capsys,
+    )
     assert NO_ROOM in said
 
 
@@ -82,14 +92,22 @@ def killed(signal_name: str) -> RuntimeError:
     return RuntimeError(f'DataLoader worker (pid 7) is killed by signal: {signal_name}. ')
 
 
-@pytest.mark.parametrize('error, words', [
-    (killed('Killed'), 'Loader worker 7 was killed, most likely because memory ran out: give fewer workers with -j'),
-    (killed('Segmentation fault'), 'Loader worker 7 was ended by a signal (Segmentation fault): -j 0 shows'),
-    (killed('Bus error'), 'no room in shared memory'),
-    (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 'Loader worker 7, 8 ended unexpectedly'),
-    (RuntimeError('unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)'),
-     'ulimit -n'),
-])
+@pytest.mark.parametrize(
+    'error, words',
+    [
+        (
+            killed('Killed'),
+            'Loader worker 7 was killed, most likely because memory ran out: give fewer workers with -j',
+        ),
+        (killed('Segmentation fault'), 'Loader worker 7 was ended by a signal (Segmentation fault): -j 0 shows'),
+        (killed('Bus error'), 'no room in shared memory'),
+        (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 'Loader worker 7, 8 ended unexpectedly'),
+        (
+            RuntimeError('unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)'),
+            'ulimit -n',
+        ),
+    ],
+)
 def test_sentences(error, words):
     assert words in explain_loader(error)
     try:

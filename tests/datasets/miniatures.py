@@ -1,4 +1,5 @@
 """Generated data sets of a few images in the layouts of the distributed ones."""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ def write_image(path: Path, level: int, size: int = 64) -> None:
     """A grey image, darker or brighter by its level, from 0 to 9, with a bright patch in the middle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size, size, 3), 10 * level + 20, dtype=np.uint8)
-    pixels[size // 4:size // 2, size // 4:size // 2] = 255
+    pixels[size // 4 : size // 2, size // 4 : size // 2] = 255
     Image.fromarray(pixels).save(path, 'JPEG')
 
 

@@ -1,4 +1,5 @@
 """`--dataset torch/cifar100` on a generated miniature of the files that torchvision downloads."""
+
 import pickle
 
 import numpy as np
@@ -28,8 +29,7 @@ def test_training_and_validation(root, tmp_path, capsys, caplog):
     """Both splits are read as such, with the hundred classes, the mean and the deviation of the tag."""
     flags = f'--data-dir {root} {FLAGS}'
     caplog.set_level('INFO')
-    run = run_train(
-        f'{flags} --epochs 1 --warmup-epochs 0 --lr 0.01 -j 0 --keep-cut --train-crop-mode pad4', tmp_path)
+    run = run_train(f'{flags} --epochs 1 --warmup-epochs 0 --lr 0.01 -j 0 --keep-cut --train-crop-mode pad4', tmp_path)
     result = run_validate(f'{flags} --workers 0 --checkpoint {run}/last.pth.tar', capsys)
     assert 'mean: (0.5071, 0.4865, 0.4409)' in caplog.text and 'std: (0.2673, 0.2564, 0.2762)' in caplog.text
     assert '3/4 (100%)' in caplog.text  # batches of 50

@@ -9,8 +9,13 @@ from PIL import Image
 from timm.data import create_loader
 from torch import nn
 
-from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, ClutteredDigits, create_embedded_dataset
-from keepaug.datasets import cluttered_digits
+from keepaug.datasets import (
+    EMBEDDED_DATASETS,
+    EMBEDDED_PREFIX,
+    ClutteredDigits,
+    cluttered_digits,
+    create_embedded_dataset,
+)
 from keepaug.datasets.cluttered_digits import BRIGHTEST_GROUND, LUMA_WEIGHTS, MIN_CONTRAST
 from tests.processes import start
 
@@ -100,10 +105,19 @@ def test_targets_are_those_of_the_sources(train):
     assert counts.min() > 0.9 * len(train) / 10
 
 
-@pytest.mark.parametrize('split, canonical', [
-    ('train', 'train'), ('training', 'train'), ('validation', 'validation'), ('val', 'validation'),
-    ('valid', 'validation'), ('test', 'validation'), ('eval', 'validation'), ('evaluation', 'validation'),
-])
+@pytest.mark.parametrize(
+    'split, canonical',
+    [
+        ('train', 'train'),
+        ('training', 'train'),
+        ('validation', 'validation'),
+        ('val', 'validation'),
+        ('valid', 'validation'),
+        ('test', 'validation'),
+        ('eval', 'validation'),
+        ('evaluation', 'validation'),
+    ],
+)
 def test_split_names(split, canonical):
     assert ClutteredDigits(split, num_samples=1).split == canonical
 
@@ -159,17 +173,19 @@ def test_enlarge_is_bilinear():
 
 
 def test_clutter_surrounds_the_digit(train):
-    shares = torch.stack([
-        ((train.image(index) != ground_of(train, index)[:, None, None]).any(0) & ~train.mask(index)).float().mean()
-        for index in range(100)
-    ])
+    shares = torch.stack(
+        [
+            ((train.image(index) != ground_of(train, index)[:, None, None]).any(0) & ~train.mask(index)).float().mean()
+            for index in range(100)
+        ]
+    )
     assert shares.min() > 0.02 and 0.1 < shares.mean() < 0.3
 
 
 def test_places_are_uniform(train):
     centres = torch.stack([train.box(index) for index in range(600)]).float().view(-1, 2, 2).mean(1)
     # Uniform over what the box leaves free: on average the middle, on both axes, within four standard errors.
-    assert (centres.mean(0) - 20).abs().max() < 4 * centres.std(0).max() / 600 ** 0.5
+    assert (centres.mean(0) - 20).abs().max() < 4 * centres.std(0).max() / 600**0.5
     assert centres[:, 0].std() > 6 and centres[:, 1].std() > 5
 
 
@@ -200,8 +216,16 @@ def test_pickle(train):
 def test_create_loader(validation, num_workers):
     dataset = create_embedded_dataset(NAME, split='val', num_samples=48)
     loader = create_loader(
-        dataset, input_size=(3, 40, 40), batch_size=16, is_training=False, use_prefetcher=True, crop_pct=1.0,
-        mean=(0., 0., 0.), std=(1., 1., 1.), num_workers=num_workers, device=torch.device('cpu'),
+        dataset,
+        input_size=(3, 40, 40),
+        batch_size=16,
+        is_training=False,
+        use_prefetcher=True,
+        crop_pct=1.0,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        num_workers=num_workers,
+        device=torch.device('cpu'),
         persistent_workers=False,
     )
     batches = list(loader)
@@ -218,11 +242,14 @@ def test_create_embedded_dataset():
         create_embedded_dataset('keepaug/mnist', split='train')
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(split='holdout'), "split = 'holdout'.*train, training, validation"),
-    (dict(num_samples=0), 'num_samples = 0'),
-    (dict(num_samples=-3), 'num_samples = -3'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(split='holdout'), "split = 'holdout'.*train, training, validation"),
+        (dict(num_samples=0), 'num_samples = 0'),
+        (dict(num_samples=-3), 'num_samples = -3'),
+    ],
+)
 def test_refusals(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ClutteredDigits(**kwargs)

@@ -33,8 +33,11 @@ def test_the_draw_is_uniform():
 
 def test_which_classes_have_one_more_is_drawn_too():
     extra = {
-        label for seed in range(40)
-        for label, share in enumerate(TARGETS[balanced_subset(TARGETS, 11, seed)].bincount().tolist()) if share == 2}
+        label
+        for seed in range(40)
+        for label, share in enumerate(TARGETS[balanced_subset(TARGETS, 11, seed)].bincount().tolist())
+        if share == 2
+    }
     assert len(extra) > 5
 
 
@@ -42,10 +45,13 @@ def test_classes_need_not_be_numbered_in_a_row():
     assert balanced_subset([7, 7, 3, 3, 3], 2, seed=0) in ([a, b] for a in (0, 1) for b in (2, 3, 4))
 
 
-@pytest.mark.parametrize('targets, count, words', [
-    (TARGETS, 9, 'count = 9 labels are too few for 10 classes'),
-    ([0, 0, 0, 1], 4, 'take 2 of the class 1, which has 1 samples'),
-])
+@pytest.mark.parametrize(
+    'targets, count, words',
+    [
+        (TARGETS, 9, 'count = 9 labels are too few for 10 classes'),
+        ([0, 0, 0, 1], 4, 'take 2 of the class 1, which has 1 samples'),
+    ],
+)
 def test_refusals(targets, count, words):
     with pytest.raises(ValueError, match=words):
         balanced_subset(targets, count, seed=0)

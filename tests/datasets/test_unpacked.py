@@ -1,9 +1,9 @@
 """Data sets by name, read from where their archives were unpacked: generated miniatures of the distributed layouts."""
+
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from keepaug.data.wrapped import Selection
 from keepaug.datasets import UNPACKED_DATASETS, create_embedded_dataset
@@ -12,7 +12,8 @@ from tests.datasets.miniatures import BIRDS, WNIDS, write_cub, write_lines, writ
 from tests.scripts import refuse_train, refuse_validate, run_train, run_validate
 
 WRITERS = {
-    'keepaug/cub': write_cub, 'keepaug/mini-imagenet': write_mini_imagenet,
+    'keepaug/cub': write_cub,
+    'keepaug/mini-imagenet': write_mini_imagenet,
     'keepaug/tiny-imagenet': write_tiny_imagenet,
 }
 every_set = pytest.mark.parametrize('name', UNPACKED_DATASETS)
@@ -35,7 +36,8 @@ def read(dataset):
 
 def close(found, expected):
     return [t for t, _ in found] == [t for t, _ in expected] and all(
-        abs(a - b) < 4 for (_, a), (_, b) in zip(found, expected))
+        abs(a - b) < 4 for (_, a), (_, b) in zip(found, expected)
+    )
 
 
 @every_set
@@ -97,19 +99,22 @@ def test_wrapped_sets_know_their_boxes_too(name, roots):
         assert TrueBoxes(dataset, None)(1).shape == (1, 4)
 
 
-@pytest.mark.parametrize('name, file', [
-    ('keepaug/tiny-imagenet', 'wnids.txt'),
-    ('keepaug/tiny-imagenet', 'val/val_annotations.txt'),
-    ('keepaug/tiny-imagenet', 'val/images/val_7.JPEG'),
-    ('keepaug/cub', 'images.txt'),
-    ('keepaug/cub', 'classes.txt'),
-    ('keepaug/cub', 'image_class_labels.txt'),
-    ('keepaug/cub', 'train_test_split.txt'),
-    ('keepaug/cub', f'images/{BIRDS[1]}/{BIRDS[1][4:]}_0002.jpg'),
-    ('keepaug/mini-imagenet', 'train.csv'),
-    ('keepaug/mini-imagenet', 'test.csv'),
-    ('keepaug/mini-imagenet', 'images/n030001.jpg'),
-])
+@pytest.mark.parametrize(
+    'name, file',
+    [
+        ('keepaug/tiny-imagenet', 'wnids.txt'),
+        ('keepaug/tiny-imagenet', 'val/val_annotations.txt'),
+        ('keepaug/tiny-imagenet', 'val/images/val_7.JPEG'),
+        ('keepaug/cub', 'images.txt'),
+        ('keepaug/cub', 'classes.txt'),
+        ('keepaug/cub', 'image_class_labels.txt'),
+        ('keepaug/cub', 'train_test_split.txt'),
+        ('keepaug/cub', f'images/{BIRDS[1]}/{BIRDS[1][4:]}_0002.jpg'),
+        ('keepaug/mini-imagenet', 'train.csv'),
+        ('keepaug/mini-imagenet', 'test.csv'),
+        ('keepaug/mini-imagenet', 'images/n030001.jpg'),
+    ],
+)
 def test_a_missing_file_is_named(name, file, tmp_path):
     root = WRITERS[name](tmp_path)
     (root / file).unlink()
@@ -124,17 +129,25 @@ def test_a_missing_folder_of_a_class_is_named(tmp_path):
         create('keepaug/tiny-imagenet', root)
 
 
-@pytest.mark.parametrize('name, file, lines, words', [
-    ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1 1 2 2'], 'in the class n0, which .*wnids'),
-    ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1'], 'line 1: .* has not the 6 columns'),
-    ('keepaug/tiny-imagenet', 'wnids.txt', [''], 'wnids.txt is empty'),
-    ('keepaug/cub', 'image_class_labels.txt', ['1 1'], 'list different images'),
-    ('keepaug/cub', 'image_class_labels.txt', [f'{n} 3' for n in range(1, 7)], 'has 3 for the image 1'),
-    ('keepaug/cub', 'train_test_split.txt', [f'{n} 2' for n in range(1, 7)], 'has 2 for the image 1'),
-    ('keepaug/cub', 'train_test_split.txt', ['1 1', '1 0'], 'has a number twice'),
-    ('keepaug/cub', 'classes.txt', [f'0 {BIRDS[0]}', f'1 {BIRDS[1]}'], 'has 2 for the image|does not count'),
-    ('keepaug/mini-imagenet', 'val.csv', ['n030001.jpg,n03'], 'images of the class n03, as a file before it has'),
-])
+@pytest.mark.parametrize(
+    'name, file, lines, words',
+    [
+        (
+            'keepaug/tiny-imagenet',
+            'val/val_annotations.txt',
+            ['val_0.JPEG n0 1 1 2 2'],
+            'in the class n0, which .*wnids',
+        ),
+        ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1'], 'line 1: .* has not the 6 columns'),
+        ('keepaug/tiny-imagenet', 'wnids.txt', [''], 'wnids.txt is empty'),
+        ('keepaug/cub', 'image_class_labels.txt', ['1 1'], 'list different images'),
+        ('keepaug/cub', 'image_class_labels.txt', [f'{n} 3' for n in range(1, 7)], 'has 3 for the image 1'),
+        ('keepaug/cub', 'train_test_split.txt', [f'{n} 2' for n in range(1, 7)], 'has 2 for the image 1'),
+        ('keepaug/cub', 'train_test_split.txt', ['1 1', '1 0'], 'has a number twice'),
+        ('keepaug/cub', 'classes.txt', [f'0 {BIRDS[0]}', f'1 {BIRDS[1]}'], 'has 2 for the image|does not count'),
+        ('keepaug/mini-imagenet', 'val.csv', ['n030001.jpg,n03'], 'images of the class n03, as a file before it has'),
+    ],
+)
 def test_a_file_that_is_not_as_distributed_is_named(name, file, lines, words, tmp_path):
     root = WRITERS[name](tmp_path)
     write_lines(root / file, *lines)
@@ -165,7 +178,8 @@ def test_training_and_localization_by_name(roots, tmp_path, capsys):
     flags = f'{root} --dataset keepaug/tiny-imagenet --num-classes 3 {SCRIPT}'
     run_train(f'{flags} --epochs 1 --warmup-epochs 0 -j 0 --keep-cut --keep-size 8', tmp_path)
     result = run_validate(
-        f'{flags} --crop-pct 1 --workers 0 --checkpoint {tmp_path}/run/last.pth.tar --evaluate localization', capsys)
+        f'{flags} --crop-pct 1 --workers 0 --checkpoint {tmp_path}/run/last.pth.tar --evaluate localization', capsys
+    )
     assert 'localization' in str(result)
 
 
@@ -175,7 +189,8 @@ def test_scripts_ask_for_the_folder(roots, tmp_path, capsys):
     said = refuse_train(f'{tmp_path} --dataset keepaug/cub --num-classes 2 {SCRIPT}', tmp_path, capsys)
     assert f'{tmp_path} has no images.txt: it must be the folder CUB_200_2011' in said
     said = refuse_validate(
-        f'{roots["keepaug/mini-imagenet"]} --dataset keepaug/mini-imagenet {SCRIPT} --evaluate localization', capsys)
+        f'{roots["keepaug/mini-imagenet"]} --dataset keepaug/mini-imagenet {SCRIPT} --evaluate localization', capsys
+    )
     assert '--gt-boxes' in said
 
 

@@ -1,4 +1,5 @@
 """Small classifiers and batches for the tests of evaluations."""
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from keepaug.training.forward import Forward
 class Difference(nn.Module):
     """Two classes whose logits differ by twice the image's mean, times a factor."""
 
-    def __init__(self, factor: float = 1.):
+    def __init__(self, factor: float = 1.0):
         super().__init__()
         self.factor = factor
 
@@ -23,8 +24,13 @@ class Difference(nn.Module):
 def make_subject(model: nn.Module, channels: int = 3, mean: float = 0.5, std: float = 0.25, **changes) -> Subject:
     """A model as evaluations see it, on the CPU, all channels of one mean and one standard deviation."""
     return Subject(
-        'toy', model.eval(), model.eval(), torch.full((1, channels, 1, 1), mean), torch.full((1, channels, 1, 1), std),
-        **changes)
+        'toy',
+        model.eval(),
+        model.eval(),
+        torch.full((1, channels, 1, 1), mean),
+        torch.full((1, channels, 1, 1), std),
+        **changes,
+    )
 
 
 def network() -> Subject:

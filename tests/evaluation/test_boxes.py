@@ -1,4 +1,5 @@
 """Boxes from the usual files, matched to images, and where the model sees them."""
+
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +9,7 @@ from keepaug.data.unreadable import NamedFailures
 from keepaug.datasets import create_embedded_dataset
 from keepaug.evaluation.boxes import TrueBoxes, match, read_boxes
 
-XML = '''<annotation><filename>{name}</filename>{boxes}</annotation>'''
+XML = """<annotation><filename>{name}</filename>{boxes}</annotation>"""
 OBJECT = '<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
 
 
@@ -19,6 +20,7 @@ def write(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return str(path)
+
     return write
 
 
@@ -33,6 +35,7 @@ def folder(tmp_path):
 
 
 # Reading.
+
 
 @pytest.mark.parametrize('head', ['', 'image,x0,y0,x1,y1\n', 'image_id, x0, y0, x1, y1\n'])
 def test_csv(write, head):
@@ -49,7 +52,9 @@ def test_cub(write):
     write('images.txt', '1 001.Albatross/one.jpg\n2 001.Albatross/two.jpg\n')
     path = write('bounding_boxes.txt', '1 60.0 27.0 325.0 304.0\n2 139.0 30.0 153.0 264.0\n')
     assert read_boxes(path) == {
-        '001.Albatross/one.jpg': [(60, 27, 385, 331)], '001.Albatross/two.jpg': [(139, 30, 292, 294)]}
+        '001.Albatross/one.jpg': [(60, 27, 385, 331)],
+        '001.Albatross/two.jpg': [(139, 30, 292, 294)],
+    }
 
 
 def test_xml(write, tmp_path):
@@ -58,17 +63,20 @@ def test_xml(write, tmp_path):
     assert read_boxes(str(tmp_path / 'xml')) == {'val/one.v2': [(0, 0, 500, 375), (1, 2, 4, 5)]}
 
 
-@pytest.mark.parametrize('name, text, said', [
-    ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,x,4\n', "line 2: '1 2 x 4' must be four numbers"),
-    ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,3\n', "line 2: '1 2 3' must be four numbers"),
-    ('boxes.csv', 'a.png,1,2,3,4\n\nb.png,5,2,5,4\n', r'line 3: \(5.0, 2.0, 5.0, 4.0\) is no box'),
-    ('boxes.csv', 'a.png,0,0,nan,4\n', 'line 1: .* is no box'),
-    ('boxes.csv', 'image,x0,y0,x1,y1\n', 'holds no boxes'),
-    ('boxes.csv', '', 'is empty'),
-    ('boxes.txt', 'a.png 1 2 3\n', "line 1: 'a.png 1 2 3' is neither"),
-    ('boxes.txt', 'a.png n0 1 2 3 4\nb.png n0 1 2 3\n', "line 2: '1 2 3' must be four numbers"),
-    ('alone/bounding_boxes.txt', '1 2 3 4 5\n', "needs CUB's .*images.txt"),
-])
+@pytest.mark.parametrize(
+    'name, text, said',
+    [
+        ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,x,4\n', "line 2: '1 2 x 4' must be four numbers"),
+        ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,3\n', "line 2: '1 2 3' must be four numbers"),
+        ('boxes.csv', 'a.png,1,2,3,4\n\nb.png,5,2,5,4\n', r'line 3: \(5.0, 2.0, 5.0, 4.0\) is no box'),
+        ('boxes.csv', 'a.png,0,0,nan,4\n', 'line 1: .* is no box'),
+        ('boxes.csv', 'image,x0,y0,x1,y1\n', 'holds no boxes'),
+        ('boxes.csv', '', 'is empty'),
+        ('boxes.txt', 'a.png 1 2 3\n', "line 1: 'a.png 1 2 3' is neither"),
+        ('boxes.txt', 'a.png n0 1 2 3 4\nb.png n0 1 2 3\n', "line 2: '1 2 3' must be four numbers"),
+        ('alone/bounding_boxes.txt', '1 2 3 4 5\n', "needs CUB's .*images.txt"),
+    ],
+)
 def test_what_is_no_box_is_told_by_its_line(write, name, text, said):
     with pytest.raises(ValueError, match=f'{said}.*[;:] (mend|name|put)'):
         read_boxes(write(name, text))
@@ -99,20 +107,23 @@ def test_missing_and_binary_files(tmp_path):
 
 # Matching.
 
-BOX = [(0., 0., 1., 1.)]
+BOX = [(0.0, 0.0, 1.0, 1.0)]
 
 
-@pytest.mark.parametrize('name, files, found', [
-    ('1.png', ['a/1.png', 'a/2.png'], 0),
-    ('1', ['a/1.png', 'a/2.png'], 0),
-    ('a/1.png', ['a/1.png', 'b/1.png'], 0),
-    ('images/val/b/1.png', ['a/1.png', 'b/1.png'], 1),
-    ('b/1.png', ['train/a/1.png', 'train/b/1.png'], 1),
-    ('val/1.png', ['a/1.png', 'a/2.png'], 0),  # other folders, but the only one of that name
-    ('val/1.png', ['a/1.png', 'b/1.png'], None),
-    ('1.jpg', ['a/1.png'], None),
-    ('one.v2', ['a/one.v2.png', 'a/one.png'], 0),
-])
+@pytest.mark.parametrize(
+    'name, files, found',
+    [
+        ('1.png', ['a/1.png', 'a/2.png'], 0),
+        ('1', ['a/1.png', 'a/2.png'], 0),
+        ('a/1.png', ['a/1.png', 'b/1.png'], 0),
+        ('images/val/b/1.png', ['a/1.png', 'b/1.png'], 1),
+        ('b/1.png', ['train/a/1.png', 'train/b/1.png'], 1),
+        ('val/1.png', ['a/1.png', 'a/2.png'], 0),  # other folders, but the only one of that name
+        ('val/1.png', ['a/1.png', 'b/1.png'], None),
+        ('1.jpg', ['a/1.png'], None),
+        ('one.v2', ['a/one.v2.png', 'a/one.png'], 0),
+    ],
+)
 def test_names_and_images(name, files, found):
     matched, missing = match({name: BOX}, files, 'boxes.csv')
     assert (matched, missing) == (({found: BOX}, []) if found is not None else ({}, [name]))
@@ -135,12 +146,15 @@ def test_a_path_that_fits_wins_over_a_name_that_does():
     assert list(matched) == [0] and missing == ['x/1.png']
 
 
-@pytest.mark.parametrize('names, files, said', [
-    (['1.png'], ['a/1.png', 'b/1.png'], '1.png may be a/1.png or b/1.png'),
-    (['1'], ['a/1.png', 'a/1.jpg'], '1 may be a/1.png or a/1.jpg'),
-    (['1', '1.png'], ['a/1.png'], '1 and 1.png may both be a/1.png'),
-    (['x/1.png', 'y/1.png'], ['a/1.png'], 'x/1.png and y/1.png may both be a/1.png'),
-])
+@pytest.mark.parametrize(
+    'names, files, said',
+    [
+        (['1.png'], ['a/1.png', 'b/1.png'], '1.png may be a/1.png or b/1.png'),
+        (['1'], ['a/1.png', 'a/1.jpg'], '1 may be a/1.png or a/1.jpg'),
+        (['1', '1.png'], ['a/1.png'], '1 and 1.png may both be a/1.png'),
+        (['x/1.png', 'y/1.png'], ['a/1.png'], 'x/1.png and y/1.png may both be a/1.png'),
+    ],
+)
 def test_collisions_are_refused(names, files, said):
     with pytest.raises(ValueError, match=said):
         match(dict.fromkeys(names, BOX), files, 'boxes.csv')
@@ -148,10 +162,11 @@ def test_collisions_are_refused(names, files, said):
 
 # What the model sees.
 
+
 def test_boxes_are_resized_cropped_and_cut(folder, write):
     # 40 x 20 becomes 20 x 10 and loses 5 pixels on the left and on the right.
     path = write('boxes.csv', '1.png,16,4,24,12\n1.png,0,0,14,20\n1.png,0,0,10,20\n3.png,0,0,9,20\n')
-    transform = create_transform((3, 10, 10), crop_pct=1.)
+    transform = create_transform((3, 10, 10), crop_pct=1.0)
     boxes = TrueBoxes(folder, transform, path)
     assert boxes(0).tolist() == [[3, 2, 7, 6], [0, 0, 2, 10]]
     assert boxes(1).shape == (0, 4)  # none in the file
@@ -160,7 +175,7 @@ def test_boxes_are_resized_cropped_and_cut(folder, write):
 
 
 def test_edges_have_their_own_scale(folder, write):
-    squash = create_transform((3, 10, 10), crop_pct=1., crop_mode='squash')
+    squash = create_transform((3, 10, 10), crop_pct=1.0, crop_mode='squash')
     boxes = TrueBoxes(folder, squash, write('boxes.csv', '1.png,4,4,36,8\n'))
     assert boxes(0).tolist() == [[1, 2, 9, 4]]
 
@@ -185,5 +200,5 @@ def test_sets_without_names_or_boxes_are_refused(folder):
 def test_a_set_that_knows_its_boxes():
     digits = create_embedded_dataset('keepaug/cluttered-digits', 'validation', 3)
     assert torch.equal(TrueBoxes(digits, None)(2)[0], digits.box(2).float())
-    twice = TrueBoxes(digits, create_transform((3, 80, 80), crop_pct=1.))
+    twice = TrueBoxes(digits, create_transform((3, 80, 80), crop_pct=1.0))
     assert torch.equal(twice(1)[0], 2 * digits.box(1).float())

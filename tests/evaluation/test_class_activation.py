@@ -1,4 +1,5 @@
 """Class activation maps against the logits they split, over timm's families, and against weights by hand."""
+
 import warnings
 
 import pytest
@@ -23,12 +24,29 @@ from tests.functional.backbones import assert_untouched, everything
 
 # What stands between pooling and the logits, or instead of pooling, by family: each kind of head once.
 LINEAR = (
-    'byobnet', 'convnext', 'deepseek_vit', 'efficientnet', 'eva', 'hiera', 'levit', 'maxxvit', 'mlp_mixer', 'naflexvit',
-    'nfnet', 'regnet', 'swin_transformer', 'swin_transformer_v2_cr', 'twins', 'vision_transformer_relpos',
+    'byobnet',
+    'convnext',
+    'deepseek_vit',
+    'efficientnet',
+    'eva',
+    'hiera',
+    'levit',
+    'maxxvit',
+    'mlp_mixer',
+    'naflexvit',
+    'nfnet',
+    'regnet',
+    'swin_transformer',
+    'swin_transformer_v2_cr',
+    'twins',
+    'vision_transformer_relpos',
 )
 OTHER = {
-    'vision_transformer': 'a class token', 'pit': 'nothing but a class token', 'coat': 'a list of features',
-    'mobilenetv3': 'a convolution and its activation', 'mambaout': 'a hidden layer',
+    'vision_transformer': 'a class token',
+    'pit': 'nothing but a class token',
+    'coat': 'a list of features',
+    'mobilenetv3': 'a convolution and its activation',
+    'mambaout': 'a hidden layer',
 }
 
 
@@ -80,7 +98,7 @@ def test_saliency_where_a_logit_does_not_split(name):
     assert maps.shape == (2, 1, family.size, family.size) and (maps >= 0).all() and maps.any()
 
 
-@pytest.mark.parametrize('bias', [0., 1e-6, 1e-3, 1.])
+@pytest.mark.parametrize('bias', [0.0, 1e-6, 1e-3, 1.0])
 def test_a_hidden_layer_whose_biases_are_small(bias):
     """A fresh VGG head: at large features its logits are nearly proportional to them, and not linear."""
     torch.manual_seed(0)
@@ -105,7 +123,8 @@ def test_other_pooling(pool):
 
 
 @pytest.mark.parametrize(
-    'pool, method', [('avg', CLASS_ACTIVATION), ('token', INPUT_SALIENCY), ('map', INPUT_SALIENCY)])
+    'pool, method', [('avg', CLASS_ACTIVATION), ('token', INPUT_SALIENCY), ('map', INPUT_SALIENCY)]
+)
 def test_tokens(pool, method):
     activation = ClassActivation(small('test_vit', img_size=96, global_pool=pool))
     maps = activation(images(96), torch.arange(3))
@@ -191,5 +210,5 @@ def test_blur():
     smooth = blur(point)
     assert smooth.shape == point.shape and smooth.argmax() == point.argmax()
     assert smooth.sum().item() == pytest.approx(1)
-    rows = torch.arange(64.)
+    rows = torch.arange(64.0)
     assert ((rows - 30).square() * smooth.sum((0, 1, 3))).sum().sqrt().item() == pytest.approx(4, rel=0.05)  # 64 / 16

@@ -1,4 +1,5 @@
 """FGSM against a linear classifier, whose attack is known by hand, and against a slow loop."""
+
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ def test_a_step_against_a_mean():
 
 def test_pixels_stay_in_their_range():
     subject = make_subject(Difference())
-    pixels = torch.tensor([0., 0.01, 0.5, 0.99, 1.]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    pixels = torch.tensor([0.0, 0.01, 0.5, 0.99, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
     x = subject.normalise(pixels)
     up = subject.to_pixels(step(subject, x, torch.ones_like(x), 8 / 255))
     torch.testing.assert_close(up, (pixels + 8 / 255).clamp(max=1))
@@ -82,6 +83,6 @@ def test_weights_are_left_alone():
 
 
 def test_hits():
-    logits = torch.tensor([[3., 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4]])
+    logits = torch.tensor([[3.0, 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4]])
     assert count_hits(logits, torch.tensor([0, 1, 5])).tolist() == [1, 2]
     assert count_hits(logits[:, :3], torch.tensor([0, 0, 2])).tolist() == [1, 3]

@@ -1,4 +1,5 @@
 """The two risks of a finished run: right losses, of the images and the augmentation of the run."""
+
 import csv
 
 import pytest
@@ -72,19 +73,22 @@ def test_mixing_costs_as_much_as_in_training(data, tmp_path, capsys):
     assert found[0]['risk_gap'] > 0.05
 
 
-@pytest.mark.parametrize('flags', [
-    '--keep-cut --keep-saliency early --keep-size 8 --model-ema',
-    '--keep-paste --keep-paste-size 8 --aa rand-m9 --joint-occlusion --augment-copies 2',
-    '--train-crop-mode pad4 --keep-cut cutmix --cutmix 1',
-    '--train-img-sizes 32 48 --train-batch-sizes 8 4 --aa original --reprob 0.5',
-    '--no-aug --cutmix-variant scheduled',
-    '--attentive-cutmix 2 --attentive-teacher self --attentive-grid 4 --attentive-teacher-size 96',
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '--keep-cut --keep-saliency early --keep-size 8 --model-ema',
+        '--keep-paste --keep-paste-size 8 --aa rand-m9 --joint-occlusion --augment-copies 2',
+        '--train-crop-mode pad4 --keep-cut cutmix --cutmix 1',
+        '--train-img-sizes 32 48 --train-batch-sizes 8 4 --aa original --reprob 0.5',
+        '--no-aug --cutmix-variant scheduled',
+        '--attentive-cutmix 2 --attentive-teacher self --attentive-grid 4 --attentive-teacher-size 96',
+    ],
+)
 def test_every_kind_of_augmentation_is_drawn_again(flags, data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} {flags} --epochs 1', tmp_path)
     found = [
-        run_validate(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys)
-        for workers in (0, 2)]
+        run_validate(f'{data} {COMMON} -b 8 -j {workers} --checkpoint {run}/last.pth.tar', capsys) for workers in (0, 2)
+    ]
     assert found[0] == found[1], 'whichever worker draws'
     assert found[0]['risk_gap'] == pytest.approx(found[0]['risk_augmented'] - found[0]['risk_clean'], abs=2e-4)
     assert found[0]['risk_augmented'] != found[0]['risk_clean']
@@ -96,7 +100,8 @@ def test_batches_of_the_run_may_be_larger_than_the_training_set(flags, data, tmp
     caplog.set_level('INFO')
     (tmp_path / 'args.yaml').write_text(f'batch_size: 128\n{flags}')
     found = run_validate(
-        f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys)
+        f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys
+    )
     assert found['risk_gap'] and 'batches of 24 images' in caplog.text
 
 
@@ -106,8 +111,10 @@ def test_arguments_from_elsewhere(data, tmp_path, capsys):
     weights = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     torch.save({'state_dict': weights}, run / 'weights.pth')
     torch.save({'state_dict': weights}, tmp_path / 'weights.pth')
-    whole, beside, named = (run_validate(f'{data} {COMMON} -b 8 --checkpoint {path}', capsys) for path in (
-        f'{run}/last.pth.tar', f'{run}/weights.pth', f'{tmp_path}/weights.pth --risk-args {run}/args.yaml'))
+    whole, beside, named = (
+        run_validate(f'{data} {COMMON} -b 8 --checkpoint {path}', capsys)
+        for path in (f'{run}/last.pth.tar', f'{run}/weights.pth', f'{tmp_path}/weights.pth --risk-args {run}/args.yaml')
+    )
     assert whole == beside == named
     assert 'no arguments' in refuse_validate(f'{data} {COMMON} --checkpoint {tmp_path}/weights.pth', capsys)
 
@@ -115,10 +122,13 @@ def test_arguments_from_elsewhere(data, tmp_path, capsys):
 def test_label_smoothing_is_no_augmentation(data, tmp_path, capsys):
     run = run_train(f'{data} {TINY} --mixup 1 --epochs 1', tmp_path)
     found = []
-    for smoothing in (0., 0.5):
+    for smoothing in (0.0, 0.5):
         (tmp_path / 'args.yaml').write_text(f'mixup: 1.\nbatch_size: 8\nsmoothing: {smoothing}\n')
-        found.append(run_validate(
-            f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys))
+        found.append(
+            run_validate(
+                f'{data} {COMMON} -b 8 --checkpoint {run}/last.pth.tar --risk-args {tmp_path}/args.yaml', capsys
+            )
+        )
     assert found[0] == pytest.approx(found[1], abs=2e-4)
 
 

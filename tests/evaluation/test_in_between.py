@@ -1,4 +1,5 @@
 """Mixed images: made by hand, against a loop, and a classifier that never leaves the pair."""
+
 import pytest
 import timm
 import torch
@@ -26,17 +27,18 @@ def subject_of(model, channels):
 def test_mixed_by_hand():
     one, zero = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     assert mixup(one, zero, 0.25).unique().tolist() == [0.25]
-    places = torch.tensor([[0., 0.99]])
+    places = torch.tensor([[0.0, 0.99]])
     mixed = cutmix(one, zero, 0.75, places)  # a box of 2 x 2, at the top, as far right as it goes
     assert mixed[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
-    assert torch.equal(cutmix(one, zero, 1., places), one)
-    assert torch.equal(cutmix(one, zero, 0., places), zero)
+    assert torch.equal(cutmix(one, zero, 1.0, places), one)
+    assert torch.equal(cutmix(one, zero, 0.0, places), zero)
 
 
 def test_a_classifier_that_stays_within_the_pair():
     first, second = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 1, 3, 0])
     report = in_between(
-        subject_of(Brightest(), 4), make_batches(coloured(first), first), make_batches(coloured(second), second))
+        subject_of(Brightest(), 4), make_batches(coloured(first), first), make_batches(coloured(second), second)
+    )
     assert set(report.values.values()) == {0}
     assert report.settings['pairs'] == 3  # one pair is of one class
 
@@ -49,7 +51,8 @@ def test_a_classifier_that_names_a_third_class():
             return nn.functional.one_hot(torch.full((len(x),), 2), 3).float()
 
     report = in_between(
-        subject_of(Third(), 3), make_batches(coloured(first, 3), first), make_batches(coloured(second, 3), second))
+        subject_of(Third(), 3), make_batches(coloured(first, 3), first), make_batches(coloured(second, 3), second)
+    )
     for value in report.values.values():
         assert value == pytest.approx(100 * 2 / 3)  # of the last pair it is one of the two
 
@@ -66,15 +69,18 @@ def test_as_one_pair_at_a_time():
     x, other = torch.randn(2, 9, 3, 32, 32)
     target, other_target = torch.randint(5, (2, 9))
     model = timm.create_model('test_resnet', num_classes=5).eval()
-    reports = [in_between(
-        make_subject(model, seed=2), make_batches(x, target, size), make_batches(other, other_target, size))
-        for size in (2, 9)]
+    reports = [
+        in_between(make_subject(model, seed=2), make_batches(x, target, size), make_batches(other, other_target, size))
+        for size in (2, 9)
+    ]
     assert reports[0] == reports[1]
     pairs = [i for i in range(9) if target[i] != other_target[i]]
     for tenth in (0, 3, 10):
         wrong = sum(
             model((tenth / TENTHS * x[i] + (1 - tenth / TENTHS) * other[i])[None]).argmax().item()
-            not in (target[i], other_target[i]) for i in pairs)
+            not in (target[i], other_target[i])
+            for i in pairs
+        )
         assert reports[0].panels[0].curves['mixup'][1][tenth] == pytest.approx(100 * wrong / len(pairs))
     # Where one image is whole, both mixers show it.
     mixup_curve, cutmix_curve = (reports[0].panels[0].curves[name][1] for name in ('mixup', 'cutmix'))

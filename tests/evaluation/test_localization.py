@@ -1,4 +1,5 @@
 """Localization: a model that reads one patch, maps drawn by hand, and slow loops for every number."""
+
 import itertools
 import json
 
@@ -61,6 +62,7 @@ def measure(x, target, boxes, batch_size=4, **settings):
 
 # Slow references.
 
+
 def overlap(one, other):
     width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
     height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
@@ -120,9 +122,9 @@ def test_the_largest_region_has_most_pixels_not_the_widest_box():
 
 
 def test_nothing_reaches_the_threshold_of_a_flat_map():
-    flat = to_unit(torch.full((1, 1, 4, 4), 3.))[0, 0].numpy()
+    flat = to_unit(torch.full((1, 1, 4, 4), 3.0))[0, 0].numpy()
     assert not flat.any() and largest_box(flat, 0.2) is None
-    assert best_overlaps(flat, torch.tensor([[0., 0, 4, 4]]))[1:].max() == 0
+    assert best_overlaps(flat, torch.tensor([[0.0, 0, 4, 4]]))[1:].max() == 0
     lost = to_unit(torch.full((1, 1, 4, 4), torch.nan))[0, 0].numpy()
     assert largest_box(lost, 0.2) is None
 
@@ -138,6 +140,7 @@ def test_best_overlap_of_every_threshold_as_flooding_finds_it():
 
 # The numbers of a set.
 
+
 def test_a_model_that_reads_a_patch_localizes_it():
     places = [(0, 0, 12, 12), (8, 8, 24, 28), (20, 4, 32, 16), (4, 16, 16, 32)]
     report = measure(patches(*places), torch.zeros(4, dtype=torch.int64), [[place] for place in places])
@@ -152,7 +155,9 @@ def test_a_model_that_reads_a_patch_localizes_it():
 @pytest.mark.parametrize('height, fits', [(20, 1), (21, 0), (5, 1), (4.9, 0)])
 def test_half_of_the_union_is_enough(height, fits):
     tally = Tally()
-    tally.add(np.zeros((32, 32), np.float32), torch.tensor([0., 0, 10, 10]), torch.tensor([[0., 0, 10, height]]), True)
+    tally.add(
+        np.zeros((32, 32), np.float32), torch.tensor([0.0, 0, 10, 10]), torch.tensor([[0.0, 0, 10, height]]), True
+    )
     assert tally.gt_known == tally.top1 == fits
 
 
@@ -190,14 +195,18 @@ def test_max_box_acc_v2_by_brute_force():
     x = nn.functional.interpolate(torch.rand(9, 2, 6, 6), (24, 24))
     boxes = [[tuple(torch.randint(0, 10, (2,)).tolist() + torch.randint(14, 24, (2,)).tolist())] for _ in x]
     target = torch.arange(9) % 2
-    scaled = to_unit(nn.functional.interpolate(
-        nn.functional.avg_pool2d(x, 4)[range(9), target][:, None], (24, 24), mode='bilinear'))[:, 0].numpy()
+    scaled = to_unit(
+        nn.functional.interpolate(nn.functional.avg_pool2d(x, 4)[range(9), target][:, None], (24, 24), mode='bilinear')
+    )[:, 0].numpy()
     wanted = []
     for iou in IOUS:
         right = [
-            sum(any(overlap(around(region), box) >= iou for region in flood(of_map >= threshold) for box in of_image)
-                for of_map, of_image in zip(scaled, boxes))
-            for threshold in THRESHOLDS]
+            sum(
+                any(overlap(around(region), box) >= iou for region in flood(of_map >= threshold) for box in of_image)
+                for of_map, of_image in zip(scaled, boxes)
+            )
+            for threshold in THRESHOLDS
+        ]
         wanted.append(100 * max(right) / 9)  # one threshold for all images, another for each IoU
     for batch_size in (2, 9):
         values = measure(x, target, boxes, batch_size).values
@@ -210,9 +219,16 @@ def test_center_by_brute_force():
     torch.manual_seed(0)
     boxes = [[tuple((torch.rand(2) * 16).tolist() + (16 + torch.rand(2) * 16).tolist())] for _ in range(30)]
     values = measure(torch.rand(30, 2, 32, 32), torch.zeros(30, dtype=torch.int64), boxes).values
-    reached = {iou: max(
-        sum(overlap((16 - 16 * edge, 16 - 16 * edge, 16 + 16 * edge, 16 + 16 * edge), box) >= iou for box, in boxes)
-        for edge in CENTRED) for iou in IOUS}
+    reached = {
+        iou: max(
+            sum(
+                overlap((16 - 16 * edge, 16 - 16 * edge, 16 + 16 * edge, 16 + 16 * edge), box) >= iou
+                for (box,) in boxes
+            )
+            for edge in CENTRED
+        )
+        for iou in IOUS
+    }
     assert values['center'] == pytest.approx(100 * reached[0.5] / 30)
     assert values['center_max_box_acc_v2'] == pytest.approx(np.mean([100 * count / 30 for count in reached.values()]))
     assert centred_boxes((10, 20))[-1].tolist() == [0, 0, 20, 10]
@@ -235,8 +251,10 @@ def test_random_maps_are_as_good_as_chance():
 def test_compared_classes():
     place = (4, 4, 16, 16)
     report = localization(
-        subject(classes=[1]), make_batches(patches(place, channel=1), torch.tensor([0])),
-        lambda index: torch.tensor([place], dtype=torch.float32))
+        subject(classes=[1]),
+        make_batches(patches(place, channel=1), torch.tensor([0])),
+        lambda index: torch.tensor([place], dtype=torch.float32),
+    )
     assert report.values['top1'] == 100  # label 0 is the model's class 1
 
 
@@ -257,22 +275,33 @@ DIGITS = f'{FLAGS} --dataset keepaug/cluttered-digits --num-samples 12 --num-cla
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('weights') / 'random.pth'
-    torch.save(timm.create_model(
-        'test_vit', num_classes=10, global_pool='avg', img_size=40, patch_size=8).state_dict(), path)
+    torch.save(
+        timm.create_model('test_vit', num_classes=10, global_pool='avg', img_size=40, patch_size=8).state_dict(), path
+    )
     return path
 
 
 def test_digits_bring_their_boxes(checkpoint, tmp_path, capsys):
     found = run_validate(
-        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization --analysis-dir {tmp_path}', capsys)
-    keys = {'top1', 'gt_known', 'max_box_acc_v2', 'max_box_acc_30', 'max_box_acc_50', 'max_box_acc_70', 'center',
-            'center_max_box_acc_v2'}
+        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization --analysis-dir {tmp_path}', capsys
+    )
+    keys = {
+        'top1',
+        'gt_known',
+        'max_box_acc_v2',
+        'max_box_acc_30',
+        'max_box_acc_50',
+        'max_box_acc_70',
+        'center',
+        'center_max_box_acc_v2',
+    }
     assert {f'localization_{key}' for key in keys} <= set(found)
     written = next(iter(json.loads((tmp_path / 'localization.json').read_text()).values()))
     assert written['settings']['images'] == 12 and written['settings']['map'] == 'class activation map'
     assert (tmp_path / 'localization.png').exists()
     again = run_validate(
-        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization -b 12 --amp --amp-dtype bfloat16', capsys)
+        f'{DIGITS} --checkpoint {checkpoint} --evaluate localization -b 12 --amp --amp-dtype bfloat16', capsys
+    )
     assert again['localization_center'] == found['localization_center']
 
 
@@ -282,18 +311,23 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
     (tmp_path / 'boxes.csv').write_text(''.join(f'{name},0,0,32,32\n' for name in names[:4]))
     found = run_validate(
         f'{images} {FLAGS} --num-classes 10 --checkpoint {checkpoint} --evaluate localization --crop-pct 1 '
-        f'--gt-boxes {tmp_path}/boxes.csv --analysis-dir {tmp_path}', capsys)
+        f'--gt-boxes {tmp_path}/boxes.csv --analysis-dir {tmp_path}',
+        capsys,
+    )
     assert found['localization_center'] == found['localization_max_box_acc_v2'] == 100  # all of the image is a box
     written = next(iter(json.loads((tmp_path / 'localization.json').read_text()).values()))
     assert (written['settings']['images'], written['settings']['left_out']) == (4, 0)
 
 
-@pytest.mark.parametrize('flags, said', [
-    ('{data} --evaluate localization', '--gt-boxes'),
-    ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
-    ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
-    ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
-])
+@pytest.mark.parametrize(
+    'flags, said',
+    [
+        ('{data} --evaluate localization', '--gt-boxes'),
+        ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
+        ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
+        ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
+    ],
+)
 def test_refusals(flags, said, tmp_path, capsys):
     flags = f'{flags.format(data=tmp_path)} --model test_resnet --num-classes 3 --device cpu'
     assert said in refuse_validate(flags, capsys)

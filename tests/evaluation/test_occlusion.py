@@ -1,4 +1,5 @@
 """Occlusion curves: masks drawn by hand, a classifier whose curve is known, shares that add up."""
+
 import pytest
 import timm
 import torch
@@ -54,7 +55,7 @@ def test_cells_are_hidden_as_often_as_asked():
         spread = (share * (1 - share) / len(images)) ** 0.5
         assert (hidden.mean(0) - share).abs().max() < 4.5 * spread  # 16 cells
         counts = hidden.sum((1, 2))
-        assert counts.var().item() == pytest.approx(GRID ** 2 * share * (1 - share), rel=0.08)  # independent draws
+        assert counts.var().item() == pytest.approx(GRID**2 * share * (1 - share), rel=0.08)  # independent draws
 
 
 def test_what_is_hidden_stays_hidden():
@@ -86,17 +87,19 @@ def test_as_one_image_at_a_time():
         for step in (0, 3, STEPS):
             wrong = 0
             for number in range(7):
-                image = x[number:number + 1].clone()
+                image = x[number : number + 1].clone()
                 image[occlude((32, 32), [number], step, 5, CPU).expand_as(image)] = 0
                 wrong += model(image).argmax().item() != target[number]
             assert report.panels[0].curves[name.replace('_', ' ')][1][step] == pytest.approx(100 * wrong / 7)
 
 
 def test_between_places():
-    places, values = torch.tensor([0., 0.25, 1.]).double(), torch.tensor([0., 10., 40.]).double()
+    places, values = torch.tensor([0.0, 0.25, 1.0]).double(), torch.tensor([0.0, 10.0, 40.0]).double()
     assert interpolate(0.25, places, values) == 10
     assert interpolate(0.5, places, values) == pytest.approx(20)
-    assert interpolate(0.5, torch.tensor([0., 0.5, 0.5, 1.]).double(), torch.tensor([0., 1., 2., 3.]).double()) == 1
+    assert (
+        interpolate(0.5, torch.tensor([0.0, 0.5, 0.5, 1.0]).double(), torch.tensor([0.0, 1.0, 2.0, 3.0]).double()) == 1
+    )
 
 
 def test_draws_belong_to_the_image():
@@ -106,4 +109,4 @@ def test_draws_belong_to_the_image():
     draws = uniform_per_image(range(20_000), 1, seed=0)[:, 0]
     assert draws.mean().item() == pytest.approx(0.5, abs=4 * (1 / 12 / 20_000) ** 0.5)
     neighbours = torch.corrcoef(torch.stack([draws[:-1], draws[1:]]))[0, 1].item()
-    assert abs(neighbours) < 4 / 20_000 ** 0.5
+    assert abs(neighbours) < 4 / 20_000**0.5

@@ -1,4 +1,5 @@
 """Out-of-distribution detection: known answers, slow references, the right noise, nothing lost in half precision."""
+
 import json
 
 import pytest
@@ -50,8 +51,8 @@ def test_the_threshold_lets_no_fewer_than_95_percent_through(images, rejected):
 def test_detection_as_a_slow_loop():
     torch.manual_seed(2)
     inside, outside = torch.randn(150).add(1).mul(3).round(), torch.randn(90).mul(3).round()  # many are equal
-    tnr95, best = 0., 0.
-    for threshold in torch.cat([inside, outside, torch.tensor([99.])]).tolist():
+    tnr95, best = 0.0, 0.0
+    for threshold in torch.cat([inside, outside, torch.tensor([99.0])]).tolist():
         tpr, tnr = (inside >= threshold).double().mean().item(), (outside < threshold).double().mean().item()
         best = max(best, (tpr + tnr) / 2)
         tnr95 = max(tnr95, tnr) if tpr >= 0.95 else tnr95
@@ -64,12 +65,12 @@ def test_detection_as_a_slow_loop():
 def test_log_odds_of_the_largest_softmax():
     torch.manual_seed(0)
     logits = torch.randn(50, 7) * 4
-    for temperature in (1., 1000.):
+    for temperature in (1.0, 1000.0):
         p = (logits.double() / temperature).softmax(1).amax(1)
         torch.testing.assert_close(log_odds(logits, temperature), (p / (1 - p)).log())
-    sure = log_odds(torch.tensor([[60., 0, 0], [61, 0, 0]]))
+    sure = log_odds(torch.tensor([[60.0, 0, 0], [61, 0, 0]]))
     assert sure[1] - sure[0] == pytest.approx(1), 'both softmaxes are 1'
-    close = log_odds(torch.tensor([[1., 0], [1 + 2e-6, 0]]), temperature=1000)
+    close = log_odds(torch.tensor([[1.0, 0], [1 + 2e-6, 0]]), temperature=1000)
     assert close[1] > close[0], 'both softmaxes are 0.50025 in float32'
 
 
@@ -78,23 +79,23 @@ def test_no_step_and_temperature_1_is_the_largest_softmax():
     subject = network()
     with torch.no_grad():
         p = subject.model(x).double().softmax(1).amax(1)
-    logits, scores = score_images(subject, x, temperature=1., eps=0.)
+    logits, scores = score_images(subject, x, temperature=1.0, eps=0.0)
     torch.testing.assert_close(scores[:, 0].sigmoid(), p)
     assert torch.equal(scores[:, 0], scores[:, 1])
-    assert torch.equal(score_images(subject, x, 1000., 0.)[1][:, 1], log_odds(logits, 1000.))
+    assert torch.equal(score_images(subject, x, 1000.0, 0.0)[1][:, 1], log_odds(logits, 1000.0))
 
 
 def test_a_step_along_a_mean():
     subject = make_subject(Difference())
     x = torch.full((1, 3, 4, 4), -0.5)  # the first class leads by 1, and by 2 eps / std after the step
-    scores = score_images(subject, x, temperature=10., eps=0.01)[1][0]
-    assert scores.tolist() == pytest.approx([1., (1. + 2 * 0.01 / 0.25) / 10])
+    scores = score_images(subject, x, temperature=10.0, eps=0.01)[1][0]
+    assert scores.tolist() == pytest.approx([1.0, (1.0 + 2 * 0.01 / 0.25) / 10])
 
 
 def test_odin_as_one_image_at_a_time_in_pixels():
     x, _ = photographs()
     subject = network()
-    scores = score_images(subject, x, 1000., 0.0014)[1][:, 1]
+    scores = score_images(subject, x, 1000.0, 0.0014)[1][:, 1]
     for image, score in zip(x, scores):
         pixels = (image * 0.25 + 0.5)[None].requires_grad_()
         (subject.model((pixels - 0.5) / 0.25).double() / 1000).softmax(1).amax().log().backward()
@@ -106,20 +107,20 @@ def test_odin_as_one_image_at_a_time_in_pixels():
 def test_the_step_does_not_vanish_in_half_precision():
     subject = make_subject(Difference(1e-4).half(), forward=Forward(dtype=torch.float16))
     x = torch.full((1, 3, 64, 64), 0.5, dtype=torch.float16)
-    still, moved = (score_images(subject, x, 1000., eps)[1][0, 1] for eps in (0., 0.25))
-    assert (moved / still).item() == pytest.approx(3., rel=0.01)  # 0.5 becomes 1.5
+    still, moved = (score_images(subject, x, 1000.0, eps)[1][0, 1] for eps in (0.0, 0.25))
+    assert (moved / still).item() == pytest.approx(3.0, rel=0.01)  # 0.5 becomes 1.5
 
 
 def test_a_gradient_that_is_no_number_is_refused():
     subject = make_subject(Difference(1e3).half(), forward=Forward(dtype=torch.float16))
     with pytest.raises(ValueError, match='gradients of 2 images .*--amp'):
-        score_images(subject, torch.full((2, 3, 2, 2), 0.1), 1000., 0.0014)
+        score_images(subject, torch.full((2, 3, 2, 2), 0.1), 1000.0, 0.0014)
 
 
 def test_weights_are_left_alone():
     x, _ = photographs()
     subject = network()
-    score_images(subject, x, 1000., 0.0014)
+    score_images(subject, x, 1000.0, 0.0014)
     assert all(parameter.grad is None for parameter in subject.bare.parameters())
 
 
@@ -134,8 +135,8 @@ def test_noise_of_each_kind():
     for edge in (0, 1):  # beyond half a standard deviation
         assert (gaussian == edge).double().mean().item() == pytest.approx(0.3085, abs=0.01)
     inside = gaussian[(gaussian > 0) & (gaussian < 1)]
-    density = torch.distributions.Normal(0.5, 1.)
-    wanted = (density.cdf(torch.tensor(0.75)) - 0.5) / (density.cdf(torch.tensor(1.)) - 0.5)
+    density = torch.distributions.Normal(0.5, 1.0)
+    wanted = (density.cdf(torch.tensor(0.75)) - 0.5) / (density.cdf(torch.tensor(1.0)) - 0.5)
     assert (inside[inside > 0.5] < 0.75).double().mean().item() == pytest.approx(wanted.item(), abs=0.02)
 
 
@@ -153,7 +154,8 @@ def test_independent_of_the_batch_size():
     subject = network()
     found = [
         ood(subject, make_batches(x, target, size), {'more': make_batches(-x, target, size)}).values
-        for size in (1, 4, 10)]
+        for size in (1, 4, 10)
+    ]
     assert found[0] == pytest.approx(found[1]) and found[1] == pytest.approx(found[2])
 
 
@@ -184,18 +186,22 @@ def test_names_of_sets():
     assert name_sets([]) == {}
     assert name_sets(['data/lsun/', '/a/svhn', 'data/lsun']) == {'lsun': 'data/lsun', 'svhn': '/a/svhn'}
     assert name_sets(['data/lsun/', '/a/test', '/b/test', '/c/uniform']) == {
-        'data-lsun': 'data/lsun/', 'a-test': '/a/test', 'b-test': '/b/test', 'c-uniform': '/c/uniform'}
+        'data-lsun': 'data/lsun/',
+        'a-test': '/a/test',
+        'b-test': '/b/test',
+        'c-uniform': '/c/uniform',
+    }
 
 
 @pytest.mark.parametrize('classes', [1, 3])
 def test_answers_without_an_order_are_refused(classes):
     class Broken(nn.Module):
         def forward(self, x):
-            return torch.full((len(x), classes), torch.inf if classes > 1 else 0.)
+            return torch.full((len(x), classes), torch.inf if classes > 1 else 0.0)
 
     x = torch.zeros(4, 3, 4, 4)
     with pytest.raises(ValueError, match='not finite'):
-        ood(make_subject(Broken()), make_batches(x, torch.zeros(4).long()), {}, eps=0.)
+        ood(make_subject(Broken()), make_batches(x, torch.zeros(4).long()), {}, eps=0.0)
 
 
 def test_folders_of_any_depth_from_the_command_line(tmp_path, capsys):
@@ -207,10 +213,12 @@ def test_folders_of_any_depth_from_the_command_line(tmp_path, capsys):
     for size in (5, 24):
         found[size] = run_validate(
             f'{common} --device cpu -j 0 -b {size} --eval-samples 16 --evaluate ood spectrum '
-            f'--ood-data-dir {folders} --analysis-dir {tmp_path}/out', capsys)
+            f'--ood-data-dir {folders} --analysis-dir {tmp_path}/out',
+            capsys,
+        )
     assert found[5] == pytest.approx(found[24], abs=1e-3)
     assert 0 < found[5]['ood_train_odin_auroc'] < 100 and 'ood_class1_softmax_tnr95' in found[5]
     told = json.loads((tmp_path / 'out' / 'ood.json').read_text())
-    settings, = (report['settings'] for report in told.values())
+    (settings,) = (report['settings'] for report in told.values())
     assert (settings['images'], settings['images_train'], settings['images_class1']) == (16, 16, 8)
     assert (tmp_path / 'out' / 'ood.png').exists() and (tmp_path / 'out' / 'spectrum.png').exists()

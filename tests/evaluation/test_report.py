@@ -1,4 +1,5 @@
 """What evaluations found, in files and pictures; and the images they ask for."""
+
 import dataclasses
 import json
 from unittest import mock
@@ -15,12 +16,13 @@ from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
 from keepaug.training.forward import Forward
 from keepaug.validation.runs import label_runs
 
-PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.])})
+PANEL = Panel('price', 'size in px', 'cost in $5', {'of one': ([0, 1], [0.5, 2.0])})
 
 
 def report(**changes):
-    return Report(**{**dict(evaluation='in-between', values={'auc': 12.345678}, settings={'images': 7}, note='Why.'),
-                     **changes})
+    return Report(
+        **{**dict(evaluation='in-between', values={'auc': 12.345678}, settings={'images': 7}, note='Why.'), **changes}
+    )
 
 
 def test_a_row_and_a_line():
@@ -35,7 +37,7 @@ def test_two_subjects_in_one_file_and_one_picture(tmp_path):
     gallery.add('b', report(evaluation='ood'))
     found = json.loads((tmp_path / 'new' / 'in-between.json').read_text())
     assert list(found) == ['a', 'b'] and found['a']['values'] == {'auc': 12.3457}
-    assert found['b']['panels'][0]['curves'] == {'of one': [[0, 1], [0.5, 2.]]}
+    assert found['b']['panels'][0]['curves'] == {'of one': [[0, 1], [0.5, 2.0]]}
     assert Image.open(tmp_path / 'new' / 'in-between.png').size == (round(2 * WIDTH * DOTS), round(HEIGHT * DOTS))
     assert not (tmp_path / 'new' / 'ood.png').exists()  # nothing to see
 
@@ -50,7 +52,7 @@ def test_sheets_stand_below_diagrams():
 
 @pytest.mark.parametrize('subjects, curves, colours', [(1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 3, 2)])
 def test_colours_tell_classifiers_where_there_are_several_and_curves_else(subjects, curves, colours):
-    panel = Panel('price', 'x', 'y', {f'curve {number}': ([0, 1], [number, 2.]) for number in range(curves)})
+    panel = Panel('price', 'x', 'y', {f'curve {number}': ([0, 1], [number, 2.0]) for number in range(curves)})
     whole = np.asarray(draw({f'${number}': report(panels=[panel]) for number in range(subjects)}))
     # The first colours of matplotlib's cycle.
     cycle = [(31, 119, 180), (255, 127, 14), (44, 160, 44)]
@@ -65,27 +67,31 @@ def test_names_are_no_mathematics():
 
 def test_a_place_is_marked():
     alone, marked = (
-        np.asarray(draw({'a': report(panels=[dataclasses.replace(PANEL, marked=place)])})) for place in (None, 0.5))
+        np.asarray(draw({'a': report(panels=[dataclasses.replace(PANEL, marked=place)])})) for place in (None, 0.5)
+    )
     columns = (alone != marked).any(-1).sum(0)
     assert 0 < (columns > 200).sum() == (columns > 0).sum() < 5, 'a line from top to bottom, and nothing else'
 
 
-@pytest.mark.parametrize('shortest, paths, labels', [
-    (1, ['a/last.pth.tar'], ['last.pth.tar']),
-    (1, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
-    (1, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
-    (1, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
-    (1, ['x/a/1', 'x/b/1', 'x/a/2'], ['a-1', 'b-1', 'a-2']),
-    (1, ['a/last', 'a/last'], ['last', 'last']),
-    (1, ['last', 'a/last'], ['last', 'a-last']),
-    (1, ['a/b/last', 'c/b/last/'], ['a', 'c']),
-    (1, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
-    (2, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['a-last.pth.tar', 'b-best.pth.tar']),
-    (2, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
-    (2, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
-    (2, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
-    (2, ['runs/a/last.pth.tar', 'resnet34'], ['a-last.pth.tar', 'resnet34']),
-])
+@pytest.mark.parametrize(
+    'shortest, paths, labels',
+    [
+        (1, ['a/last.pth.tar'], ['last.pth.tar']),
+        (1, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+        (1, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+        (1, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+        (1, ['x/a/1', 'x/b/1', 'x/a/2'], ['a-1', 'b-1', 'a-2']),
+        (1, ['a/last', 'a/last'], ['last', 'last']),
+        (1, ['last', 'a/last'], ['last', 'a-last']),
+        (1, ['a/b/last', 'c/b/last/'], ['a', 'c']),
+        (1, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+        (2, ['runs/a/last.pth.tar', 'runs/b/best.pth.tar'], ['a-last.pth.tar', 'b-best.pth.tar']),
+        (2, ['runs/a/last.pth.tar', 'runs/b/last.pth.tar'], ['a', 'b']),
+        (2, ['runs/a/last.pth.tar', 'runs/a/best.pth.tar'], ['last.pth.tar', 'best.pth.tar']),
+        (2, ['resnet18', 'resnet34'], ['resnet18', 'resnet34']),
+        (2, ['runs/a/last.pth.tar', 'resnet34'], ['a-last.pth.tar', 'resnet34']),
+    ],
+)
 def test_labels(shortest, paths, labels):
     assert label_runs(paths, shortest) == labels
 
@@ -131,7 +137,7 @@ def test_each_image_once_over_all_processes(world_size):
     numbers, seen = [10, 11, 12, 13, 14, 15, 16], []
     for rank in range(world_size):
         mine = [numbers[i % 7] for i in range(rank, -(-7 // world_size) * world_size, world_size)]  # as timm pads
-        parts = [torch.tensor(mine[start:start + 2]) for start in range(0, len(mine), 2)]
+        parts = [torch.tensor(mine[start : start + 2]) for start in range(0, len(mine), 2)]
         batches = [(part, part) for part in parts]
         settings = PassSettings(rank=rank, world_size=world_size)
         for x, target, found in Batches(Numbers(), batches, numbers, Forward(), 'test', settings):

@@ -1,4 +1,5 @@
 """validate.py --evaluate on checkpoints of a run: rows, files, processes, refusals."""
+
 import csv
 import json
 import os
@@ -34,7 +35,8 @@ SEEDED = ('occlusion', 'in-between', 'ood', 'risk', 'spectrum')
 def data(tmp_path_factory):
     folder = write_images(tmp_path_factory.mktemp('images'))
     (folder / 'boxes.csv').write_text(
-        ''.join(f'{path.relative_to(folder)},8,8,24,28\n' for path in sorted(folder.glob('val/*/*.png'))))
+        ''.join(f'{path.relative_to(folder)},8,8,24,28\n' for path in sorted(folder.glob('val/*/*.png')))
+    )
     return folder
 
 
@@ -53,7 +55,8 @@ def test_two_checkpoints_side_by_side(name, data, runs, tmp_path, capsys):
     rows = run_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar --evaluate {name} '
         f'--analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv {EXTRA.get(name, "").format(data=data)}',
-        capsys)
+        capsys,
+    )
     prefix = name.replace('-', '_')
     assert {row['checkpoint'] for row in rows} == {f'{run}/last.pth.tar' for run in runs}
     columns = [column for column in rows[0] if column.startswith(prefix + '_')]
@@ -74,7 +77,9 @@ def test_what_numbers_mean_is_logged_once(flags, data, runs, tmp_path, capsys, c
     caplog.set_level('INFO')
     run_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {runs[1]}/last.pth.tar '
-        f'--evaluate occlusion fgsm {flags.format(folder=tmp_path)}', capsys)
+        f'--evaluate occlusion fgsm {flags.format(folder=tmp_path)}',
+        capsys,
+    )
     for result, note in (('fgsm: top1', 'bounds robustness'), ('occlusion: clean_error', 'set to the mean colour')):
         assert (caplog.text.count(result), caplog.text.count(note)) == (2, 1)
 
@@ -95,8 +100,10 @@ def test_samples_are_chosen_among_images_with_boxes(data, runs, tmp_path, capsys
     for flags, images in (('--eval-samples 3', 3), ('', 4)):
         run_validate(
             f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate localization --crop-pct 1 {flags} '
-            f'--gt-boxes {tmp_path}/some.csv --analysis-dir {tmp_path}/out', capsys)
-        report, = json.loads((tmp_path / 'out' / 'localization.json').read_text()).values()
+            f'--gt-boxes {tmp_path}/some.csv --analysis-dir {tmp_path}/out',
+            capsys,
+        )
+        (report,) = json.loads((tmp_path / 'out' / 'localization.json').read_text()).values()
         assert (report['settings']['images'], report['settings']['left_out']) == (images, 0)
         assert 'boxes for 4 of 24 images, 20 have none' in caplog.text
 
@@ -130,10 +137,12 @@ def test_pixels_are_those_of_the_file(data, runs, monkeypatch, capsys):
     monkeypatch.setattr('keepaug.evaluation.run.fgsm', look)
     run_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate fgsm --crop-pct 1 --mean 0.1 0.2 0.3 '
-        '--std 0.4 0.5 0.6', capsys)
-    (pixels, number), = seen
+        '--std 0.4 0.5 0.6',
+        capsys,
+    )
+    ((pixels, number),) = seen
     file = sorted(data.glob('val/*/*.png'))[number]
-    torch.testing.assert_close(pixels, to_tensor(Image.open(file)), atol=1e-5, rtol=0.)
+    torch.testing.assert_close(pixels, to_tensor(Image.open(file)), atol=1e-5, rtol=0.0)
 
 
 def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys):
@@ -147,10 +156,10 @@ def test_checkpoints_of_one_name_in_one_folder_each(data, runs, tmp_path, capsys
 
 
 def test_compared_with_another_architecture(data, runs, tmp_path_factory, capsys):
-    other = run_train(
-        f'{data} {TINY} --epochs 1 --model test_byobnet', tmp_path_factory.mktemp('other'))
+    other = run_train(f'{data} {TINY} --epochs 1 --model test_byobnet', tmp_path_factory.mktemp('other'))
     rows = run_validate(
-        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {other}/last.pth.tar --evaluate fgsm', capsys)
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {other}/last.pth.tar --evaluate fgsm', capsys
+    )
     assert {row['model'] for row in rows} == {'test_resnet', 'test_byobnet'}
 
 
@@ -166,64 +175,77 @@ def _with_torchrun(flags: str, printed: Path) -> None:
         subprocess.run([*command, *flags.split()], stdout=stdout, timeout=120, check=True)
 
 
-@pytest.mark.parametrize('start', [
-    lambda *args: run_together(2, _validate, *args), pytest.param(_with_torchrun, marks=pytest.mark.slow)],
-    ids=['forked', 'torchrun'])
+@pytest.mark.parametrize(
+    'start',
+    [lambda *args: run_together(2, _validate, *args), pytest.param(_with_torchrun, marks=pytest.mark.slow)],
+    ids=['forked', 'torchrun'],
+)
 def test_two_processes_find_what_one_finds(start, data, runs, tmp_path, capsys):
-    flags = f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11 ' \
-            f'--evaluate localization {EXTRA["localization"].format(data=data)}'
+    flags = (
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --evaluate {" ".join(SEEDED)} --eval-samples 11 '
+        f'--evaluate localization {EXTRA["localization"].format(data=data)}'
+    )
     alone = run_validate(flags, capsys)
     start(flags, tmp_path / 'printed')
     together = json.loads((tmp_path / 'printed').read_text().partition('--result\n')[2])
     assert together == pytest.approx(alone, abs=1e-3)
 
 
-@pytest.mark.parametrize('name, flag', [
-    ('localization', '--gt-boxes x.csv'),
-    ('localization', '--cam-threshold 0.3'),
-    ('fgsm', '--fgsm-eps 4.0'),
-    ('ood', '--ood-data-dir some more'),
-    ('ood', '--odin-temperature 10.0'),
-    ('ood', '--odin-eps 0.1'),
-    ('risk', '--risk-args x.yaml'),
-    ('spectrum', '--spectrum-class 1,0'),
-])
+@pytest.mark.parametrize(
+    'name, flag',
+    [
+        ('localization', '--gt-boxes x.csv'),
+        ('localization', '--cam-threshold 0.3'),
+        ('fgsm', '--fgsm-eps 4.0'),
+        ('ood', '--ood-data-dir some more'),
+        ('ood', '--odin-temperature 10.0'),
+        ('ood', '--odin-eps 0.1'),
+        ('risk', '--risk-args x.yaml'),
+        ('spectrum', '--spectrum-class 1,0'),
+    ],
+)
 def test_flags_without_their_evaluation(name, flag, data, capsys):
     for others in ('', '--evaluate occlusion'):
         said = refuse_validate(f'{data} {COMMON} {flag} {others}', capsys)
         assert f'{flag} has no effect without --evaluate {name}:' in said
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--evaluate fgsm --task multilabel --dataset hfds/some', ['--evaluate fgsm', '--task multilabel']),
-    ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
-    ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
-    ('--eval-samples 9', ['--eval-samples', '--evaluate']),
-    ('--eval-samples 0', ['--eval-samples', '--evaluate']),
-    ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1', 'such as 8']),
-    ('--evaluate fgsm --fgsm-eps nan', ['--fgsm-eps nan', '255']),
-    ('--evaluate fgsm --fgsm-eps 256', ['--fgsm-eps 256', '255']),
-    ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'where you may write']),
-    ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
-    ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
-    ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--evaluate fgsm --task multilabel --dataset hfds/some', ['--evaluate fgsm', '--task multilabel']),
+        ('--evaluate fgsm --naflex-loader', ['--evaluate fgsm', '--naflex-loader']),
+        ('--evaluate fgsm --eval-samples 0', ['--eval-samples 0', 'at least 1']),
+        ('--eval-samples 9', ['--eval-samples', '--evaluate']),
+        ('--eval-samples 0', ['--eval-samples', '--evaluate']),
+        ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1', 'such as 8']),
+        ('--evaluate fgsm --fgsm-eps nan', ['--fgsm-eps nan', '255']),
+        ('--evaluate fgsm --fgsm-eps 256', ['--fgsm-eps 256', '255']),
+        ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'where you may write']),
+        ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
+        ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
+        ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
+    ],
+)
 def test_refusals(flags, words, data, capsys):
     said = refuse_validate(f'{data} {COMMON} {flags}', capsys)
     assert all(word in said for word in words)
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['--ood-data-dir', 'empty holds no images']),
-    ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
-    ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
-    ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
-    ('{data}/val --evaluate occlusion spectrum', ['no training images']),
-    ('{data}/val --evaluate risk', ['no training images']),
-    ('{held} --evaluate risk', ['no training images', 'as train']),
-    ('{held} --evaluate spectrum', ['no training images', 'as train']),
-    ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('{data} --evaluate fgsm ood --ood-data-dir {empty}', ['--ood-data-dir', 'empty holds no images']),
+        ('{data} --evaluate localization --gt-boxes {broken}', ['--gt-boxes', 'line 1']),
+        ('{data} --evaluate spectrum --spectrum-class 3', ['--spectrum-class 3', 'classes 0 to 2']),
+        ('{data} --img-size 192 --test-pool --evaluate fgsm spectrum', ['forward_features', 'TestTimePoolHead']),
+        ('{data}/val --evaluate occlusion spectrum', ['no training images']),
+        ('{data}/val --evaluate risk', ['no training images']),
+        ('{held} --evaluate risk', ['no training images', 'as train']),
+        ('{held} --evaluate spectrum', ['no training images', 'as train']),
+        ('{data} --evaluate risk --eval-samples 1', ['--evaluate risk', '--eval-samples']),
+    ],
+)
 def test_refused_before_any_image_is_read(flags, words, data, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(validate.training, 'validate', mock.Mock(side_effect=AssertionError('the plain pass began')))
     empty, broken = tmp_path / 'empty', tmp_path / 'boxes.csv'
@@ -255,21 +277,25 @@ def of_two_classes(runs, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('name, words', [
-    ('whole', ['has 3 classes', 'has 2', 'leave it out']),
-    ('weights', ['has 2 classes and not 3', '--num-classes 2']),
-])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('whole', ['has 3 classes', 'has 2', 'leave it out']),
+        ('weights', ['has 2 classes and not 3', '--num-classes 2']),
+    ],
+)
 def test_one_that_fails_does_not_pass_unsaid(name, words, data, runs, of_two_classes, tmp_path, capsys, caplog):
     """The others are finished and written first."""
     said = refuse_validate(
         f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {of_two_classes}/{name}.pth.tar '
         f'{runs[1]}/last.pth.tar --evaluate occlusion --analysis-dir {tmp_path}/out --results-file {tmp_path}/rows.csv',
-        capsys)
+        capsys,
+    )
     assert '1 of 3 could not be validated' in said
     with open(tmp_path / 'rows.csv', newline='') as file:
         assert {row['checkpoint'] for row in csv.DictReader(file)} == {f'{run}/last.pth.tar' for run in runs}
     assert len(json.loads((tmp_path / 'out' / 'occlusion.json').read_text())) == 2
-    why, = (line.getMessage() for line in caplog.records if line.levelname == 'ERROR')
+    (why,) = (line.getMessage() for line in caplog.records if line.levelname == 'ERROR')
     assert all(word in why for word in [f'--compare {of_two_classes}/{name}.pth.tar', *words])
 
 
@@ -293,7 +319,8 @@ def test_a_file_is_judged_once(data, runs, tmp_path, capsys):
     os.symlink(other, tmp_path / 'link.pth.tar')
     rows = run_validate(
         f'{data} {COMMON} --checkpoint {one} --compare {runs[0]}/../run1/last.pth.tar {other} {tmp_path}/link.pth.tar',
-        capsys)
+        capsys,
+    )
     assert sorted(row['checkpoint'] for row in rows) == [one, other]
 
 
@@ -301,7 +328,8 @@ def test_a_compared_run_that_is_not_known(data, runs, of_two_classes, monkeypatc
     monkeypatch.setattr(validate, 'validate', mock.Mock(side_effect=AssertionError('a model is built')))
     path = of_two_classes / 'weights.pth.tar'
     said = refuse_validate(
-        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {path} --evaluate risk', capsys)
+        f'{data} {COMMON} --checkpoint {runs[0]}/last.pth.tar --compare {path} --evaluate risk', capsys
+    )
     assert f'--compare {path}' in said and '--risk-args' in said
 
 

@@ -1,4 +1,5 @@
 """Spectra of features: known covariances, NumPy's singular values, sums merged in any order, many families."""
+
 import threading
 
 import numpy as np
@@ -27,7 +28,7 @@ class Given(nn.Module):
 @pytest.fixture
 def features():
     torch.manual_seed(0)
-    return torch.randn(60, 8) * torch.arange(1., 9), torch.randint(3, (60,))
+    return torch.randn(60, 8) * torch.arange(1.0, 9), torch.randint(3, (60,))
 
 
 def moments_of(x, group, groups=3, batch_size=7):
@@ -89,7 +90,8 @@ def test_singular_values_as_numpy(features):
     wanted = np.linalg.svd(x.double().numpy() - x.double().numpy().mean(0), compute_uv=False) ** 2 / 59
     np.testing.assert_allclose(singular_values(torch.from_numpy(scatter_of(x) / 59)), wanted)
     np.testing.assert_allclose(
-        singular_values(torch.from_numpy(scatter_of(x))), np.linalg.svd(scatter_of(x), compute_uv=False))
+        singular_values(torch.from_numpy(scatter_of(x))), np.linalg.svd(scatter_of(x), compute_uv=False)
+    )
     with pytest.raises(ValueError, match='not finite'):
         singular_values(torch.full((2, 2), torch.nan))
 
@@ -97,7 +99,7 @@ def test_singular_values_as_numpy(features):
 def test_a_drawn_covariance_is_found():
     """2e4 vectors of known variances, turned: each value within five standard errors, var sqrt(2 / n)."""
     torch.manual_seed(0)
-    variances = torch.tensor([100., 30., 10., 1.])
+    variances = torch.tensor([100.0, 30.0, 10.0, 1.0])
     turn, _ = torch.linalg.qr(torch.randn(4, 4))
     x = torch.randn(20000, 4) * variances.sqrt() @ turn.T + 50
     found = singular_values(moments_of(x, torch.zeros(20000).long(), 1, 1000).scatter / 19999)
@@ -105,12 +107,12 @@ def test_a_drawn_covariance_is_found():
 
 
 def test_a_spectrum_in_numbers():
-    assert describe(torch.ones(4).double()) == pytest.approx(
-        dict(rank=4, effective_rank=4, top10=100, log10_largest=0))
-    assert describe(torch.tensor([100., 1., 0.99, 0]).double())['rank'] == 1, 'above 1 %, not at it'
-    assert describe(torch.tensor([1000., 0, 0]).double()) == pytest.approx(
-        dict(rank=1, effective_rank=1, top10=100, log10_largest=3))
-    long = describe(torch.tensor([4.] * 99 + [2.] * 101).double())
+    assert describe(torch.ones(4).double()) == pytest.approx(dict(rank=4, effective_rank=4, top10=100, log10_largest=0))
+    assert describe(torch.tensor([100.0, 1.0, 0.99, 0]).double())['rank'] == 1, 'above 1 %, not at it'
+    assert describe(torch.tensor([1000.0, 0, 0]).double()) == pytest.approx(
+        dict(rank=1, effective_rank=1, top10=100, log10_largest=3)
+    )
+    long = describe(torch.tensor([4.0] * 99 + [2.0] * 101).double())
     assert long['100th'] == 50 and long['top10'] == pytest.approx(100 * 40 / (99 * 4 + 101 * 2))
     assert describe(torch.zeros(3).double()) == {}
 
@@ -140,10 +142,10 @@ def test_several_classes_are_as_each_by_itself(features):
     x, target = features
     several, *single = (
         spectrum(make_subject(Given()), make_batches(x.view(60, 8, 1, 1), target, 7), classes)
-        for classes in ([2, 0], [2], [0]))
+        for classes in ([2, 0], [2], [0])
+    )
     assert several.values == single[0].values | single[1].values
-    assert [panel.title for panel in several.panels] == [
-        'all classes', 'class 2', 'class 0', 'within classes, pooled']
+    assert [panel.title for panel in several.panels] == ['all classes', 'class 2', 'class 0', 'within classes, pooled']
     assert several.settings['classes'] == [2, 0]
     assert several.settings['images_of_classes'] == [int((target == number).sum()) for number in (2, 0)]
 
@@ -161,10 +163,22 @@ def test_as_numpy_on_a_network():
     assert (curve[19:] < 1e-12 * curve[0]).all(), 'twenty images span nineteen directions'
 
 
-@pytest.mark.parametrize('name', [
-    'test_resnet', 'test_vit', 'test_vit4', 'test_efficientnet', 'test_convnext', 'test_convnext3', 'test_nfnet',
-    'test_mambaout', 'test_byobnet', 'mobilenetv3_small_050', 'cifar_preact_resnet18',
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'test_resnet',
+        'test_vit',
+        'test_vit4',
+        'test_efficientnet',
+        'test_convnext',
+        'test_convnext3',
+        'test_nfnet',
+        'test_mambaout',
+        'test_byobnet',
+        'mobilenetv3_small_050',
+        'cifar_preact_resnet18',
+    ],
+)
 def test_families_give_what_their_last_layer_sees(name):
     torch.manual_seed(0)
     size = 160 if name.startswith('test_') and 'vit' in name else 64
@@ -178,11 +192,14 @@ def test_families_give_what_their_last_layer_sees(name):
         torch.testing.assert_close(classifier(seen).flatten(1), subject.bare(x))
 
 
-@pytest.mark.parametrize('model,size,target,message', [
-    (Given(), 1, [1, 1, 1, 0], '--spectrum-class 0 has 1 of the 4'),
-    (nn.Flatten(), 32, [0, 0, 1, 1], 'forward_features'),
-    (timm.create_model('test_resnet', num_classes=3, global_pool=''), 64, [0, 0, 1, 1], '--gp avg'),
-])
+@pytest.mark.parametrize(
+    'model,size,target,message',
+    [
+        (Given(), 1, [1, 1, 1, 0], '--spectrum-class 0 has 1 of the 4'),
+        (nn.Flatten(), 32, [0, 0, 1, 1], 'forward_features'),
+        (timm.create_model('test_resnet', num_classes=3, global_pool=''), 64, [0, 0, 1, 1], '--gp avg'),
+    ],
+)
 def test_what_has_no_spectrum_is_refused(model, size, target, message):
     model.num_classes = 3
     with pytest.raises(ValueError, match=message):

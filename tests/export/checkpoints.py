@@ -1,4 +1,5 @@
 """Checkpoints as a training run writes them, without the run."""
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,35 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 
 def shift(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights, each a little larger: what an average could be."""
-    return {name: tensor * 1.01 if tensor.is_floating_point() else tensor
-            for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor * 1.01 if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+    }
 
 
 def save(path: Path, model: nn.Module, name: str, averaged: bool = False, **args: Any) -> Path:
     """Writes what timm's saver writes for a model, with these arguments of the run."""
     recorded = dict(
-        model=name, num_classes=model.num_classes, in_chans=None, img_size=None, input_size=None, gp=None, bn_eps=None,
-        mean=None, std=None, crop_pct=None, interpolation='', model_kwargs={})
+        model=name,
+        num_classes=model.num_classes,
+        in_chans=None,
+        img_size=None,
+        input_size=None,
+        gp=None,
+        bn_eps=None,
+        mean=None,
+        std=None,
+        crop_pct=None,
+        interpolation='',
+        model_kwargs={},
+    )
     content = dict(
-        epoch=3, version=2, arch=name, args=argparse.Namespace(**{**recorded, **args}), optimizer={},
-        state_dict=model.state_dict())
+        epoch=3,
+        version=2,
+        arch=name,
+        args=argparse.Namespace(**{**recorded, **args}),
+        optimizer={},
+        state_dict=model.state_dict(),
+    )
     if averaged:
         content['state_dict_ema'] = shift(model)
     torch.save(content, path)

@@ -2,6 +2,7 @@
 
 `installed()` puts them where `import detectron2` finds them.
 """
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,12 @@ class CfgNode(dict):
     """A configuration that refuses keys it does not know."""
 
     def __init__(self, init_dict: dict | None = None, new_allowed: bool = False):
-        super().__init__({
-            key: CfgNode(value) if isinstance(value, dict) and not isinstance(value, CfgNode) else value
-            for key, value in (init_dict or {}).items()})
+        super().__init__(
+            {
+                key: CfgNode(value) if isinstance(value, dict) and not isinstance(value, CfgNode) else value
+                for key, value in (init_dict or {}).items()
+            }
+        )
         object.__setattr__(self, 'new_allowed', new_allowed)
 
     def __getattr__(self, name: str) -> Any:
@@ -44,20 +48,30 @@ class CfgNode(dict):
 
 def get_cfg() -> CfgNode:
     """The defaults of the keys in use."""
-    return CfgNode(dict(
-        VERSION=2,
-        INPUT=dict(FORMAT='BGR'),
-        MODEL=dict(
-            WEIGHTS='',
-            PIXEL_MEAN=[103.53, 116.28, 123.675],
-            PIXEL_STD=[1., 1., 1.],
-            BACKBONE=dict(NAME='build_resnet_backbone', FREEZE_AT=2),
-            FPN=dict(IN_FEATURES=['res2', 'res3', 'res4', 'res5'], OUT_CHANNELS=16, NORM='', FUSE_TYPE='sum'),
-            RESNETS=dict(
-                DEPTH=50, OUT_FEATURES=['res4'], NUM_GROUPS=1, NORM='FrozenBN', WIDTH_PER_GROUP=64, STRIDE_IN_1X1=True,
-                RES5_DILATION=1, RES2_OUT_CHANNELS=256, STEM_OUT_CHANNELS=64),
-        ),
-    ))
+    return CfgNode(
+        dict(
+            VERSION=2,
+            INPUT=dict(FORMAT='BGR'),
+            MODEL=dict(
+                WEIGHTS='',
+                PIXEL_MEAN=[103.53, 116.28, 123.675],
+                PIXEL_STD=[1.0, 1.0, 1.0],
+                BACKBONE=dict(NAME='build_resnet_backbone', FREEZE_AT=2),
+                FPN=dict(IN_FEATURES=['res2', 'res3', 'res4', 'res5'], OUT_CHANNELS=16, NORM='', FUSE_TYPE='sum'),
+                RESNETS=dict(
+                    DEPTH=50,
+                    OUT_FEATURES=['res4'],
+                    NUM_GROUPS=1,
+                    NORM='FrozenBN',
+                    WIDTH_PER_GROUP=64,
+                    STRIDE_IN_1X1=True,
+                    RES5_DILATION=1,
+                    RES2_OUT_CHANNELS=256,
+                    STEM_OUT_CHANNELS=64,
+                ),
+            ),
+        )
+    )
 
 
 @dataclass
@@ -73,6 +87,7 @@ class Registry(dict):
         def add(function):
             self[function.__name__] = function
             return function
+
         return add
 
 
@@ -82,8 +97,10 @@ class Backbone(nn.Module):
         return 0
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
-                for name in self._out_features}
+        return {
+            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
+            for name in self._out_features
+        }
 
 
 class LastLevelMaxPool(nn.Module):
@@ -124,7 +141,7 @@ class FPN(Backbone):
         for name, lateral, output in reversed(list(zip(self.in_features, self.lateral, self.output))):
             previous = lateral(features[name]) + previous
             results.insert(0, output(previous))
-            previous = F.interpolate(previous, scale_factor=2., mode='nearest')
+            previous = F.interpolate(previous, scale_factor=2.0, mode='nearest')
         named = {f'p{self.first + index}': result for index, result in enumerate(results)}
         source = features.get(self.top_block.in_feature, named.get(self.top_block.in_feature))
         return [*named.values(), *self.top_block(source)]

@@ -1,4 +1,5 @@
 """python -m keepaug.export: what it writes, says and refuses."""
+
 import os
 import runpy
 import sys
@@ -29,13 +30,16 @@ def refuse(argv, capsys):
     return said
 
 
-@pytest.mark.parametrize('form, files', [
-    ('detectron2', ['backbone.pkl', 'config.yaml']),
-    ('detectron2-timm', ['config.yaml', 'detectron2_backbone.py', 'model.safetensors']),
-    ('torchvision', None),
-    ('timm', ['config.json', 'model.safetensors']),
-    ('safetensors', None),
-])
+@pytest.mark.parametrize(
+    'form, files',
+    [
+        ('detectron2', ['backbone.pkl', 'config.yaml']),
+        ('detectron2-timm', ['config.yaml', 'detectron2_backbone.py', 'model.safetensors']),
+        ('torchvision', None),
+        ('timm', ['config.json', 'model.safetensors']),
+        ('safetensors', None),
+    ],
+)
 def test_every_format_is_written_and_explained(form, files, checkpoint, tmp_path, capsys):
     output = tmp_path / 'deep' / f'out{command.FORMATS[form].suffix}'
     command.main([form, str(checkpoint), '--output', str(output)])
@@ -58,10 +62,26 @@ def test_plain_weights_on_request(tmp_path, capsys):
 def test_flags_describe_a_bare_file(tmp_path):
     (tmp_path / 'base.yaml').write_text('VERSION: 2')
     torch.save(create('resnet50', num_classes=3, channels=(16, 32, 64, 128)).state_dict(), tmp_path / 'weights.pth')
-    command.main([
-        'detectron2', str(tmp_path / 'weights.pth'), '--output', str(tmp_path / 'out'), '--model', 'resnet50',
-        '--num-classes', '3', '--model-kwargs', 'channels=(16,32,64,128)', '--mean', '0.5', '--std', '0.2',
-        '--base', str(tmp_path / 'base.yaml')])
+    command.main(
+        [
+            'detectron2',
+            str(tmp_path / 'weights.pth'),
+            '--output',
+            str(tmp_path / 'out'),
+            '--model',
+            'resnet50',
+            '--num-classes',
+            '3',
+            '--model-kwargs',
+            'channels=(16,32,64,128)',
+            '--mean',
+            '0.5',
+            '--std',
+            '0.2',
+            '--base',
+            str(tmp_path / 'base.yaml'),
+        ]
+    )
     written = (tmp_path / 'out' / 'config.yaml').read_text()
     assert '- 127.5' in written and f'_BASE_: {tmp_path}/base.yaml' in written
 
@@ -80,8 +100,10 @@ def test_refusals(checkpoint, tmp_path, capsys):
         (['timm', checkpoint, '-o', tmp_path / 'out', '--labels', tmp_path / 'none'], ['--labels']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--num-classes', 5], ['5 classes', 'fc.weight', '--num-classes']),
         (['timm', checkpoint, '-o', tmp_path / 'out', '--model', 'resnet5O'], ['resnet5O', '--model']),
-        (['detectron2', checkpoint, '-o', tmp_path / 'out', '--model-kwargs', 'act_layer=silu'],
-         ['SiLU', 'detectron2-timm']),
+        (
+            ['detectron2', checkpoint, '-o', tmp_path / 'out', '--model-kwargs', 'act_layer=silu'],
+            ['SiLU', 'detectron2-timm'],
+        ),
         (['detectron2', checkpoint, '-o', '/dev/null/out'], ['--output /dev/null/out']),
     ]:
         said = refuse(argv, capsys)
@@ -92,6 +114,7 @@ def test_refusals(checkpoint, tmp_path, capsys):
 def test_interrupt_is_quiet(checkpoint, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
+
     monkeypatch.setattr('keepaug.export.timm_folder.save_weights', interrupted)
     with pytest.raises(SystemExit) as leave:
         command.main(['timm', str(checkpoint), '--output', str(tmp_path / 'out')])

@@ -1,4 +1,5 @@
 """ResNets in Detectron2's format: names, values, configuration, and what is refused."""
+
 import io
 import os
 import pickle
@@ -62,9 +63,21 @@ def test_restatement_agrees_with_torchvision():
     """Reference: torchvision's ResNet-18, loaded with the same weights under its own names."""
     model = create('resnet18')
     arrays = detectron2.rename(backbone_weights(model))
-    config = dict(MODEL=dict(PIXEL_MEAN=[0.] * 3, PIXEL_STD=[1.] * 3, RESNETS=dict(
-        DEPTH=18, NUM_GROUPS=1, WIDTH_PER_GROUP=64, STRIDE_IN_1X1=False, STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=64,
-        NORM='FrozenBN')))
+    config = dict(
+        MODEL=dict(
+            PIXEL_MEAN=[0.0] * 3,
+            PIXEL_STD=[1.0] * 3,
+            RESNETS=dict(
+                DEPTH=18,
+                NUM_GROUPS=1,
+                WIDTH_PER_GROUP=64,
+                STRIDE_IN_1X1=False,
+                STEM_OUT_CHANNELS=64,
+                RES2_OUT_CHANNELS=64,
+                NORM='FrozenBN',
+            ),
+        )
+    )
     other = torchvision.models.resnet18().eval()
     other.load_state_dict(model.state_dict())
     x = torch.randn(2, 3, 64, 64)
@@ -76,12 +89,27 @@ def test_restatement_agrees_with_torchvision():
 
 def test_names():
     """Drawn by hand."""
-    names = detectron2.rename({name: torch.zeros(1) for name in (
-        'conv1.weight', 'bn1.running_var', 'layer1.0.conv1.weight', 'layer1.0.bn3.bias', 'layer1.0.downsample.0.weight',
-        'layer4.2.downsample.1.running_mean')})
+    names = detectron2.rename(
+        {
+            name: torch.zeros(1)
+            for name in (
+                'conv1.weight',
+                'bn1.running_var',
+                'layer1.0.conv1.weight',
+                'layer1.0.bn3.bias',
+                'layer1.0.downsample.0.weight',
+                'layer4.2.downsample.1.running_mean',
+            )
+        }
+    )
     assert list(names) == [
-        'stem.conv1.weight', 'stem.conv1.norm.running_var', 'res2.0.conv1.weight', 'res2.0.conv3.norm.bias',
-        'res2.0.shortcut.weight', 'res5.2.shortcut.norm.running_mean']
+        'stem.conv1.weight',
+        'stem.conv1.norm.running_var',
+        'res2.0.conv1.weight',
+        'res2.0.conv3.norm.bias',
+        'res2.0.shortcut.weight',
+        'res5.2.shortcut.norm.running_mean',
+    ]
 
 
 def test_every_key_that_goes_with_the_weights(narrow, tmp_path):
@@ -95,8 +123,14 @@ def test_every_key_that_goes_with_the_weights(narrow, tmp_path):
             PIXEL_MEAN=[102.0, 127.5, 153.0],
             PIXEL_STD=[51.0, 51.0, 51.0],
             RESNETS=dict(
-                DEPTH=50, NUM_GROUPS=1, WIDTH_PER_GROUP=16, STRIDE_IN_1X1=False, STEM_OUT_CHANNELS=64,
-                RES2_OUT_CHANNELS=64, NORM='FrozenBN'),
+                DEPTH=50,
+                NUM_GROUPS=1,
+                WIDTH_PER_GROUP=16,
+                STRIDE_IN_1X1=False,
+                STEM_OUT_CHANNELS=64,
+                RES2_OUT_CHANNELS=64,
+                NORM='FrozenBN',
+            ),
         ),
     )
     assert content['matching_heuristics'] is True and content['__author__'] == 'keepaug'
@@ -106,8 +140,9 @@ def test_every_key_that_goes_with_the_weights(narrow, tmp_path):
 
 def test_normalisation_of_the_architecture_where_the_run_has_none():
     """ImageNet's numbers as Detectron2's documents have them."""
-    config = detectron2.pixel_config(dict(
-        input_size=(3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    config = detectron2.pixel_config(
+        dict(input_size=(3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    )
     assert config['MODEL'] == dict(PIXEL_MEAN=[123.675, 116.28, 103.53], PIXEL_STD=[58.395, 57.12, 57.375])
 
 
@@ -141,11 +176,14 @@ def test_every_numpy_reads_the_file(narrow, tmp_path):
     assert len(data) < 1.05 * sum(array.nbytes for array in arrays.values()) + 50_000
 
 
-@pytest.mark.parametrize('prefix, stages', [
-    ('backbone.bottom_up.', ('stem', 'res2', 'res3', 'res4', 'res5')),  # FPN
-    ('backbone.', ('stem', 'res2', 'res3', 'res4')),                    # C4, and its head
-    ('roi_heads.', ('res5',)),
-])
+@pytest.mark.parametrize(
+    'prefix, stages',
+    [
+        ('backbone.bottom_up.', ('stem', 'res2', 'res3', 'res4', 'res5')),  # FPN
+        ('backbone.', ('stem', 'res2', 'res3', 'res4')),  # C4, and its head
+        ('roi_heads.', ('res5',)),
+    ],
+)
 def test_one_file_serves_every_meta_architecture(prefix, stages):
     """Each tensor of the detector takes the entry that is its longest suffix, as `matching_heuristics` chooses."""
     arrays = detectron2.rename(backbone_weights(timm.create_model('resnet50', **NARROW)))
@@ -156,16 +194,19 @@ def test_one_file_serves_every_meta_architecture(prefix, stages):
             assert matches == [name]
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda config, arrays: config['MODEL']['RESNETS'].update(STRIDE_IN_1X1=True), 'res3'),
-    (lambda config, arrays: config['MODEL'].update(PIXEL_MEAN=config['MODEL']['PIXEL_MEAN'][::-1]), 'res'),
-    (lambda config, arrays: config['MODEL'].update(PIXEL_STD=[1., 1., 1.]), 'res'),
-    (lambda config, arrays: arrays.pop('res3.0.conv2.norm.running_mean'), 'res3.0.conv2.norm.running_mean'),
-    (lambda config, arrays: arrays.update(fc=np.zeros(3, np.float32)), 'fc'),
-    (lambda config, arrays: config['MODEL']['RESNETS'].update(WIDTH_PER_GROUP=64), 'shape|size'),
-    (lambda config, arrays: arrays['res5.2.conv3.norm.bias'].fill(np.nan), 'res5'),
-    (lambda config, arrays: arrays['res4.0.shortcut.weight'].__imul__(1.01), 'res'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda config, arrays: config['MODEL']['RESNETS'].update(STRIDE_IN_1X1=True), 'res3'),
+        (lambda config, arrays: config['MODEL'].update(PIXEL_MEAN=config['MODEL']['PIXEL_MEAN'][::-1]), 'res'),
+        (lambda config, arrays: config['MODEL'].update(PIXEL_STD=[1.0, 1.0, 1.0]), 'res'),
+        (lambda config, arrays: arrays.pop('res3.0.conv2.norm.running_mean'), 'res3.0.conv2.norm.running_mean'),
+        (lambda config, arrays: arrays.update(fc=np.zeros(3, np.float32)), 'fc'),
+        (lambda config, arrays: config['MODEL']['RESNETS'].update(WIDTH_PER_GROUP=64), 'shape|size'),
+        (lambda config, arrays: arrays['res5.2.conv3.norm.bias'].fill(np.nan), 'res5'),
+        (lambda config, arrays: arrays['res4.0.shortcut.weight'].__imul__(1.01), 'res'),
+    ],
+)
 def test_refuses_what_does_not_compute_the_same(change, words, narrow):
     source = load_source(str(narrow))
     config = detectron2.build_config(source, read_layout(source.model), 'backbone.pkl')
@@ -178,20 +219,24 @@ def test_refuses_what_does_not_compute_the_same(change, words, narrow):
 
 
 def test_a_mismatch_leaves_nothing_behind(narrow, tmp_path, monkeypatch):
-    monkeypatch.setattr(detectron2, 'backbone_weights', lambda model: {
-        **backbone_weights(model), 'bn1.bias': torch.ones(64)})
+    monkeypatch.setattr(
+        detectron2, 'backbone_weights', lambda model: {**backbone_weights(model), 'bn1.bias': torch.ones(64)}
+    )
     with pytest.raises(ValueError, match='Nothing is written'):
         detectron2.export(load_source(str(narrow)), str(tmp_path / 'out'))
     assert [path.name for path in tmp_path.iterdir()] == ['last.pth.tar']
 
 
-@pytest.mark.parametrize('name, kwargs, reason', [
-    ('resnetaa50', NARROW, 'anti-aliased'),
-    ('resnet50', dict(act_layer='silu', **NARROW), 'SiLU'),
-    ('resnet50', dict(output_stride=16, **NARROW), 'dilated'),
-    ('resnet18', NARROW, '16 channels'),
-    ('test_vit', {}, 'VisionTransformer'),
-])
+@pytest.mark.parametrize(
+    'name, kwargs, reason',
+    [
+        ('resnetaa50', NARROW, 'anti-aliased'),
+        ('resnet50', dict(act_layer='silu', **NARROW), 'SiLU'),
+        ('resnet50', dict(output_stride=16, **NARROW), 'dilated'),
+        ('resnet18', NARROW, '16 channels'),
+        ('test_vit', {}, 'VisionTransformer'),
+    ],
+)
 def test_refusals_name_reason_and_alternative(name, kwargs, reason, tmp_path):
     path = save(tmp_path / 'last.pth.tar', create(name, **kwargs), name, model_kwargs=kwargs)
     with pytest.raises(ValueError) as refusal:

@@ -1,4 +1,5 @@
 """Any timm network as a Detectron2 backbone, on stand-ins of the classes it touches."""
+
 import importlib.util
 
 import pytest
@@ -15,9 +16,9 @@ from tests.export.checkpoints import create, save, shift
 PATH = detectron2_timm.__file__.replace('detectron2_timm.py', detectron2_timm.MODULE)
 # One network per way in which timm extracts features, small ones.
 NETWORKS = {
-    'resnet10t': dict(channels=(8, 16, 32, 64), stem_width=8),                   # FeatureListNet
-    'test_convnext': {},                                                          # flattened names
-    'test_efficientnet': {},                                                      # EfficientNetFeatures
+    'resnet10t': dict(channels=(8, 16, 32, 64), stem_width=8),  # FeatureListNet
+    'test_convnext': {},  # flattened names
+    'test_efficientnet': {},  # EfficientNetFeatures
     'regnety_002': {},
     'swin_tiny_patch4_window7_224': dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)),  # channels last
 }
@@ -89,13 +90,16 @@ def test_frozen_norms_keep_statistics_and_activations(name, registry):
             torch.testing.assert_close(map_, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('freeze_at, frozen', [
-    (0, []),
-    (1, ['conv1', 'bn1']),
-    (2, ['conv1', 'bn1', 'layer1']),
-    (4, ['conv1', 'bn1', 'layer1', 'layer2', 'layer3']),
-    (5, ['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4']),
-])
+@pytest.mark.parametrize(
+    'freeze_at, frozen',
+    [
+        (0, []),
+        (1, ['conv1', 'bn1']),
+        (2, ['conv1', 'bn1', 'layer1']),
+        (4, ['conv1', 'bn1', 'layer1', 'layer2', 'layer3']),
+        (5, ['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4']),
+    ],
+)
 def test_freeze_at_counts_as_detectron2_does(freeze_at, frozen, registry):
     cfg = config(registry, 'resnet18', dict(channels=(8, 16, 32, 64)), FREEZE_NORM=False)
     cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
@@ -111,13 +115,17 @@ def test_freeze_at_on_flattened_names(registry):
     cfg = config(registry, 'test_convnext')
     for freeze_at, stages in [(1, {'stem'}), (2, {'stem', 'stages_0'})]:
         cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
-        frozen = {name.split('.')[0] for name, parameter in build(registry, cfg).body.named_parameters()
-                  if not parameter.requires_grad}
+        frozen = {
+            name.split('.')[0]
+            for name, parameter in build(registry, cfg).body.named_parameters()
+            if not parameter.requires_grad
+        }
         assert {name if name.startswith('stages') else name.split('_')[0] for name in frozen} == stages
 
 
-@pytest.mark.parametrize('builder, levels', [
-    ('build_keepaug_timm_fpn_backbone', 5), ('build_keepaug_timm_retinanet_fpn_backbone', 6)])
+@pytest.mark.parametrize(
+    'builder, levels', [('build_keepaug_timm_fpn_backbone', 5), ('build_keepaug_timm_retinanet_fpn_backbone', 6)]
+)
 def test_pyramids_train(builder, levels, registry):
     cfg = config(registry, 'test_convnext')
     pyramid = build(registry, cfg, builder)
@@ -141,11 +149,14 @@ def test_average_or_plain_weights(registry, tmp_path):
         assert build(registry, cfg).body.state_dict()['conv_stem.weight'].equal(wanted['conv_stem.weight'])
 
 
-@pytest.mark.parametrize('name, words', [
-    ('test_vit', ['test_vit', 'res2', 'SimpleFeaturePyramid']),
-    ('inception_v3', ['inception_v3', 'due']),
-    ('maxvit_pico_rw_256', ['maxvit_pico_rw_256']),
-])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('test_vit', ['test_vit', 'res2', 'SimpleFeaturePyramid']),
+        ('inception_v3', ['inception_v3', 'due']),
+        ('maxvit_pico_rw_256', ['maxvit_pico_rw_256']),
+    ],
+)
 def test_networks_without_a_pyramid_are_refused_by_name(name, words, registry):
     kwargs = dict(img_size=64) if name == 'test_vit' else {}
     with pytest.raises(ValueError) as refusal:
@@ -175,7 +186,7 @@ def test_exported_folder_is_complete(name, registry, tmp_path):
     cfg = stand_ins.get_cfg()
     module.add_timm_config(cfg)
     cfg.merge(yaml.safe_load((tmp_path / 'out' / 'config.yaml').read_text()))
-    assert cfg.INPUT.FORMAT == 'RGB' and cfg.MODEL.PIXEL_MEAN == [127.5] * 3 and cfg.MODEL.PIXEL_STD == [51.] * 3
+    assert cfg.INPUT.FORMAT == 'RGB' and cfg.MODEL.PIXEL_MEAN == [127.5] * 3 and cfg.MODEL.PIXEL_STD == [51.0] * 3
     pyramid = build(registry, cfg, cfg.MODEL.BACKBONE.NAME)
     first, loaded = (next(iter(net.state_dict().values())) for net in (model, pyramid.bottom_up))
     assert loaded.equal(first)

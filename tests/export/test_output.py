@@ -1,4 +1,5 @@
 """Files and folders appear whole or not at all."""
+
 import os
 import stat
 
@@ -65,8 +66,11 @@ def test_refused_before_the_work(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'folder' / 'file').write_text('in the way')
     for name, folder, suffix, word in [
-        ('last.pth.tar', False, '', 'itself'), ('folder', True, '', 'exists'), ('folder', False, '', 'is a folder'),
-        ('last.pth.tar/', True, '', 'itself|exists'), ('model.pt', False, '.onnx', '.onnx'),
+        ('last.pth.tar', False, '', 'itself'),
+        ('folder', True, '', 'exists'),
+        ('folder', False, '', 'is a folder'),
+        ('last.pth.tar/', True, '', 'itself|exists'),
+        ('model.pt', False, '.onnx', '.onnx'),
     ]:
         with pytest.raises(ValueError, match=word):
             check_output(str(tmp_path / name), str(checkpoint), folder, suffix)

@@ -1,4 +1,5 @@
 """From a checkpoint to the model it describes, without trusting it."""
+
 import os
 import pickle
 
@@ -34,7 +35,8 @@ def test_run_describes_its_model(tmp_path):
     run = run_train(
         f'{data} {TINY} --epochs 1 --model-kwargs act_layer=silu --in-chans 1 --mean 0.4 --std 0.3 --crop-pct 1.0 '
         '--keep-cut --keep-size 8 --keep-saliency early',
-        tmp_path)
+        tmp_path,
+    )
     source = load_source(str(run / 'last.pth.tar'))
     assert source.architecture == 'test_resnet' and source.model.num_classes == 3 and not source.averaged
     assert isinstance(source.model.act1, torch.nn.SiLU) and not source.model.training
@@ -53,13 +55,21 @@ def test_average_goes_first(tmp_path, model):
         assert_same(source.model.state_dict(), weights)
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda weights: weights,
-    lambda weights: {'model': weights},
-    lambda weights: {'state_dict': {f'module.{name}': tensor for name, tensor in weights.items()}, 'arch': 'resnet'},
-    lambda weights: {'state_dict': {f'_orig_mod.{name}': tensor for name, tensor in weights.items()},
-                     'task_state': {'head.weight': torch.zeros(3)}},
-])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda weights: weights,
+        lambda weights: {'model': weights},
+        lambda weights: {
+            'state_dict': {f'module.{name}': tensor for name, tensor in weights.items()},
+            'arch': 'resnet',
+        },
+        lambda weights: {
+            'state_dict': {f'_orig_mod.{name}': tensor for name, tensor in weights.items()},
+            'task_state': {'head.weight': torch.zeros(3)},
+        },
+    ],
+)
 def test_flags_describe_what_the_file_does_not(wrap, tmp_path, model):
     path = tmp_path / 'weights.pth'
     torch.save(wrap(model.state_dict()), path)
@@ -196,17 +206,36 @@ def _no_numbers(path, whole):
 
 
 def _no_deviation(path, whole):
-    save(path, create('test_resnet', num_classes=3), 'test_resnet', std=[0.])
+    save(path, create('test_resnet', num_classes=3), 'test_resnet', std=[0.0])
 
 
 def _infinite_mean(path, whole):
     save(path, create('test_resnet', num_classes=3), 'test_resnet', mean=[float('nan')])
 
 
-@pytest.mark.parametrize('damage', [
-    _truncated, _explosive, _explosive_pickle, _text, _no_weights, _numbered_weights, _weights_without_values,
-    _sparse_weights, _other_model, _other_classes, _unknown_model, _diverged, _nonsense_arguments, _unknown_arguments,
-    _constructor_divides_by_zero, _no_numbers, _no_deviation, _infinite_mean])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        _truncated,
+        _explosive,
+        _explosive_pickle,
+        _text,
+        _no_weights,
+        _numbered_weights,
+        _weights_without_values,
+        _sparse_weights,
+        _other_model,
+        _other_classes,
+        _unknown_model,
+        _diverged,
+        _nonsense_arguments,
+        _unknown_arguments,
+        _constructor_divides_by_zero,
+        _no_numbers,
+        _no_deviation,
+        _infinite_mean,
+    ],
+)
 def test_unusable_file_is_one_sentence(damage, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bad = tmp_path / 'bad.pth.tar'

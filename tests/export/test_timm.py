@@ -1,4 +1,5 @@
 """Folders and safetensors files that timm loads."""
+
 import json
 
 import pytest
@@ -21,8 +22,13 @@ NETWORKS = {
 
 def source_of(name, tmp_path):
     args = NETWORKS[name]
-    kwargs = dict(args.get('model_kwargs', {}), bn_eps=args.get('bn_eps'), img_size=args.get('img_size'),
-                  in_chans=args.get('in_chans'), global_pool=args.get('gp'))
+    kwargs = dict(
+        args.get('model_kwargs', {}),
+        bn_eps=args.get('bn_eps'),
+        img_size=args.get('img_size'),
+        in_chans=args.get('in_chans'),
+        global_pool=args.get('gp'),
+    )
     model = create(name, num_classes=3, **kwargs)
     return model, load_source(str(save(tmp_path / 'last.pth.tar', model, name, **args)))
 

@@ -1,4 +1,5 @@
 """ResNets as backbones of torchvision's detectors."""
+
 import pytest
 import timm
 import torch
@@ -30,7 +31,7 @@ def test_detector_trains_a_step(exported):
     assert detector.backbone.body.layer4[1].conv2.weight.equal(model.layer4[1].conv2.weight)
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-3)
     before = detector.backbone.body.layer4[1].conv2.weight.detach().clone()
-    target = dict(boxes=torch.tensor([[8., 8., 40., 48.]]), labels=torch.tensor([1]))
+    target = dict(boxes=torch.tensor([[8.0, 8.0, 40.0, 48.0]]), labels=torch.tensor([1]))
     losses = detector([torch.rand(3, 64, 80)], [target])
     loss = sum(losses.values())
     loss.backward()
@@ -49,14 +50,17 @@ def test_features_of_the_body_are_timms(exported):
             torch.testing.assert_close(feature, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('name, kwargs, reason', [
-    ('resnetaa50', {}, 'anti-aliased'),
-    ('resnext101_32x4d', {}, '32 groups of 4'),
-    ('resnet50_gn', {}, 'GN'),
-    ('resnet50', dict(channels=(16, 32, 64, 128)), 'groups of 16'),
-    ('resnet18', dict(in_chans=1), '1 channels'),
-    ('test_vit', {}, 'VisionTransformer'),
-])
+@pytest.mark.parametrize(
+    'name, kwargs, reason',
+    [
+        ('resnetaa50', {}, 'anti-aliased'),
+        ('resnext101_32x4d', {}, '32 groups of 4'),
+        ('resnet50_gn', {}, 'GN'),
+        ('resnet50', dict(channels=(16, 32, 64, 128)), 'groups of 16'),
+        ('resnet18', dict(in_chans=1), '1 channels'),
+        ('test_vit', {}, 'VisionTransformer'),
+    ],
+)
 def test_refusals_name_reason_and_alternative(name, kwargs, reason, tmp_path):
     model = timm.create_model(name, device='meta', **kwargs)
     source = Source('last.pth.tar', model, {}, dict(input_size=(kwargs.get('in_chans', 3), 64, 64)), averaged=False)

@@ -1,4 +1,5 @@
 """Files that are written whole or not at all, and never through a link that someone left."""
+
 import os
 
 import pytest

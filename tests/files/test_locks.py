@@ -1,4 +1,5 @@
 """A folder belongs to one run at a time, for as long as any process of the run lives and no longer."""
+
 import errno
 import fcntl
 import multiprocessing
@@ -207,4 +208,6 @@ def test_unnamed_runs_of_one_second_have_folders_of_their_own(data, tmp_path, mo
     for _ in range(2):
         run_train(f'{data} {TINY} --epochs 1', tmp_path, '')
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        '20260102-030405-test_resnet-32', '20260102-030405-test_resnet-32-1']
+        '20260102-030405-test_resnet-32',
+        '20260102-030405-test_resnet-32-1',
+    ]

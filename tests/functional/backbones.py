@@ -1,4 +1,5 @@
 """Backbones of many families, small, and a record of all that a pure pass must leave as it was."""
+
 import random
 from collections.abc import Callable
 from functools import partial

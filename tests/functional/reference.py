@@ -1,4 +1,5 @@
 """Slow and obvious answers to what `keepaug.functional` computes, and the statistics of many draws."""
+
 import numpy as np
 import torch
 from scipy.stats import binom, chisquare
@@ -14,8 +15,9 @@ def window_sums(saliency: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = saliency.shape
     saliency = saliency.double()
     return torch.tensor(
-        [[saliency[y:y + h, x:x + w].sum() for x in range(width - w + 1)] for y in range(height - h + 1)],
-        dtype=torch.float64)
+        [[saliency[y : y + h, x : x + w].sum() for x in range(width - w + 1)] for y in range(height - h + 1)],
+        dtype=torch.float64,
+    )
 
 
 def admitted_places(scores: Tensor, tau: float | None, side: str) -> np.ndarray:
@@ -38,7 +40,7 @@ def uniform_p(draws: Tensor, places: int) -> float:
 
 def independent_p(draws: Tensor, places: int) -> float:
     """Chance of such counts of neighbours in the batch if samples are drawn uniformly, each for itself."""
-    return uniform_p(draws[0::2] * places + draws[1::2], places ** 2)
+    return uniform_p(draws[0::2] * places + draws[1::2], places**2)
 
 
 def rate_p(hits: int, n: int, rate: float) -> float:

@@ -1,4 +1,5 @@
 """Attention grids: a planted cell is found in every family, the pass is pure, and the best cells become the mask."""
+
 import contextlib
 
 import pytest
@@ -32,13 +33,13 @@ FAMILIES = [*BACKBONES, 'vgg']
 def plant(model: nn.Module, row: int, column: int, height: int, width: int) -> None:
     """Replaces what the last stage gives out by zeros and one bright cell, in the layout of that stage."""
     channels = model.feature_info[-1]['num_chs']
-    bright = torch.linspace(1., 2., channels)
+    bright = torch.linspace(1.0, 2.0, channels)
 
     def replace(module, inputs, output):
         planted = torch.zeros_like(output)
         if output.ndim == 3:
             prefix = output.shape[1] - height * width
-            planted[:, :prefix] = 100.
+            planted[:, :prefix] = 100.0
             planted[:, prefix + row * width + column] = bright
         elif output.shape[1] == channels:
             planted[:, :, row, column] = bright
@@ -70,7 +71,7 @@ def test_bright_patch_of_the_image_is_found(name):
     x = torch.zeros(4, 3, SIZE, SIZE)
     for i, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         patch = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(i))
-        x[i, :, 32 * row + 4:32 * row + 28, 32 * column + 4:32 * column + 28] = 3 * patch
+        x[i, :, 32 * row + 4 : 32 * row + 28, 32 * column + 4 : 32 * column + 28] = 3 * patch
     background = attention_grid(model, torch.zeros(1, 3, SIZE, SIZE), 2)
     excess = (attention_grid(model, x, 2) - background).abs().flatten(1)
     assert excess.argmax(1).tolist() == [0, 1, 2, 3]
@@ -103,8 +104,9 @@ def test_larger_map_is_shrunk_to_the_grid():
     assert attention_grid(model, torch.zeros(1, 3, SIZE, SIZE), 4).flatten().argmax() == 2 * 4 + 1
 
 
-@pytest.mark.parametrize('context', [
-    contextlib.nullcontext, torch.no_grad, lambda: torch.autocast('cpu', dtype=torch.bfloat16)])
+@pytest.mark.parametrize(
+    'context', [contextlib.nullcontext, torch.no_grad, lambda: torch.autocast('cpu', dtype=torch.bfloat16)]
+)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_pass_is_pure(name, context):
     model = create_teacher(name)
@@ -140,8 +142,9 @@ def test_model_without_feature_maps_is_refused():
 
 # The mask.
 
+
 def test_best_cells_by_hand():
-    scores = torch.tensor([[[1., 5.], [3., 2.]], [[0., 0.], [9., 8.]]])
+    scores = torch.tensor([[[1.0, 5.0], [3.0, 2.0]], [[0.0, 0.0], [9.0, 8.0]]])
     mask = top_patches_mask(scores, 2, (4, 6))
     assert mask.shape == (2, 1, 4, 6) and mask.dtype == torch.bool
     assert mask[0, 0].int().tolist() == [[0, 0, 0, 1, 1, 1]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2
@@ -177,7 +180,7 @@ def test_every_cell_is_reached_and_each_equally_often():
 
 
 def test_scores_that_are_no_numbers_come_last():
-    scores = torch.tensor([[[torch.nan, -torch.inf], [0., 1.]]])
+    scores = torch.tensor([[[torch.nan, -torch.inf], [0.0, 1.0]]])
     assert top_patches_mask(scores, 2, (2, 2))[0, 0].tolist() == [[False, False], [True, True]]
 
 

@@ -1,4 +1,5 @@
 """Maps of a trained model in half precision are those of float32, for every pass."""
+
 import copy
 
 import pytest
@@ -33,7 +34,7 @@ def test_maps_agree(model, kind, dtype, how):
     assert half.dtype == torch.float32 and half.isfinite().all()
     assert rank_correlation(exact, half).mean() > 0.9
     # Nothing is flushed to zero.
-    assert ((half == 0.) & (exact > 0.)).float().mean() < 0.01
+    assert ((half == 0.0) & (exact > 0.0)).float().mean() < 0.01
 
 
 @pytest.mark.parametrize('kind', PASSES)
@@ -48,4 +49,4 @@ def test_tiny_gradients_are_not_flushed(model, kind):
     with torch.autocast('cpu', dtype=torch.float16):
         half = SaliencySource(weak, kind)(x, target)
     assert rank_correlation(exact, half).mean() > 0.9
-    assert ((half == 0.) & (exact > 0.)).float().mean() < 0.01
+    assert ((half == 0.0) & (exact > 0.0)).float().mean() < 0.01

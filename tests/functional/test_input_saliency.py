@@ -1,4 +1,5 @@
 """Saliency of the image: the right gradient, of the right logit, and nothing else is touched."""
+
 import contextlib
 
 import pytest
@@ -38,17 +39,17 @@ def x() -> Tensor:
 
 def test_planted_map():
     weights = torch.zeros(2, 3, 2, 2)
-    weights[1, 0] = torch.tensor([[1., -2.], [0., 0.5]])
-    weights[1, 2] = torch.tensor([[-3., 1.], [0., 0.25]])
+    weights[1, 0] = torch.tensor([[1.0, -2.0], [0.0, 0.5]])
+    weights[1, 2] = torch.tensor([[-3.0, 1.0], [0.0, 0.25]])
     saliency = input_saliency(linear_model(weights), torch.randn(1, 3, 2, 2), torch.tensor([1]))
     # The larger channel, never negative: not the mean of channels, and not the square.
-    assert saliency.tolist() == [[[[3., 2.], [0., 0.5]]]]
+    assert saliency.tolist() == [[[[3.0, 2.0], [0.0, 0.5]]]]
 
 
 def test_logit_of_the_label(weights, x):
     target = torch.tensor([0, 1, 2, 3, 0, 2])
     # The bias makes class 3 the prediction for every image.
-    model = linear_model(weights, torch.tensor([0., 0., 0., 1e3]))
+    model = linear_model(weights, torch.tensor([0.0, 0.0, 0.0, 1e3]))
     assert (model(x).argmax(1) == 3).all()
     saliency = input_saliency(model, x, target)
     assert saliency.shape == (6, 1, 5, 6) and saliency.dtype == torch.float32
@@ -65,8 +66,7 @@ def test_soft_target_weighs_the_logits(weights, x):
 def test_one_hot_target_is_the_label(weights, x):
     target = torch.tensor([0, 1, 2, 3, 0, 2])
     model = linear_model(weights)
-    assert torch.equal(
-        input_saliency(model, x, F.one_hot(target, 4).float()), input_saliency(model, x, target))
+    assert torch.equal(input_saliency(model, x, F.one_hot(target, 4).float()), input_saliency(model, x, target))
 
 
 def test_without_target_the_largest_logit(weights, x):
@@ -80,7 +80,7 @@ def test_first_of_several_outputs(weights, x):
     class Exits(nn.Module):
         def __init__(self):
             super().__init__()
-            self.main, self.early = linear_model(weights), linear_model(weights + 1.)
+            self.main, self.early = linear_model(weights), linear_model(weights + 1.0)
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.main(x), self.early(x)
@@ -109,7 +109,7 @@ def test_equals_autograd_image_by_image(channels):
     model = small_cnn(channels).train()
     saliency = input_saliency(model, x, target)
     torch.testing.assert_close(saliency, slow_saliency(model, x, target))
-    assert saliency.std((1, 2, 3)).min() > 0.
+    assert saliency.std((1, 2, 3)).min() > 0.0
 
 
 def test_size_runs_on_a_bicubic_copy():
@@ -141,8 +141,8 @@ def test_pass_is_pure(name, context):
     assert torch.equal(x, image) and torch.equal(target, label) and not x.requires_grad and x.grad is None
     assert grad_mode == (context != 'no_grad')
     assert saliency.shape == (2, 1, SIZE, SIZE) and saliency.dtype == torch.float32
-    assert not saliency.requires_grad and saliency.isfinite().all() and (saliency >= 0.).all()
-    assert (saliency.amax((1, 2, 3)) > 0.).all()
+    assert not saliency.requires_grad and saliency.isfinite().all() and (saliency >= 0.0).all()
+    assert (saliency.amax((1, 2, 3)) > 0.0).all()
 
 
 def test_pass_is_pure_where_the_model_fails():
@@ -165,9 +165,10 @@ def test_shared_modules_and_weights_stay_what_they_are():
     shared, tied = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
     tied.weight = shared.weight
     model = nn.Sequential(
-        nn.Sequential(shared, nn.Tanh()), nn.Sequential(shared, nn.Tanh()), tied, nn.Flatten(), nn.Linear(48, 2))
+        nn.Sequential(shared, nn.Tanh()), nn.Sequential(shared, nn.Tanh()), tied, nn.Flatten(), nn.Linear(48, 2)
+    )
     x, target = torch.randn(2, 3, 4, 4), torch.tensor([0, 1])
-    expected, = torch.autograd.grad(model(x.requires_grad_()).gather(1, target[:, None]).sum(), x)
+    (expected,) = torch.autograd.grad(model(x.requires_grad_()).gather(1, target[:, None]).sum(), x)
     before = everything(model)
     saliency = input_saliency(model, x, target)
     assert_untouched(before, model)
@@ -267,10 +268,10 @@ class HalfInside(nn.Module):
 
 @pytest.mark.parametrize('logits', [torch.float16, torch.float32])
 @pytest.mark.parametrize('image', [torch.float16, torch.float32])
-@pytest.mark.parametrize('gradient', [1e-7, 1e-8, 1.])
+@pytest.mark.parametrize('gradient', [1e-7, 1e-8, 1.0])
 def test_float16_does_not_flush_the_gradient(gradient, image, logits):
     # The smallest float16 is 6e-8: smaller gradients vanish, those of its size keep one digit.
     x = torch.ones(1, 1, 2, 2, dtype=image)
-    saliency = input_saliency(HalfInside(gradient ** 0.5, logits), x, torch.tensor([2]))
+    saliency = input_saliency(HalfInside(gradient**0.5, logits), x, torch.tensor([2]))
     assert saliency[0, 0, 1, 0].item() == pytest.approx(gradient, rel=0.01)
     assert saliency.count_nonzero() == 1

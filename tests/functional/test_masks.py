@@ -1,4 +1,5 @@
 """Masks from boxes, the squares of published Cutout, and the cells of Hide-and-Seek."""
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,8 +28,17 @@ def test_planted_box():
 
 def test_boxes_equal_painted_pixels():
     boxes = [
-        [0, 0, 7, 5], [2, 1, 3, 2], [6, 4, 7, 5], [-3, -2, 2, 1], [5, 3, 99, 99], [-5, -5, 99, 99],
-        [3, 2, 3, 4], [0, 0, 0, 0], [8, 0, 12, 5], [4, 4, 2, 2]]
+        [0, 0, 7, 5],
+        [2, 1, 3, 2],
+        [6, 4, 7, 5],
+        [-3, -2, 2, 1],
+        [5, 3, 99, 99],
+        [-5, -5, 99, 99],
+        [3, 2, 3, 4],
+        [0, 0, 0, 0],
+        [8, 0, 12, 5],
+        [4, 4, 2, 2],
+    ]
     assert torch.equal(boxes_to_mask(torch.tensor(boxes), (5, 7)), paint(boxes, (5, 7)))
 
 
@@ -47,7 +57,9 @@ def removal_rate(size: tuple[int, int], hole: int) -> Tensor:
     height, width = size
     boxes = [
         [x - hole // 2, y - hole // 2, x - hole // 2 + hole, y - hole // 2 + hole]
-        for y in range(height) for x in range(width)]
+        for y in range(height)
+        for x in range(width)
+    ]
     return paint(boxes, size).double().mean((0, 1))
 
 
@@ -57,23 +69,23 @@ def removal_rate(size: tuple[int, int], hole: int) -> Tensor:
 def test_every_pixel_is_removed_at_its_rate(size, hole, holes):
     masks = cutout_mask(DRAWS, size, hole, holes, generator=torch.Generator().manual_seed(hole))
     assert masks.shape == (DRAWS, 1, *size) and masks.dtype == torch.bool
-    kept = (1. - removal_rate(size, hole)) ** holes
-    error = (kept * (1. - kept) / DRAWS).sqrt()
+    kept = (1.0 - removal_rate(size, hole)) ** holes
+    error = (kept * (1.0 - kept) / DRAWS).sqrt()
     removed = masks.double().mean((0, 1))
-    assert ((removed - (1. - kept)).abs() <= 5. * error).all()
+    assert ((removed - (1.0 - kept)).abs() <= 5.0 * error).all()
 
 
 @pytest.mark.parametrize('size, hole', [((12, 10), 5), ((12, 10), 6), ((32, 32), 16)])
 def test_mean_area_is_the_analytic_one(size, hole):
     # A square overflows the border, so it removes less than hole^2; with centres uniform the edges are independent.
-    area = 1.
+    area = 1.0
     for edge in size:
         overlaps = [min(c - hole // 2 + hole, edge) - max(c - hole // 2, 0) for c in range(edge)]
         area *= sum(overlaps) / edge
     areas = cutout_mask(DRAWS, size, hole, generator=torch.Generator().manual_seed(1)).sum((1, 2, 3)).double()
-    assert areas.max() == hole ** 2
-    assert areas.min() < hole ** 2, 'squares must overflow the border'
-    assert abs(areas.mean() - area) < 5. * areas.std() / DRAWS ** 0.5
+    assert areas.max() == hole**2
+    assert areas.min() < hole**2, 'squares must overflow the border'
+    assert abs(areas.mean() - area) < 5.0 * areas.std() / DRAWS**0.5
 
 
 def test_centres_are_uniform_over_the_whole_image():
@@ -91,13 +103,14 @@ def test_holes_of_one_image_are_placed_apart():
     # Two holes of one pixel coincide once in twelve.
     masks = cutout_mask(DRAWS, (3, 4), 1, holes=2, generator=torch.Generator().manual_seed(4))
     single = (masks.sum((1, 2, 3)) == 1).double().mean()
-    assert abs(single - 1 / 12) < 5. * (11 / 144 / DRAWS) ** 0.5
+    assert abs(single - 1 / 12) < 5.0 * (11 / 144 / DRAWS) ** 0.5
 
 
 def test_generator_is_the_only_source():
     stream = torch.get_rng_state()
     first, again, other = (
-        cutout_mask(32, (16, 16), 5, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+        cutout_mask(32, (16, 16), 5, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), stream)
@@ -137,17 +150,18 @@ def slow_hide_and_seek(removed: Tensor, size: tuple[int, int]) -> Tensor:
 
 def test_hide_and_seek_drawn_by_hand():
     # Everything or nothing, and the lines of a grid of 2 on 5 x 7 pixels: 2 rows above 3, 3 columns before 4.
-    assert hide_and_seek_mask(3, (5, 7), 2, keep_patch=0.).all()
-    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=1.).any()
-    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=0., keep_image=1.).any()
+    assert hide_and_seek_mask(3, (5, 7), 2, keep_patch=0.0).all()
+    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=1.0).any()
+    assert not hide_and_seek_mask(3, (5, 7), 2, keep_patch=0.0, keep_image=1.0).any()
     masks = hide_and_seek_mask(64, (5, 7), 2, 0.5, generator=torch.Generator().manual_seed(0))
     assert masks.shape == (64, 1, 5, 7) and masks.dtype == torch.bool
     single = masks[masks[:, 0, 0, 0] & ~masks[:, 0, 0, 6] & ~masks[:, 0, 4, 0] & ~masks[:, 0, 4, 6]]
     assert single[0, 0].int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2 + [[0] * 7] * 3
 
 
-@pytest.mark.parametrize('size, grid', [
-    ((32, 32), 4), ((5, 7), 2), ((9, 10), 4), ((7, 7), 7), ((224, 200), 6), ((3, 2), 4)])
+@pytest.mark.parametrize(
+    'size, grid', [((32, 32), 4), ((5, 7), 2), ((9, 10), 4), ((7, 7), 7), ((224, 200), 6), ((3, 2), 4)]
+)
 def test_hide_and_seek_equals_painted_cells(size, grid):
     def draw_masks(size):
         return hide_and_seek_mask(40, size, grid, 0.6, 0.2, generator=torch.Generator().manual_seed(1))
@@ -156,18 +170,18 @@ def test_hide_and_seek_equals_painted_cells(size, grid):
     assert torch.equal(draw_masks(size), slow_hide_and_seek(draw_masks((grid, grid))[:, 0], size))
 
 
-@pytest.mark.parametrize('keep_patch, keep_image', [(0.5, 0.), (0.9, 0.), (0.6, 0.3)])
+@pytest.mark.parametrize('keep_patch, keep_image', [(0.5, 0.0), (0.9, 0.0), (0.6, 0.3)])
 def test_hide_and_seek_rates(keep_patch, keep_image):
     masks = hide_and_seek_mask(DRAWS, (4, 4), 4, keep_patch, keep_image, generator=torch.Generator().manual_seed(2))
     cells = masks.flatten(1)
-    rate = (1. - keep_patch) * (1. - keep_image)
+    rate = (1.0 - keep_patch) * (1.0 - keep_image)
     for cell in cells.unbind(1):
         assert rate_p(cell.sum().item(), DRAWS, rate) > SIGNIFICANT
-    whole = keep_image + (1. - keep_image) * keep_patch ** 16
+    whole = keep_image + (1.0 - keep_image) * keep_patch**16
     assert rate_p((~cells.any(1)).sum().item(), DRAWS, whole) > SIGNIFICANT
     # Within an image kept or not as a whole, each cell has a draw of its own.
     opened = cells[cells.any(1)].double()
-    if keep_image == 0.:
+    if keep_image == 0.0:
         assert abs(torch.corrcoef(opened[:, :2].T)[0, 1]) < 5 * len(opened) ** -0.5
 
 
@@ -198,7 +212,7 @@ def test_grid_of_one_distance():
 def test_grid_begins_anywhere_alike():
     masks = grid_mask(DRAWS, (20, 10), (5, 5), 0.4, generator=torch.Generator().manual_seed(0))
     removed = masks.double().mean((0, 1))
-    assert (removed - 0.6 ** 2).abs().max() < 4.5 * (0.36 * 0.64 / DRAWS) ** 0.5
+    assert (removed - 0.6**2).abs().max() < 4.5 * (0.36 * 0.64 / DRAWS) ** 0.5
     lines = masks[:, 0, :5].any(2), masks[:, 0, :, :5].any(1)
     rows, cols = ((line & ~line.roll(1, 1)).long().argmax(1) for line in lines)  # where the first square begins
     assert uniform_p(rows * 5 + cols, 25) > SIGNIFICANT
@@ -216,8 +230,8 @@ def test_every_distance_is_drawn_alike():
 
 
 def test_grid_with_nothing_kept_or_removed():
-    assert grid_mask(3, (8, 9), (4, 6), 0.).all()
-    assert not grid_mask(3, (8, 9), (4, 6), 1.).any()
+    assert grid_mask(3, (8, 9), (4, 6), 0.0).all()
+    assert not grid_mask(3, (8, 9), (4, 6), 1.0).any()
 
 
 @pytest.mark.parametrize('unit', [(0, 4), (5, 4)])

@@ -1,4 +1,5 @@
 """Saliency of a layer: the norms of activation and gradient at each place, in any layout, and nothing touched."""
+
 import pytest
 import timm
 import torch
@@ -29,7 +30,7 @@ class Planted(nn.Module):
         self.unused = nn.Conv2d(2, 2, 1)
         self.weights = nn.Parameter(weights)
         with torch.no_grad():
-            self.layer.weight.copy_(2. * torch.eye(2)[:, :, None, None])
+            self.layer.weight.copy_(2.0 * torch.eye(2)[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.einsum('bchw,kchw->bk', self.layer(x), self.weights)
@@ -37,13 +38,13 @@ class Planted(nn.Module):
 
 def test_planted_map():
     weights = torch.zeros(2, 2, 1, 2)
-    weights[1] = torch.tensor([[[3., 1.]], [[4., 0.]]])
-    x = torch.tensor([[[[0., 3.]], [[1., 4.]]]])
+    weights[1] = torch.tensor([[[3.0, 1.0]], [[4.0, 0.0]]])
+    x = torch.tensor([[[[0.0, 3.0]], [[1.0, 4.0]]]])
     for layer in ('layer', lambda model: model.layer):
         model = Planted(weights)
         saliency = norm_grad_saliency(model, layer if isinstance(layer, str) else layer(model), x, torch.tensor([1]))
         # Activations (0, 2) and (6, 8), gradients (3, 4) and (1, 0): norms 2 x 5 and 10 x 1.
-        assert saliency.tolist() == [[[[10., 10.]]]] and saliency.dtype == torch.float32
+        assert saliency.tolist() == [[[[10.0, 10.0]]]] and saliency.dtype == torch.float32
 
 
 def slow_map(model: nn.Module, layer: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -55,11 +56,16 @@ def slow_map(model: nn.Module, layer: nn.Module, x: Tensor, target: Tensor) -> T
         handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
         logit = model(image[None])[0, label]
         handle.remove()
-        gradient, = torch.autograd.grad(logit, seen[0])
+        (gradient,) = torch.autograd.grad(logit, seen[0])
         height, width = gradient.shape[-2:]
-        maps.append(torch.tensor([
-            [(gradient[0, :, row, col].norm() * seen[0][0, :, row, col].norm()).item() for col in range(width)]
-            for row in range(height)])[None])
+        maps.append(
+            torch.tensor(
+                [
+                    [(gradient[0, :, row, col].norm() * seen[0][0, :, row, col].norm()).item() for col in range(width)]
+                    for row in range(height)
+                ]
+            )[None]
+        )
     return torch.stack(maps)
 
 
@@ -79,7 +85,8 @@ def test_layer_before_an_inplace_operation_and_a_shortcut():
     x, target = torch.randn(2, 3, SIZE, SIZE), torch.tensor([1, 3])
     for name in ('layer2.0.bn1', 'layer2', 'layer1.0'):
         torch.testing.assert_close(
-            norm_grad_saliency(model, name, x, target), slow_inplace_map(model, name, x, target), rtol=1e-4, atol=1e-7)
+            norm_grad_saliency(model, name, x, target), slow_inplace_map(model, name, x, target), rtol=1e-4, atol=1e-7
+        )
 
 
 def slow_inplace_map(model: nn.Module, name: str, x: Tensor, target: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ def test_pass_is_pure(name, context):
     assert_untouched(before, model)
     assert torch.equal(x, image) and x.grad is None and grad_mode == (context != 'no_grad')
     assert saliency.dtype == torch.float32 and saliency.shape[:2] == (2, 1) and saliency.shape[2] == saliency.shape[3]
-    assert not saliency.requires_grad and saliency.isfinite().all() and (saliency.amax((1, 2, 3)) > 0.).all()
+    assert not saliency.requires_grad and saliency.isfinite().all() and (saliency.amax((1, 2, 3)) > 0.0).all()
 
 
 @pytest.mark.parametrize('name, layer', [('resnet', 'layer3'), ('vit', 'blocks.1'), ('swin', 'layers.1.blocks.0')])
@@ -114,7 +121,7 @@ def test_pass_is_pure_under_checkpointing(name, layer):
     leave_marks(model)
     x, target = torch.randn(2, 3, SIZE, SIZE), torch.tensor([1, 2])
     expected = norm_grad_saliency(model, layer, x, target)
-    assert (expected > 0.).any()
+    assert (expected > 0.0).any()
     model.set_grad_checkpointing()
     before = everything(model)
     saliency = norm_grad_saliency(model, layer, x, target)
@@ -122,10 +129,18 @@ def test_pass_is_pure_under_checkpointing(name, layer):
     torch.testing.assert_close(saliency, expected)
 
 
-@pytest.mark.parametrize('name, layer, grid', [
-    ('vit', 'blocks.0', 4), ('swin', 'layers.0', 16), ('swin', 'layers.1', 8), ('swin', 'patch_embed.proj', 16),
-    ('mixer', 'blocks.0', 4), ('levit', 'stages.0', 4), ('resnet', 'layer4', 2),
-])
+@pytest.mark.parametrize(
+    'name, layer, grid',
+    [
+        ('vit', 'blocks.0', 4),
+        ('swin', 'layers.0', 16),
+        ('swin', 'layers.1', 8),
+        ('swin', 'patch_embed.proj', 16),
+        ('mixer', 'blocks.0', 4),
+        ('levit', 'stages.0', 4),
+        ('resnet', 'layer4', 2),
+    ],
+)
 def test_resolution_of_the_layer(name, layer, grid):
     saliency = norm_grad_saliency(create_backbone(name), layer, torch.randn(1, 3, SIZE, SIZE), torch.tensor([1]))
     assert saliency.shape == (1, 1, grid, grid)
@@ -133,6 +148,7 @@ def test_resolution_of_the_layer(name, layer, grid):
 
 def test_layouts():
     """Maps first or last, tokens with and without prefix, each recognised by the shape of the image."""
+
     class Prefixed(nn.Module):
         num_prefix_tokens = 1
 
@@ -155,18 +171,35 @@ def test_layouts():
     assert channels_first(torch.randn(2, 7), nn.Module(), size) is None
 
 
-@pytest.mark.parametrize('layer, said', [
-    ('nowhere', 'name a module'), ('unused', 'logits depend on'), ('', 'logits depend on|maps of the image')])
+@pytest.mark.parametrize(
+    'layer, said',
+    [('nowhere', 'name a module'), ('unused', 'logits depend on'), ('', 'logits depend on|maps of the image')],
+)
 def test_refuses_layers(layer, said):
     with pytest.raises(ValueError, match=said):
         norm_grad_saliency(Planted(torch.ones(2, 2, 3, 3)), layer, torch.randn(1, 2, 3, 3), torch.tensor([0]))
 
 
-@pytest.mark.parametrize('name', [
-    'resnet18', 'resnetv2_50', 'convnext_atto', 'mobilenetv3_small_050', 'regnety_002', 'densenet121', 'ghostnet_050',
-    'cifar_resnet18', 'cifar_preact_resnet18', 'test_vit', 'levit_128s', 'cait_xxs24_224', 'xcit_nano_12_p16_224',
-    'pvt_v2_b0', 'hiera_tiny_224',
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'resnet18',
+        'resnetv2_50',
+        'convnext_atto',
+        'mobilenetv3_small_050',
+        'regnety_002',
+        'densenet121',
+        'ghostnet_050',
+        'cifar_resnet18',
+        'cifar_preact_resnet18',
+        'test_vit',
+        'levit_128s',
+        'cait_xxs24_224',
+        'xcit_nano_12_p16_224',
+        'pvt_v2_b0',
+        'hiera_tiny_224',
+    ],
+)
 def test_default_layer_gives_a_map(name):
     sized = name in ('test_vit', 'levit_128s', 'cait_xxs24_224', 'hiera_tiny_224')
     model = timm.create_model(name, num_classes=3, **(dict(img_size=SIZE) if sized else {})).eval()

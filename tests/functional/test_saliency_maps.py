@@ -19,21 +19,35 @@ def place(size, box, flips=(0, 0), index=0) -> Places:
 
 def random_places(count: int, generator: torch.Generator) -> Places:
     """Crops of images of many shapes, some over the border, some flipped."""
+
     def integers(low, high):
         return torch.randint(low, high, (count,), generator=generator)
 
     height, width = integers(20, 60), integers(20, 60)
     x0, y0 = integers(-6, 15), integers(-6, 15)
-    return Places.from_rows(torch.stack([
-        torch.arange(count), height, width, x0, y0, x0 + integers(8, 50), y0 + integers(8, 50),
-        integers(0, 2), integers(0, 2)], 1))
+    return Places.from_rows(
+        torch.stack(
+            [
+                torch.arange(count),
+                height,
+                width,
+                x0,
+                y0,
+                x0 + integers(8, 50),
+                y0 + integers(8, 50),
+                integers(0, 2),
+                integers(0, 2),
+            ],
+            1,
+        )
+    )
 
 
 def slow_overlap(start: float, stop: float, length: int, pixels: int, pixel: int, cells: int, cell: int) -> float:
     """What a pixel and a cell have in common, in pixels of the image."""
     extent = (stop - start) / pixels
     lower, upper = start + pixel * extent, start + (pixel + 1) * extent
-    return max(0., min(upper, (cell + 1) * length / cells) - max(lower, cell * length / cells))
+    return max(0.0, min(upper, (cell + 1) * length / cells) - max(lower, cell * length / cells))
 
 
 def slow_lay_back(saliency, kept, where: list[int], cells: int):
@@ -55,26 +69,26 @@ def slow_lay_back(saliency, kept, where: list[int], cells: int):
             cover += weight
     cover *= cells * cells / height / width
     mean = sum(counted) / max(1, len(counted))
-    return torch.where(cover >= 0.5, sums * cells * cells / height / width / mean / cover, 0.), cover
+    return torch.where(cover >= 0.5, sums * cells * cells / height / width / mean / cover, 0.0), cover
 
 
 def test_planted_gradient_is_laid_back_by_hand():
     """A crop of the upper right quarter of an 8 x 8 image, turned left to right, onto 4 x 4 cells."""
     saliency = torch.zeros(1, 1, 4, 4)
-    saliency[0, 0, 0, 0] = 16.  # upper left of the flipped crop: upper right of the image
+    saliency[0, 0, 0, 0] = 16.0  # upper left of the flipped crop: upper right of the image
     values, seen = lay_back(saliency, torch.ones_like(saliency).bool(), place((8, 8), (4, 0, 8, 4), (1, 0)), 4)
     expected = torch.zeros(4, 4)
-    expected[0, 3] = 4.  # 16 over the mean of 1, in one of the cell's four pixels
+    expected[0, 3] = 4.0  # 16 over the mean of 1, in one of the cell's four pixels
     assert torch.equal(values[0], expected)
     assert seen[0].nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
 
 
 def test_a_small_crop_of_a_large_image_fills_its_cells():
     """2 x 2 pixels that stand for 20 x 20 of the image."""
-    saliency = torch.tensor([[[[1., 3.], [5., 7.]]]])
+    saliency = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
     values, seen = lay_back(saliency, saliency > 0, place((40, 40), (0, 20, 20, 40), (0, 1)), 4)
     # Upside down: the crop's last row is the first of the image.
-    assert torch.equal(values[0, 2:, :2] * 4, torch.tensor([[5., 7.], [1., 3.]]))
+    assert torch.equal(values[0, 2:, :2] * 4, torch.tensor([[5.0, 7.0], [1.0, 3.0]]))
     assert seen[0].sum() == 4 and seen[0, 2:, :2].all()
 
 
@@ -105,10 +119,10 @@ def test_only_shape_counts():
     torch.testing.assert_close(scaled, values)
 
 
-@pytest.mark.parametrize('fill', [0., float('nan'), float('inf')])
+@pytest.mark.parametrize('fill', [0.0, float('nan'), float('inf')])
 def test_what_tells_nothing_leaves_no_trace(fill):
     saliency = torch.full((2, 1, 8, 8), fill)
-    saliency[1] = 1.
+    saliency[1] = 1.0
     where = place((8, 8), (0, 0, 8, 8))
     where = Places(*(part.expand(2, *part.shape[1:]) for part in where))
     values, seen = lay_back(saliency, torch.ones_like(saliency).bool(), where, 4)
@@ -134,11 +148,11 @@ def test_padding_is_not_seen():
 
 
 def test_rows_of_one_image_are_averaged():
-    values = torch.tensor([1., 2., 3., 7.])[:, None, None].expand(4, 2, 2).clone()
+    values = torch.tensor([1.0, 2.0, 3.0, 7.0])[:, None, None].expand(4, 2, 2).clone()
     seen = torch.ones(4, 2, 2, dtype=torch.bool)
     seen[2, 0, 0] = False
     averaged, known = average_rows(values, seen, torch.tensor([5, 1, 5, 5]))
-    torch.testing.assert_close(averaged[0], torch.tensor([[4., 11 / 3], [11 / 3, 11 / 3]]))
+    torch.testing.assert_close(averaged[0], torch.tensor([[4.0, 11 / 3], [11 / 3, 11 / 3]]))
     assert torch.equal(averaged[0], averaged[2]) and torch.equal(averaged[0], averaged[3])
     assert torch.equal(averaged[1], values[1]) and known.all()
 
@@ -147,7 +161,8 @@ def test_averages_of_many_rows_are_equal_to_the_last_bit():
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(7, (301,), generator=generator)
     averaged, _ = average_rows(
-        torch.rand(301, 3, 3, generator=generator), torch.rand(301, 3, 3, generator=generator) < 0.9, index)
+        torch.rand(301, 3, 3, generator=generator), torch.rand(301, 3, 3, generator=generator) < 0.9, index
+    )
     for image in index.unique():
         rows = averaged[index == image]
         assert (rows == rows[0]).all()
@@ -162,7 +177,7 @@ def test_bytes_and_back():
     decoded, known = decode_maps(levels, scale)
     assert torch.equal(known, seen) and (decoded[~seen] == 0).all()
     # Half a level of the square root, to either side.
-    error = (decoded.sqrt() - torch.where(seen, values, 0.).sqrt()).abs() / scale.sqrt()[:, None, None]
+    error = (decoded.sqrt() - torch.where(seen, values, 0.0).sqrt()).abs() / scale.sqrt()[:, None, None]
     assert error.max() <= 0.5 / LEVELS + 1e-6
     again, _ = encode_maps(decoded, known)
     assert torch.equal(again, levels)
@@ -175,19 +190,21 @@ def test_a_map_of_zeros_is_seen():
 
 
 def test_cells_seen_before_become_half_old_half_new():
-    old = torch.tensor([[[1., 1.], [1., 0.]]]), torch.tensor([[[True, True], [True, False]]])
-    new = torch.tensor([[[3., 0.], [2., 5.]]]), torch.tensor([[[True, False], [True, True]]])
+    old = torch.tensor([[[1.0, 1.0], [1.0, 0.0]]]), torch.tensor([[[True, True], [True, False]]])
+    new = torch.tensor([[[3.0, 0.0], [2.0, 5.0]]]), torch.tensor([[[True, False], [True, True]]])
     values, seen = blend_maps(old, new, 0.5)
-    assert values.tolist() == [[[2., 1.], [1.5, 5.]]] and seen.all()
+    assert values.tolist() == [[[2.0, 1.0], [1.5, 5.0]]] and seen.all()
     assert blend_maps(old, new, 0.8)[0][0, 0, 0].item() == pytest.approx(1.4)
 
 
 def test_windows_are_read_where_the_crop_lies():
-    values = torch.arange(16.).view(1, 4, 4)
+    values = torch.arange(16.0).view(1, 4, 4)
     seen = torch.ones(1, 4, 4).bool()
     read = read_windows(values, seen, place((8, 8), (4, 0, 8, 4)), (4, 4))
     assert read.shape == (1, 1, 4, 4)
-    assert torch.equal(read[0, 0], torch.tensor([[2., 3.], [6., 7.]]).repeat_interleave(2, 0).repeat_interleave(2, 1))
+    assert torch.equal(
+        read[0, 0], torch.tensor([[2.0, 3.0], [6.0, 7.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    )
     mirrored = read_windows(values, seen, place((8, 8), (4, 0, 8, 4), (1, 0)), (4, 4))
     assert torch.equal(mirrored, read.flip(-1))
     # A pixel over four cells takes their mean.
@@ -195,11 +212,11 @@ def test_windows_are_read_where_the_crop_lies():
 
 
 def test_what_was_never_seen_takes_the_mean_and_padding_nothing():
-    values = torch.tensor([[[1., 0.], [3., 5.]]])
+    values = torch.tensor([[[1.0, 0.0], [3.0, 5.0]]])
     seen = torch.tensor([[[True, False], [True, True]]])
     read = read_windows(values, seen, place((4, 4), (-2, 0, 4, 4)), (4, 6))[0, 0]
-    assert torch.equal(read[0], torch.tensor([0., 0., 1., 1., 3., 3.]))
-    assert torch.equal(read[3], torch.tensor([0., 0., 3., 3., 5., 5.]))
+    assert torch.equal(read[0], torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0, 3.0]))
+    assert torch.equal(read[3], torch.tensor([0.0, 0.0, 3.0, 3.0, 5.0, 5.0]))
     never = read_windows(values, torch.zeros_like(seen), place((4, 4), (0, 0, 4, 4)), (4, 4))
     assert (never == 0).all()
 

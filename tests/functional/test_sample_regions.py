@@ -1,4 +1,5 @@
 """Drawing regions: always on the right side of the quantile, and uniformly among all that are."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,18 +10,18 @@ from tests.functional.reference import SIGNIFICANT, admitted_places, independent
 
 DRAWS = 10_000
 # At 0.7 float64 misses the whole number 0.7 x 90, float32 meets it: all forms must count alike.
-TAUS = [0., 0.6, 0.7, 1., None]
+TAUS = [0.0, 0.6, 0.7, 1.0, None]
 FORMS = ['one size', 'size per sample']
 
 
 def draw(
-        saliency: Tensor,
-        size: tuple[int, int],
-        tau: float | None,
-        side: str,
-        form: str,
-        n: int = DRAWS,
-        seed: int = 0,
+    saliency: Tensor,
+    size: tuple[int, int],
+    tau: float | None,
+    side: str,
+    form: str,
+    n: int = DRAWS,
+    seed: int = 0,
 ) -> Tensor:
     """Boxes (n, 4) for maps (B, 1, H, W), which take turns; the window is given in one form or the other."""
     turn = torch.arange(n) % len(saliency)
@@ -44,10 +45,10 @@ def assert_drawn_from(boxes: Tensor, admitted: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('side, drawn', [('low', {0., 1., 2., 3.}), ('high', {5., 6., 7., 8.})])
+@pytest.mark.parametrize('side, drawn', [('low', {0.0, 1.0, 2.0, 3.0}), ('high', {5.0, 6.0, 7.0, 8.0})])
 def test_planted_map(side, drawn, form):
     # Nine windows; the quantile is number floor(0.5 x 8) = 4, which is in neither half.
-    saliency = torch.tensor([[4., 8., 0.], [7., 1., 3.], [2., 6., 5.]])
+    saliency = torch.tensor([[4.0, 8.0, 0.0], [7.0, 1.0, 3.0], [2.0, 6.0, 5.0]])
     boxes = draw(saliency[None, None], (1, 1), 0.5, side, form)
     assert set(saliency[boxes[:, 1], boxes[:, 0]].tolist()) == drawn
 
@@ -55,8 +56,8 @@ def test_planted_map(side, drawn, form):
 @pytest.mark.parametrize('form', FORMS)
 def test_boxes_are_xyxy_pixels(form):
     saliency = torch.ones(4, 1, 6, 9)
-    saliency[:, :, 2:4, 3:8] = 0.
-    boxes = draw(saliency, (2, 5), 0., 'low', form, n=4)
+    saliency[:, :, 2:4, 3:8] = 0.0
+    boxes = draw(saliency, (2, 5), 0.0, 'low', form, n=4)
     assert boxes.dtype == torch.int64
     assert boxes.tolist() == [[3, 2, 8, 4]] * 4
 
@@ -68,7 +69,7 @@ def maps(name: str) -> Tensor:
     return {
         'distinct': saliency,
         'ties': torch.randint(0, 3, saliency.shape, generator=generator).float(),
-        'sparse': (saliency > 2.).float(),
+        'sparse': (saliency > 2.0).float(),
     }[name]
 
 
@@ -108,7 +109,7 @@ def test_sizes_and_ends_of_tau(side, form):
     """All windows that there are, from one pixel to the whole image, at the quantiles where ties decide."""
     saliency = maps('distinct')[:1, :, :5, :6]
     for size in [(1, 1), (5, 6), (5, 1), (1, 6), (4, 5)]:
-        for tau in (0., 1.):
+        for tau in (0.0, 1.0):
             admitted = admitted_places(region_scores(saliency, size)[0], tau, side)
             assert_drawn_from(draw(saliency, size, tau, side, form, n=2000), admitted)
 
@@ -129,26 +130,26 @@ def test_every_sample_by_its_own_size(side, tau):
 def test_ties_are_admitted_where_nothing_is_beyond():
     # Three quarters of the map are 0, so the quantile is 0 and nothing lies below it.
     saliency = torch.zeros(1, 1, 8, 8)
-    saliency[:, :, :4, :4] = 1.
+    saliency[:, :, :4, :4] = 1.0
     low = draw(saliency, (1, 1), 0.6, 'low', 'one size')
-    assert_drawn_from(low, (saliency == 0.)[0, 0].numpy())
+    assert_drawn_from(low, (saliency == 0.0)[0, 0].numpy())
     # Mirrored for the other side: three quarters are 1, and nothing lies above it.
-    high = draw(1. - saliency, (1, 1), 0.6, 'high', 'one size')
-    assert_drawn_from(high, (saliency == 0.)[0, 0].numpy())
+    high = draw(1.0 - saliency, (1, 1), 0.6, 'high', 'one size')
+    assert_drawn_from(high, (saliency == 0.0)[0, 0].numpy())
 
 
 @pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('mark', [1., 1e-12, 1e12])
+@pytest.mark.parametrize('mark', [1.0, 1e-12, 1e12])
 def test_sparse_map_protects_its_marks(mark, form):
     saliency = torch.zeros(1, 1, 16, 20)
     saliency[0, 0, 5, 12] = saliency[0, 0, 15, 19] = saliency[0, 0, 11, 0] = mark
     boxes = draw(saliency, (3, 4), 0.6, 'low', form)
-    assert_drawn_from(boxes, (region_scores(saliency, (3, 4)) == 0.)[0].numpy())
+    assert_drawn_from(boxes, (region_scores(saliency, (3, 4)) == 0.0)[0].numpy())
 
 
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('side', ['low', 'high'])
-@pytest.mark.parametrize('tau', [0., 0.6, 1.])
+@pytest.mark.parametrize('tau', [0.0, 0.6, 1.0])
 @pytest.mark.parametrize('value', [0.1, float('nan')])
 def test_map_that_says_nothing_gives_a_uniform_draw(value, tau, side, form):
     boxes = draw(torch.full((1, 1, 7, 9), value), (3, 2), tau, side, form)

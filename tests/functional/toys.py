@@ -1,4 +1,5 @@
 """Models of ten lines whose answers are known."""
+
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +30,17 @@ def small_cnn(channels: int = 3, classes: int = 5) -> nn.Module:
     """Convolution, batch norm and dropout: what behaves differently in training and in eval mode."""
     torch.manual_seed(0)
     return SmallCnn(
-        nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
-        nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes),
+    )
 
 
 class SquareModel(nn.Module):
@@ -53,5 +62,5 @@ class SquareModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x0, y0, x1, y1 = self.square
-        features = self.conv(x)[:, :, round(y0 * height):round(y1 * height), round(x0 * width):round(x1 * width)]
+        features = self.conv(x)[:, :, round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)]
         return self.head(features.mean((2, 3)))

@@ -1,4 +1,5 @@
 """A small classifier that has learned something in seconds, for what random weights cannot show."""
+
 import functools
 
 import timm
@@ -23,7 +24,7 @@ def images(n: int, seed: int, size: int = SIZE) -> tuple[Tensor, Tensor, Tensor]
     target = torch.randint(CLASSES, (n,), generator=generator)
     corners = torch.randint(size - edge + 1, (n, 2), generator=generator)
     for image, k, (left, top) in zip(x, target, corners):
-        image[:, top:top + edge, left:left + edge] = patterns[k]
+        image[:, top : top + edge, left : left + edge] = patterns[k]
     return x, target, torch.cat([corners, corners + edge], 1)
 
 

@@ -2,6 +2,7 @@
 
 Each test calls a function that takes the device, which a CPU runs for one method so that it is known to work.
 """
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,4 +1,5 @@
 """The accuracy on clean training images: of the right images, read as in validation, by a model left as it is."""
+
 import torch
 from timm.data import create_dataset, create_loader, create_transform
 from timm.task import ClassificationTask
@@ -17,7 +18,8 @@ DATA = dict(input_size=(3, 32, 32), interpolation='bilinear', mean=(0.5,) * 3, s
 def build(folder, samples: int):
     """The measurement, and the run's data set, which has the transform of training."""
     args = options.create_parser().parse_args(
-        f'{folder} -b 4 -j 0 --seed 3 --log-tensorboard --watch-samples {samples}'.split())
+        f'{folder} -b 4 -j 0 --seed 3 --log-tensorboard --watch-samples {samples}'.split()
+    )
     args.prefetcher = True
     dataset = create_dataset('', root=folder, split='train')
     create_loader(dataset, (3, 32, 32), 4, is_training=True, num_workers=0, device=torch.device('cpu'))

@@ -1,4 +1,5 @@
 """A run's augmentation, drawn again: the same draws whoever makes them, of images that are mixed across classes."""
+
 import argparse
 import random
 
@@ -18,9 +19,18 @@ CPU = torch.device('cpu')
 
 def batches_of(data, workers: int = 0, augment=None, mixup_fn=None, no_aug=False, **changes) -> AugmentedBatches:
     loader = create_loader(
-        create_dataset('', root=data, split='train'), (3, 32, 32), 4, is_training=True, no_aug=no_aug, device=CPU,
-        use_prefetcher=False, num_workers=workers, auto_augment=None if no_aug else 'original',
-        re_prob=0. if no_aug else 0.5, interpolation='bilinear')
+        create_dataset('', root=data, split='train'),
+        (3, 32, 32),
+        4,
+        is_training=True,
+        no_aug=no_aug,
+        device=CPU,
+        use_prefetcher=False,
+        num_workers=workers,
+        auto_augment=None if no_aug else 'original',
+        re_prob=0.0 if no_aug else 0.5,
+        interpolation='bilinear',
+    )
     return AugmentedBatches(loader, SAMPLES, augment, mixup_fn, Forward(), **changes)
 
 
@@ -32,7 +42,8 @@ def drawn(batches) -> tuple[torch.Tensor, torch.Tensor]:
 def everything() -> dict:
     return dict(
         augment=Compose([create_augment('keep-cut', model=None, tau=None, size=8), create_augment('cutout', size=8)]),
-        mixup_fn=Mixup(mixup_alpha=1., cutmix_alpha=1., mode='elem', num_classes=3))
+        mixup_fn=Mixup(mixup_alpha=1.0, cutmix_alpha=1.0, mode='elem', num_classes=3),
+    )
 
 
 def test_without_augmentation_the_images_as_they_are(data):
@@ -63,10 +74,10 @@ def test_processes_share_the_batches(data):
 
 
 def test_smoothing_is_taken_out(data):
-    smoothed = Mixup(mixup_alpha=1., num_classes=3, label_smoothing=0.3)
-    plain = Mixup(mixup_alpha=1., num_classes=3, label_smoothing=0.)
+    smoothed = Mixup(mixup_alpha=1.0, num_classes=3, label_smoothing=0.3)
+    plain = Mixup(mixup_alpha=1.0, num_classes=3, label_smoothing=0.0)
     found = drawn(batches_of(data, mixup_fn=smoothed, smoothing=0.3))[1]
-    torch.testing.assert_close(found, drawn(batches_of(data, mixup_fn=plain))[1], atol=1e-6, rtol=0.)
+    torch.testing.assert_close(found, drawn(batches_of(data, mixup_fn=plain))[1], atol=1e-6, rtol=0.0)
 
 
 def test_streams_come_back(data):
@@ -80,15 +91,21 @@ def test_streams_come_back(data):
 def test_seeds_differ():
     """1e4 samples, as many batches, two seeds."""
     seeds = [mix_seed(seed, number) for seed in (0, 42) for number in range(-10000, 10000)]
-    assert len(set(seeds)) == len(seeds) and 0 <= min(seeds) <= max(seeds) < 2 ** 32
+    assert len(set(seeds)) == len(seeds) and 0 <= min(seeds) <= max(seeds) < 2**32
 
 
-@pytest.mark.parametrize('changes,named', [
-    (dict(feature_cutmix='all'), '--feature-cutmix'), (dict(manifold_mixup='0,1'), '--manifold-mixup'),
-    (dict(naflex_loader=True), '--naflex-loader'), (dict(task='multilabel'), '--task multilabel'),
-    (dict(mixup_mode='half', mixup=0.2), '--mixup-mode half'),
-    (dict(augment_copies=10 ** 6), '--augment-copies'), (dict(train_img_sizes=[32, 10 ** 6]), '--train-img-sizes'),
-])
+@pytest.mark.parametrize(
+    'changes,named',
+    [
+        (dict(feature_cutmix='all'), '--feature-cutmix'),
+        (dict(manifold_mixup='0,1'), '--manifold-mixup'),
+        (dict(naflex_loader=True), '--naflex-loader'),
+        (dict(task='multilabel'), '--task multilabel'),
+        (dict(mixup_mode='half', mixup=0.2), '--mixup-mode half'),
+        (dict(augment_copies=10**6), '--augment-copies'),
+        (dict(train_img_sizes=[32, 10**6]), '--train-img-sizes'),
+    ],
+)
 def test_what_only_training_has_is_refused(changes, named):
     run = vars(prepare(argparse.Namespace()))
     check_replay(argparse.Namespace(**run))

@@ -1,4 +1,5 @@
 """Risks on training images: the right losses, of a model and a run that are as before afterwards."""
+
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,9 +29,10 @@ SAMPLES = [5, 1, 22, 13, 7, 8]
 
 def loaders(data: Path, **settings):
     """Training batches without augmentation, and the same samples clean."""
-    common = dict(batch_size=4, num_workers=0, device=torch.device('cpu'), crop_pct=1., interpolation='bilinear')
+    common = dict(batch_size=4, num_workers=0, device=torch.device('cpu'), crop_pct=1.0, interpolation='bilinear')
     train = create_loader(
-        create_dataset('', root=data, split='train'), (3, 32, 32), is_training=True, no_aug=True, **common, **settings)
+        create_dataset('', root=data, split='train'), (3, 32, 32), is_training=True, no_aug=True, **common, **settings
+    )
     clean = create_loader(Selection(create_dataset('', root=data, split='train'), SAMPLES), (3, 32, 32), **common)
     return train, clean
 
@@ -60,7 +62,7 @@ def test_loss_image_by_image(data):
 
 def test_mixed_labels_count_without_smoothing(data):
     """Stock's collate function, whose targets are smoothed, with nothing mixed in: the clean loss."""
-    collate = SharedSwitchCollate(mixup_alpha=1., num_classes=3, label_smoothing=0.2)
+    collate = SharedSwitchCollate(mixup_alpha=1.0, num_classes=3, label_smoothing=0.2)
     train, clean = loaders(data, collate_fn=collate)
     collate.mixup_enabled = False
     risks = TrainingRisks(train, clean, SAMPLES[:4], FORWARD, smoothing=0.2)
@@ -73,7 +75,7 @@ def test_mixed_labels_count_without_smoothing(data):
 
 def test_augmented_as_in_training(data):
     train, clean = loaders(data)
-    occlusion = create_augment('joint-occlusion', keep_patch=0.)
+    occlusion = create_augment('joint-occlusion', keep_patch=0.0)
     risk = TrainingRisks(train, clean, SAMPLES[:4], FORWARD).measure(task(occlusion))['risk_augmented']
     x, target = images_of(data)
     model = small_cnn(classes=3).eval()
@@ -110,11 +112,17 @@ def test_left_out_where_the_model_in_eval_mode_would_not_mix(data, tmp_path):
     assert 'risk' not in (run / 'summary.csv').read_text()
 
 
-@pytest.mark.parametrize('flags', [
-    '--mixup 0.5 --reprob 0.3', '--mixup 0.5 --no-prefetcher', '--keep-cut --keep-size 8 --cutmix 1',
-    '--aa original -j 1', '--train-img-sizes 32 48 --train-batch-sizes 8 4',
-    '--augment-copies 2 --joint-occlusion --amp --amp-dtype bfloat16',
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '--mixup 0.5 --reprob 0.3',
+        '--mixup 0.5 --no-prefetcher',
+        '--keep-cut --keep-size 8 --cutmix 1',
+        '--aa original -j 1',
+        '--train-img-sizes 32 48 --train-batch-sizes 8 4',
+        '--augment-copies 2 --joint-occlusion --amp --amp-dtype bfloat16',
+    ],
+)
 def test_the_run_is_the_same_with_and_without(flags, data, tmp_path):
     weights = []
     for risk in (0, 10):

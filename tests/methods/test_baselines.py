@@ -1,4 +1,5 @@
 """Baselines on the command line: torchvision's policies, Xavier weights, GridMask."""
+
 import pytest
 import torch
 from timm.data.auto_augment import AutoAugment
@@ -21,8 +22,10 @@ def refused(line):
     return str(error.value)
 
 
-@pytest.mark.parametrize('more', ['', '--augment-copies 2', '--refine-epochs 1', '--no-prefetcher', '--aug-splits 2',
-    '--train-img-sizes 32 48'])
+@pytest.mark.parametrize(
+    'more',
+    ['', '--augment-copies 2', '--refine-epochs 1', '--no-prefetcher', '--aug-splits 2', '--train-img-sizes 32 48'],
+)
 def test_a_policy_of_torchvisions_takes_the_place_of_timms(more, data, tmp_path, monkeypatch, caplog):
     called = []
     monkeypatch.setattr(TorchvisionPolicy, 'forward', lambda self, image: called.append(self.magnitude) or image)
@@ -76,7 +79,7 @@ def test_xavier_weights(name, spread, data, monkeypatch):
             if module.weight.numel() > 2000:
                 checked += 1
                 assert module.weight.std().item() == pytest.approx(std, rel=0.06)
-                assert (module.weight.abs().max() > 3 ** 0.5 * std * 1.01) == (spread == 'std')
+                assert (module.weight.abs().max() > 3**0.5 * std * 1.01) == (spread == 'std')
         elif isinstance(module, nn.BatchNorm2d):
             assert torch.equal(module.bias, torch.zeros_like(module.bias))
     assert checked > 3

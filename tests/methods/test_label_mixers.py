@@ -1,4 +1,5 @@
 """Label mixers in a run: the teacher, the schedule, and what a task makes of mixed labels."""
+
 import types
 
 import pytest
@@ -17,8 +18,11 @@ from keepaug.training.task import set_progress, stop_mixing
 from tests.scripts import TINY, refuse_train, run_train
 
 FLAGS = [
-    '--attentive-cutmix --attentive-teacher self --attentive-teacher-size 64', '--cutmix-variant one-hot',
-    '--feature-cutmix', '--manifold-mixup 1,2']
+    '--attentive-cutmix --attentive-teacher self --attentive-teacher-size 64',
+    '--cutmix-variant one-hot',
+    '--feature-cutmix',
+    '--manifold-mixup 1,2',
+]
 
 
 def _args(line: str):
@@ -41,6 +45,7 @@ def checkpoint(tmp_path):
 
 
 # The teacher.
+
 
 def test_teacher_from_a_checkpoint_of_other_classes(checkpoint):
     args = _args(f'--attentive-cutmix --attentive-teacher test_resnet --attentive-teacher-checkpoint {checkpoint}')
@@ -83,10 +88,12 @@ def test_teacher_sees_images_as_the_run_that_trained_it(name, data, tmp_path):
     """Size and normalisation are those of the run, not those its architecture was once pretrained with."""
     statistics = '--mean 0.1 0.2 0.3 --std 0.4 0.5 0.6'
     run = run_train(
-        f'{data} {TINY.replace("test_resnet", name)} --epochs 1 --img-size 48 {statistics}', tmp_path, 'teacher')
+        f'{data} {TINY.replace("test_resnet", name)} --epochs 1 --img-size 48 {statistics}', tmp_path, 'teacher'
+    )
     task, _ = _task(
         f'{statistics} --attentive-cutmix --attentive-teacher {name} '
-        f'--attentive-teacher-checkpoint {run / "last.pth.tar"}')
+        f'--attentive-teacher-checkpoint {run / "last.pth.tar"}'
+    )
     mixer = task.augment.augments[0]
     assert mixer.teacher_size == (48, 48)
     assert mixer.rescaling is None, 'both were told the same'
@@ -97,7 +104,9 @@ def test_file_that_is_no_checkpoint(data, tmp_path, capsys):
     path.write_bytes(b'no')
     said = refuse_train(
         f'{data} {TINY} --attentive-cutmix --attentive-teacher test_resnet --attentive-teacher-checkpoint {path}',
-        tmp_path, capsys)
+        tmp_path,
+        capsys,
+    )
     assert '--attentive-teacher-checkpoint' in said
 
 
@@ -117,7 +126,8 @@ def test_teacher_shows_up_nowhere_in_the_run(data, checkpoint, tmp_path):
     saved = []
     for name, flags in (('with', teacher), ('without', '--cutmix 1')):
         run = run_train(
-            f'{data} {TINY.replace("test_resnet", "test_efficientnet")} --epochs 1 --model-ema {flags}', tmp_path, name)
+            f'{data} {TINY.replace("test_resnet", "test_efficientnet")} --epochs 1 --model-ema {flags}', tmp_path, name
+        )
         saved.append(torch.load(run / 'last.pth.tar', weights_only=False))
     assert saved[0].keys() == saved[1].keys()
     for part in ('state_dict', 'state_dict_ema'):
@@ -127,7 +137,8 @@ def test_teacher_shows_up_nowhere_in_the_run(data, checkpoint, tmp_path):
 
 def test_teacher_stays_frozen_in_eval_mode_while_the_task_trains(checkpoint):
     task, model = _task(
-        f'--attentive-cutmix --attentive-teacher test_resnet --attentive-teacher-checkpoint {checkpoint}')
+        f'--attentive-cutmix --attentive-teacher test_resnet --attentive-teacher-checkpoint {checkpoint}'
+    )
     mixer = task.augment.augments[0]
     before = {name: value.clone() for name, value in mixer.teacher.state_dict().items()}
     assert mixer.teacher_size == (160, 160), "the teacher's own"
@@ -146,7 +157,8 @@ def test_teacher_stays_frozen_in_eval_mode_while_the_task_trains(checkpoint):
 def test_teacher_of_another_normalisation(checkpoint):
     task, _ = _task(
         '--mean 0.1 0.2 0.3 --std 0.5 0.5 0.5 --attentive-cutmix --attentive-teacher test_resnet '
-        f'--attentive-teacher-checkpoint {checkpoint}')
+        f'--attentive-teacher-checkpoint {checkpoint}'
+    )
     mixer = task.augment.augments[0]
     mean, std = (torch.tensor(mixer.teacher.pretrained_cfg[name]) for name in ('mean', 'std'))
     scale, shift = (values.flatten() for values in mixer.rescaling)
@@ -156,21 +168,22 @@ def test_teacher_of_another_normalisation(checkpoint):
 
 # The schedule.
 
+
 def test_schedule_grows_from_the_first_epoch_to_the_last(data, tmp_path, monkeypatch):
     shares = []
     applied_share = keepaug.augment.CutMixVariant.applied_share
     monkeypatch.setattr(
-        keepaug.augment.CutMixVariant, 'applied_share',
-        lambda self: shares.append(applied_share(self)) or shares[-1])
+        keepaug.augment.CutMixVariant, 'applied_share', lambda self: shares.append(applied_share(self)) or shares[-1]
+    )
     run_train(f'{data} {TINY} --epochs 3 --cutmix-variant scheduled --mixup-prob 0.8', tmp_path)
-    assert shares == [0.] * 3 + [0.4] * 3 + [0.8] * 3
+    assert shares == [0.0] * 3 + [0.4] * 3 + [0.8] * 3
 
 
 def test_progress_of_a_plain_task_and_of_one_epoch():
     set_progress(ClassificationTask(timm.create_model('test_resnet'), verbose=False), 0, 1)
     task, _ = _task('--cutmix-variant scheduled')
     set_progress(task, 0, 1)
-    assert task.augment.augments[0].progress == 0.
+    assert task.augment.augments[0].progress == 0.0
 
 
 # The task.
@@ -179,9 +192,15 @@ ONE, ODD, SOFT = torch.tensor([2]), torch.tensor([0, 1, 2, 0, 1]), torch.eye(3)[
 
 
 @pytest.mark.parametrize('flags', FLAGS)
-@pytest.mark.parametrize('criterion, target', [
-    (LabelSmoothingCrossEntropy(0.1), ODD), (BinaryCrossEntropy(0.1), ODD), (torch.nn.CrossEntropyLoss(), ONE),
-    (SoftTargetCrossEntropy(), SOFT)])
+@pytest.mark.parametrize(
+    'criterion, target',
+    [
+        (LabelSmoothingCrossEntropy(0.1), ODD),
+        (BinaryCrossEntropy(0.1), ODD),
+        (torch.nn.CrossEntropyLoss(), ONE),
+        (SoftTargetCrossEntropy(), SOFT),
+    ],
+)
 def test_criteria_and_targets(flags, criterion, target):
     task, model = _task(flags, criterion)
     loss = task(torch.randn(len(target), 3, 64, 64), target)['loss']
@@ -204,7 +223,7 @@ def test_mixing_stops(flags):
 
 @pytest.mark.parametrize('flags, stages', [('--feature-cutmix', None), ('--manifold-mixup 0,2', (0, 2))])
 def test_alpha_comes_from_stocks_flag(flags, stages):
-    for given, alpha in (('', 1.), ('--cutmix 0.5' if 'cutmix' in flags else '--mixup 0.5', 0.5)):
+    for given, alpha in (('', 1.0), ('--cutmix 0.5' if 'cutmix' in flags else '--mixup 0.5', 0.5)):
         task, _ = _task(f'{flags} {given}')
         mixer = task.augment.augments[0]
         assert (mixer.alpha, mixer.stages) == (alpha, stages)

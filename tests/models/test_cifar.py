@@ -99,14 +99,17 @@ def test_the_published_size(name):
 @every_network
 def test_the_size_is_the_one_the_documentation_has(name):
     ten, hundred, _, reductions, _ = NETWORKS[name]
-    row = f"| `{name}` | {', '.join(str(r) for r in reductions[1:])} | {ten:,} | {hundred:,} | "
+    row = f'| `{name}` | {", ".join(str(r) for r in reductions[1:])} | {ten:,} | {hundred:,} | '
     assert row in (Path(__file__).parents[2] / 'docs' / 'networks.md').read_text()
 
 
-@pytest.mark.parametrize('tag, mean, std, classes', [
-    ('', (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 10),
-    ('.cifar100', (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 100),
-])
+@pytest.mark.parametrize(
+    'tag, mean, std, classes',
+    [
+        ('', (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 10),
+        ('.cifar100', (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 100),
+    ],
+)
 @every_network
 def test_data_config(name, tag, mean, std, classes):
     cfg = timm.get_pretrained_cfg(name + tag)
@@ -122,7 +125,8 @@ def test_feature_info_is_measured(name, models, image):
     model, shapes = models[name], {}
     hooks = [
         model.get_submodule(info['module']).register_forward_hook(
-            lambda module, args, output, key=info['module']: shapes.__setitem__(key, output.shape))
+            lambda module, args, output, key=info['module']: shapes.__setitem__(key, output.shape)
+        )
         for info in model.feature_info
     ]
     with torch.no_grad():
@@ -155,7 +159,8 @@ def test_stopping_early_runs_no_later_stage(name, models, image):
     model, run = models[name], []
     handles = [
         model.get_submodule(info['module']).register_forward_hook(lambda *_, index=index: run.append(index))
-        for index, info in enumerate(model.feature_info)]
+        for index, info in enumerate(model.feature_info)
+    ]
     with torch.no_grad():
         model.forward_intermediates(image, indices=[1], stop_early=True, intermediates_only=True)
     for handle in handles:
@@ -318,12 +323,17 @@ def test_block_dropout():
 
 
 @pytest.mark.parametrize('name', TIMM_STEM)
-@pytest.mark.parametrize('output_stride, reductions', [
-    (2, [1, 1, 2, 2, 2]), (4, [1, 1, 2, 4, 4]), (16, [1, 1, 2, 4, 8]),
-])
+@pytest.mark.parametrize(
+    'output_stride, reductions',
+    [
+        (2, [1, 1, 2, 2, 2]),
+        (4, [1, 1, 2, 4, 4]),
+        (16, [1, 1, 2, 4, 8]),
+    ],
+)
 def test_output_stride(name, output_stride, reductions, image):
     model = create(name, features_only=True, output_stride=output_stride).eval()
-    reductions = reductions[:len(model.feature_info.reduction())]
+    reductions = reductions[: len(model.feature_info.reduction())]
     assert model.feature_info.reduction() == reductions
     with torch.no_grad():
         assert [16 // x.shape[-1] for x in model(image)] == reductions
@@ -358,11 +368,14 @@ def test_early_exit_and_saliency(name, models, image):
         assert augment.last['saliency'].isfinite().all() and augment.last['saliency'].amax() > 0
 
 
-@pytest.mark.parametrize('name, settings', [
-    ('cifar_resnet20', dict(layers=(1, 1, 1))),
-    ('cifar_pyramidnet272_a200', dict(depth=11)),
-    ('cifar_shake_shake26_2x96d', dict(blocks=1)),
-])
+@pytest.mark.parametrize(
+    'name, settings',
+    [
+        ('cifar_resnet20', dict(layers=(1, 1, 1))),
+        ('cifar_pyramidnet272_a200', dict(depth=11)),
+        ('cifar_shake_shake26_2x96d', dict(blocks=1)),
+    ],
+)
 def test_compiled_training_step(name, settings):
     """One graph, in which the same numbers are drawn."""
     x, target, gradients = torch.randn(4, 3, 8, 8), torch.arange(4), []

@@ -1,4 +1,5 @@
 """The early head: where it stands, what it sees, and that the backbone stays the model it was."""
+
 import copy
 
 import pytest
@@ -11,17 +12,20 @@ from keepaug.models.early_exit import find_stage, stage_info
 from tests.functional.backbones import BACKBONES, CLASSES, SIZE, create_backbone
 
 
-@pytest.mark.parametrize('name, module', [
-    ('cifar_resnet18', 'layer1'),
-    ('cifar_wide_resnet28_10', 'stages.0'),
-    ('resnet18', 'layer1'),
-    ('test_efficientnet', 'blocks.1'),
-    ('test_convnext', 'stages.0'),
-    ('test_vit', 'blocks.1'),  # six blocks, the second
-    ('vit_tiny_patch16_224', 'blocks.2'),  # twelve blocks, the third
-    ('swin_tiny_patch4_window7_224', 'layers.0'),
-    ('levit_128s', 'stages.0'),
-])
+@pytest.mark.parametrize(
+    'name, module',
+    [
+        ('cifar_resnet18', 'layer1'),
+        ('cifar_wide_resnet28_10', 'stages.0'),
+        ('resnet18', 'layer1'),
+        ('test_efficientnet', 'blocks.1'),
+        ('test_convnext', 'stages.0'),
+        ('test_vit', 'blocks.1'),  # six blocks, the second
+        ('vit_tiny_patch16_224', 'blocks.2'),  # twelve blocks, the third
+        ('swin_tiny_patch4_window7_224', 'layers.0'),
+        ('levit_128s', 'stages.0'),
+    ],
+)
 def test_stage_by_family(name, module):
     with torch.device('meta'):
         model = timm.create_model(name)

@@ -1,4 +1,5 @@
 """Where features are dropped, when, and that nothing is left behind."""
+
 import copy
 
 import pytest
@@ -44,8 +45,10 @@ def test_dropout_is_behind_every_convolution_of_the_last_two_stages(kind):
     model = create('resnet50')
     dropping = drop(model, kind)
     assert hooked(model) == {
-        name for name, part in model.named_modules()
-        if isinstance(part, nn.Conv2d) and name.startswith(('layer3.', 'layer4.'))}
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Conv2d) and name.startswith(('layer3.', 'layer4.'))
+    }
     assert any('downsample' in name for name in hooked(model))
     del dropping
 
@@ -55,7 +58,8 @@ def test_drop_block_is_on_the_shortcuts_too():
     dropping = drop(model)
     blocks = [f'layer{stage}.{block}' for stage in (3, 4) for block in (0, 1)]
     assert hooked(model) == {
-        f'{block}.{place}' for block in blocks for place in ('conv1', 'conv2', 'conv3', 'downsample')}
+        f'{block}.{place}' for block in blocks for place in ('conv1', 'conv2', 'conv3', 'downsample')
+    }
     del dropping
 
 
@@ -81,7 +85,7 @@ def test_training_alone_is_changed(name, kind, images):
                 if isinstance(part, nn.BatchNorm2d) or type(part).__name__ in ('ShakeShake', 'BatchNormAct2d'):
                     part.eval()
         assert not torch.equal(model(images), untouched(images))
-        dropping.set_prob(0.)
+        dropping.set_prob(0.0)
         torch.testing.assert_close(model(images), untouched(images))
 
 
@@ -106,7 +110,8 @@ def test_drop_block_drops_a_quarter_as_much_before_the_last_stage():
         block = model.get_submodule(name)
         block.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))  # or ReLU's zeros would count
         block.downsample.register_forward_hook(
-            lambda module, inputs, output, name=name: shares.__setitem__(name, (output == 0).float().mean().item()))
+            lambda module, inputs, output, name=name: shares.__setitem__(name, (output == 0).float().mean().item())
+        )
     with torch.no_grad():
         model(torch.randn(16, 3, 64, 64))
     assert shares['layer3.1'] == pytest.approx(0.05, abs=0.015) and shares['layer4.1'] == pytest.approx(0.2, abs=0.04)
@@ -125,11 +130,11 @@ def test_the_hooks_go_with_their_owner(images):
 def test_compiled_model_follows_the_probability(images):
     """One graph for every probability."""
     model = create('resnet18').train()
-    dropping = drop(model, prob=0.)
+    dropping = drop(model, prob=0.0)
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(model, backend=counter)
     outputs = []
-    for prob in (0., 0.1, 0.2, 0.3):
+    for prob in (0.0, 0.1, 0.2, 0.3):
         dropping.set_prob(prob)
         outputs.append(compiled(images))
     assert counter.frame_count == 1

@@ -1,4 +1,5 @@
 """Mixing inside the backbone: the features that go on are the mixed ones, in every layout, and nothing else changes."""
+
 import copy
 import gc
 
@@ -59,6 +60,7 @@ def outputs_of(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 # Finding stages.
 
+
 @pytest.mark.parametrize('name', BACKBONES)
 def test_layouts_of_every_family(name):
     stages = find_stages(create_backbone(name), torch.zeros(1, 3, SIZE, SIZE))
@@ -94,17 +96,18 @@ def test_model_without_stages_is_refused_by_name():
 
 # Mixing.
 
+
 def test_token_grid_by_hand():
     """A class token and a grid of 2 x 2: the token follows the label, the cells the box."""
     tokens = torch.stack([torch.zeros(5, 1), torch.ones(5, 1)])
     boxes = torch.tensor([[1, 0, 2, 2], [0, 0, 1, 1]])
     lam = torch.tensor([0.5, 0.75])
     mixed = mix_features(tokens, Stage('', 'tokens', (2, 2)), torch.tensor([1, 0]), lam, torch.ones(2), boxes)
-    assert mixed[..., 0].tolist() == [[0.5, 0., 1., 0., 1.], [0.75, 0., 1., 1., 1.]]
+    assert mixed[..., 0].tolist() == [[0.5, 0.0, 1.0, 0.0, 1.0], [0.75, 0.0, 1.0, 1.0, 1.0]]
 
 
 @pytest.mark.parametrize('layout', ['NCHW', 'NHWC', 'tokens'])
-@pytest.mark.parametrize('outside', [1., 0.25])
+@pytest.mark.parametrize('outside', [1.0, 0.25])
 def test_mixing_agrees_with_a_loop(layout, outside):
     features = torch.randn(3, 2, 4, 5, generator=_generator())
     partner = torch.tensor([2, 0, 1])
@@ -120,7 +123,7 @@ def test_mixing_agrees_with_a_loop(layout, outside):
     for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
         for row in range(4):
             for column in range(5):
-                own = 0. if y0 <= row < y1 and x0 <= column < x1 else outside
+                own = 0.0 if y0 <= row < y1 and x0 <= column < x1 else outside
                 other = features[partner[i], :, row, column]
                 wanted[i, :, row, column] = own * features[i, :, row, column] + (1 - own) * other
     torch.testing.assert_close(mixed, to_layout[layout](wanted))
@@ -182,7 +185,7 @@ def test_only_training_mode_mixes_and_only_while_on(method):
     model = _hooks_alone(create_backbone('resnet'))
     x, target = _batch()
     plain = model(x)
-    mixer = _create(method, model, stages=(1,), alpha=100.)
+    mixer = _create(method, model, stages=(1,), alpha=100.0)
     mixer(x, target, _generator())
     assert not torch.allclose(model(x), plain)
     model.eval()
@@ -241,9 +244,12 @@ def test_gradient_checkpointing_mixes_the_same_twice(name):
 
 # Compiled: one graph serves all stages.
 
-@pytest.mark.parametrize('method, create', [
-    ('manifold-mixup', small_cnn), ('feature-cutmix', small_cnn), ('feature-cutmix', lambda: create_backbone('vit'))],
-    ids=['manifold-cnn', 'cutmix-cnn', 'cutmix-vit'])
+
+@pytest.mark.parametrize(
+    'method, create',
+    [('manifold-mixup', small_cnn), ('feature-cutmix', small_cnn), ('feature-cutmix', lambda: create_backbone('vit'))],
+    ids=['manifold-cnn', 'cutmix-cnn', 'cutmix-vit'],
+)
 @torch.no_grad()
 def test_compiled_model_mixes_as_the_eager_one(method, create):
     torch.compiler.reset()
@@ -287,6 +293,7 @@ def test_compiled_training_step(method):
 
 # Statistical.
 
+
 def test_stages_are_drawn_alike_to_the_last_of_them():
     model = small_cnn()
     mixer = _create('manifold-mixup', model, num_classes=5, stages=(0, 1, 2))
@@ -327,7 +334,7 @@ def test_fading_lowers_the_probability_of_cutmix_and_the_alpha_of_mixup():
     assert lams['manifold-mixup'].var().item() == pytest.approx(1 / (4 * (2 * 0.25 + 1)), rel=0.05)
 
 
-@pytest.mark.parametrize('settings', [dict(stages=()), dict(stages=(0, 0)), dict(stages=(-1,)), dict(alpha=0.)])
+@pytest.mark.parametrize('settings', [dict(stages=()), dict(stages=(0, 0)), dict(stages=(-1,)), dict(alpha=0.0)])
 def test_refusals(settings):
     with pytest.raises(ValueError):
         _create('manifold-mixup', small_cnn(), **settings)

@@ -1,4 +1,5 @@
 """AlexNet, VGG-GAP and DenseNet-264."""
+
 import pytest
 import timm
 import torch
@@ -69,7 +70,8 @@ def test_stopping_early_runs_no_later_layer(models, image):
     model, run = models['alexnet'], []
     handles = [
         layer.register_forward_hook(lambda *_, name=name: run.append(name))
-        for name, layer in model.features.named_children()]
+        for name, layer in model.features.named_children()
+    ]
     with torch.no_grad():
         model.forward_intermediates(image, indices=[1], stop_early=True, intermediates_only=True)
     for handle in handles:

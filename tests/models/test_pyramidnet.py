@@ -27,8 +27,15 @@ def test_block_against_the_paper():
             if buffer.is_floating_point():
                 buffer.uniform_(0.5, 1.5)
         y = x
-        for part in (block.branch.norm1, block.branch.conv1, block.branch.norm2, block.branch.conv2,
-                     block.branch.norm3, block.branch.conv3, block.branch.norm4):
+        for part in (
+            block.branch.norm1,
+            block.branch.conv1,
+            block.branch.norm2,
+            block.branch.conv2,
+            block.branch.norm3,
+            block.branch.conv3,
+            block.branch.norm4,
+        ):
             y = part(y)
             if part in (block.branch.norm2, block.branch.norm3):
                 assert (y >= 0).all()
@@ -47,11 +54,14 @@ def test_stochastic_depth():
     assert rates == pytest.approx([0.25 * number / 8 for number in range(1, 9)])
 
 
-@pytest.mark.parametrize('kwargs, words', [
-    (dict(depth=110 + 1), 'depth = 111 is not possible for a PyramidNet: use 2 more than a multiple of 9'),
-    (dict(depth=2), 'depth = 2'),
-    (dict(depth=20, shake_drop_rate=0.5, drop_path_rate=0.1), 'shake_drop_rate = 0.5 and drop_path_rate = 0.1'),
-])
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(depth=110 + 1), 'depth = 111 is not possible for a PyramidNet: use 2 more than a multiple of 9'),
+        (dict(depth=2), 'depth = 2'),
+        (dict(depth=20, shake_drop_rate=0.5, drop_path_rate=0.1), 'shake_drop_rate = 0.5 and drop_path_rate = 0.1'),
+    ],
+)
 def test_refusals(kwargs, words):
     with pytest.raises(ValueError, match=words):
         timm.create_model('cifar_pyramidnet110_a64', **kwargs)

@@ -1,4 +1,5 @@
 """A model that a file describes is built only if the file makes it plausible: in moments, and without its memory."""
+
 import json
 import time
 from argparse import Namespace
@@ -14,11 +15,11 @@ from keepaug.models.recorded import check_images, check_recorded
 from tests.scripts import TINY, refuse_train, refuse_validate, write_images
 
 HOSTILE = {
-    'blocks': ('resnet50', {'layers': [10 ** 6] * 4}),
+    'blocks': ('resnet50', {'layers': [10**6] * 4}),
     'some blocks': ('resnet50', {'layers': [20_000] * 4}),
     'channels': ('resnet50', {'base_width': 90_000}),
     'image': ('vit_tiny_patch16_224', {'img_size': 90_000, 'patch_size': 1}),
-    'depth': ('vit_tiny_patch16_224', {'depth': 10 ** 12}),
+    'depth': ('vit_tiny_patch16_224', {'depth': 10**12}),
     'path': ('resnet50', {'checkpoint_path': '/etc/passwd'}),
     'download': ('resnet50', {'pretrained_cfg_overlay': {'url': 'http://nowhere'}}),
     'long list': ('resnet50', {'layers': [1] * 10_000}),
@@ -59,7 +60,9 @@ def test_comparison_refuses(name, data, tmp_path, capsys):
     path = hostile(name, tmp_path / 'last.pth')
     said = refuse_validate(
         f'{data} --model test_resnet --num-classes 3 --checkpoint {tmp_path}/weights.pth --compare {path} --device cpu '
-        '-j 0 --img-size 32', capsys)
+        '-j 0 --img-size 32',
+        capsys,
+    )
     assert 'could not be validated' in said
 
 
@@ -77,7 +80,9 @@ def test_a_teacher_is_refused(name, data, tmp_path, capsys):
     path = hostile(name, tmp_path / 'last.pth')
     said = refuse_train(
         f'{data} {TINY} --attentive-cutmix --attentive-teacher resnet50 --attentive-teacher-checkpoint {path}',
-        tmp_path, capsys)
+        tmp_path,
+        capsys,
+    )
     assert f'--attentive-teacher-checkpoint {path} is refused: ' in said
 
 
@@ -99,9 +104,17 @@ def test_no_random_number_is_drawn(model):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize('changes', [
-    dict(input_size=(3, 10 ** 6, 32)), dict(input_size=(3, 0, 32)), dict(input_size=(3, 32, '32')),
-    dict(mean=(float('nan'),) * 3), dict(std=(0., 1., 1.)), dict(crop_pct=1e-9)])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(input_size=(3, 10**6, 32)),
+        dict(input_size=(3, 0, 32)),
+        dict(input_size=(3, 32, '32')),
+        dict(mean=(float('nan'),) * 3),
+        dict(std=(0.0, 1.0, 1.0)),
+        dict(crop_pct=1e-9),
+    ],
+)
 def test_images_that_cannot_be(changes):
     config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.9)
     check_images(config, 'some.pth')
@@ -110,6 +123,6 @@ def test_images_that_cannot_be(changes):
 
 
 def test_tensors_that_are_larger_than_their_file(tmp_path):
-    torch.save({'state_dict': {'a': torch.zeros(1).expand(10 ** 6, 10 ** 6)}}, tmp_path / 'last.pth')
+    torch.save({'state_dict': {'a': torch.zeros(1).expand(10**6, 10**6)}}, tmp_path / 'last.pth')
     with pytest.raises(ValueError, match='a tensor of shape .1000000, 1000000., for which the file is too small'):
         check_checkpoint(str(tmp_path / 'last.pth'), '--resume')

@@ -1,4 +1,5 @@
 """A model at another resolution: timm's own resized copy is the reference, and the weights stay where they are."""
+
 import copy
 from typing import Any
 
@@ -24,7 +25,8 @@ from tests.functional.backbones import (
 )
 
 pytestmark = pytest.mark.filterwarnings(
-    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning')  # timm resizing tables
+    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning'
+)  # timm resizing tables
 
 VIT = dict(img_size=SIZE, embed_dim=48, depth=2, num_heads=3)
 # One model for each way timm has of putting positions into weights or tables.
@@ -140,14 +142,17 @@ def test_early_classifier_has_a_twin(name):
     early = EarlyExit(model).early_classifier()
     twin = twin_of(early, size, full_size(name))
     saliency = input_saliency(twin, images(size), torch.tensor([0, 4]))
-    assert (saliency.amax((1, 2, 3)) > 0.).all()
+    assert (saliency.amax((1, 2, 3)) > 0.0).all()
 
 
-@pytest.mark.parametrize('name, size, expected', [
-    ('dla46x_c', (48, 80), (32, 64)),  # adds features of reduction 32 to enlarged ones
-    ('resnet10t', (48, 80), (48, 80)),
-    ('test_coatnet', (80, 80), (64, 64)),  # its windows divide multiples of 32 px only
-])
+@pytest.mark.parametrize(
+    'name, size, expected',
+    [
+        ('dla46x_c', (48, 80), (32, 64)),  # adds features of reduction 32 to enlarged ones
+        ('resnet10t', (48, 80), (48, 80)),
+        ('test_coatnet', (80, 80), (64, 64)),  # its windows divide multiples of 32 px only
+    ],
+)
 def test_size_is_rounded_down_where_it_must_be(name, size, expected):
     model = timm.create_model(name, num_classes=5)
     assert at_resolution(model, size, images((2 * size[0], 2 * size[1])))[1] == expected
@@ -160,6 +165,7 @@ def test_size_is_not_rounded_up():
 
 def test_model_that_runs_with_its_tables_off_gets_a_twin():
     """As MViT, which takes the first of the relative positions it has, whatever the size."""
+
     class Cropping(nn.Module):
         pretrained_cfg = dict(fixed_input_size=True)
 
@@ -172,7 +178,7 @@ def test_model_that_runs_with_its_tables_off_gets_a_twin():
 
         def forward(self, x: Tensor) -> Tensor:
             tokens = x.flatten(2).transpose(1, 2)
-            return (tokens[..., :2] * self.pos_embed[:, :tokens.shape[1]]).sum(1)
+            return (tokens[..., :2] * self.pos_embed[:, : tokens.shape[1]]).sum(1)
 
     model = Cropping()
     twin = twin_of(model, (4, 4), (8, 8))
@@ -196,7 +202,7 @@ def test_saliency_at_half_size_is_the_resized_copys(name):
     model, size = create(name), half_size(name)
     x, target = images(full_size(name)), torch.tensor([0, 4])
     saliency = input_saliency(twin_of(model, size, full_size(name)), x, target, size=size)
-    assert saliency.shape == (2, 1, *size) and (saliency.amax((1, 2, 3)) > 0.).all()
+    assert saliency.shape == (2, 1, *size) and (saliency.amax((1, 2, 3)) > 0.0).all()
     torch.testing.assert_close(saliency, input_saliency(resized_copy(model, size), x, target, size=size))
 
 
@@ -249,7 +255,7 @@ def test_shared_weights_stay_shared():
     twin = twin_of(model, (32, 32), (SIZE, SIZE))
     assert torch.equal(outputs(twin, x), outputs(resized_copy(model, (32, 32)), x))
     with torch.no_grad():
-        model.blocks[0].mlp.fc1.weight.mul_(3.)
+        model.blocks[0].mlp.fc1.weight.mul_(3.0)
     assert torch.equal(outputs(twin, x), outputs(resized_copy(model, (32, 32)), x))
 
 
@@ -274,6 +280,7 @@ def test_model_that_timm_cannot_resize():
 
 def test_trial_runs_without_the_parameters_graph():
     """Under autocast a trial without gradient must leave no cast weights for the training step that follows."""
+
     class Spy(nn.Module):
         def __init__(self):
             super().__init__()

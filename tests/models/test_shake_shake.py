@@ -5,14 +5,14 @@ from keepaug.models.shake_shake import ShakeShakeBlock, TwoFlowShortcut
 
 def test_shortcut_sees_every_other_place_and_their_lower_right_neighbours():
     shortcut = TwoFlowShortcut(1, 2).eval()
-    x = torch.arange(20.).view(1, 1, 4, 5) + 1
+    x = torch.arange(20.0).view(1, 1, 4, 5) + 1
     with torch.no_grad():
         shortcut.conv1.weight.fill_(1)
         shortcut.conv2.weight.fill_(1)
-        shortcut.norm.eps = 0.
+        shortcut.norm.eps = 0.0
         y = shortcut(x)
-    assert torch.equal(y[0, 0], torch.tensor([[1., 3, 5], [11, 13, 15]]))
-    assert torch.equal(y[0, 1], torch.tensor([[7., 9, 0], [17, 19, 0]]))
+    assert torch.equal(y[0, 0], torch.tensor([[1.0, 3, 5], [11, 13, 15]]))
+    assert torch.equal(y[0, 1], torch.tensor([[7.0, 9, 0], [17, 19, 0]]))
 
 
 def test_block_against_the_paper():

@@ -1,4 +1,5 @@
 """Shaken residual branches: exact against drawn numbers, unbiased at test, one draw per image."""
+
 import pytest
 import timm
 import torch
@@ -63,10 +64,10 @@ def test_shake_shake_as_its_equation_says():
     for values in (a, c):
         assert (values.sort().values - torch.linspace(0, 1, N)).abs().max() < 0.015
     assert torch.corrcoef(torch.stack([a, c]))[0, 1].abs() < 0.03
-    assert torch.equal(module.eval()(first[:2], 3 * second[:2]), torch.full((2, 1, 1, 1), 2.))
+    assert torch.equal(module.eval()(first[:2], 3 * second[:2]), torch.full((2, 1, 1, 1), 2.0))
 
 
-@pytest.mark.parametrize('shake', [ShakeDrop(1.), lambda x: ShakeShake()(x, 2 * x)])
+@pytest.mark.parametrize('shake', [ShakeDrop(1.0), lambda x: ShakeShake()(x, 2 * x)])
 def test_every_image_has_its_own_draw_for_all_its_places(shake):
     y = shake(torch.ones(6, 3, 4, 5))
     assert torch.equal(y, y[:, :1, :1, :1].expand_as(y))
@@ -88,8 +89,10 @@ def test_the_networks_that_are_shaken():
     assert not any(isinstance(module, ShakeDrop) for module in plain.modules())
 
 
-@pytest.mark.parametrize('name, settings', [
-    ('cifar_pyramidnet272_a200', dict(depth=20, alpha=8)), ('cifar_shake_shake26_2x96d', dict(blocks=1, width=8))])
+@pytest.mark.parametrize(
+    'name, settings',
+    [('cifar_pyramidnet272_a200', dict(depth=20, alpha=8)), ('cifar_shake_shake26_2x96d', dict(blocks=1, width=8))],
+)
 def test_training_is_random_and_evaluation_is_not(name, settings):
     model, x = timm.create_model(name, **settings), torch.randn(2, 3, 8, 8)
     for module in model.modules():

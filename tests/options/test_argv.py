@@ -1,4 +1,5 @@
 """A command line that stock understands means the same with our flags on the parser; no flag of ours takes the path."""
+
 import copy
 import sys
 
@@ -71,41 +72,47 @@ def test_ambiguous_prefixes_stay_ambiguous(crowded, capsys):
         assert f'ambiguous option: {prefix}' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('argv, check, hist', [
-    (['--check'], True, 10),
-    (['--check', '5'], False, 5),
-    (['--check=5'], False, 5),
-    (['--check', '/data'], True, 10),
-    (['--check', '--amp'], True, 10),
-    (['--checkp', '5'], False, 5),
-    (['--chec', '5'], False, 5),
-    (['--check', '--checkpoint-hist', '5'], True, 5),
-])
+@pytest.mark.parametrize(
+    'argv, check, hist',
+    [
+        (['--check'], True, 10),
+        (['--check', '5'], False, 5),
+        (['--check=5'], False, 5),
+        (['--check', '/data'], True, 10),
+        (['--check', '--amp'], True, 10),
+        (['--checkp', '5'], False, 5),
+        (['--chec', '5'], False, 5),
+        (['--check', '--checkpoint-hist', '5'], True, 5),
+    ],
+)
 def test_check_or_checkpoint_hist(argv, check, hist):
     args = create_parser().parse_args(argv)
     assert (args.check, args.checkpoint_hist) == (check, hist)
     assert args.data == ('/data' if '/data' in argv else None)
 
 
-@pytest.mark.parametrize('argv, keep_cut, cutout, data', [
-    ('--keep-cut /data', 'cutout', None, '/data'),
-    ('/data --keep-cut', 'cutout', None, '/data'),
-    ('--keep-cut erase /data', 'erase', None, '/data'),
-    ('--keep-cut=erase /data', 'erase', None, '/data'),
-    ('--keep-cut --amp /data', 'cutout', None, '/data'),
-    ('--keep-cut -- /data', 'cutout', None, '/data'),
-    ('--keep-c /data', 'cutout', None, '/data'),
-    ('--cutout 16 /data', None, 16, '/data'),
-    ('--cutout=16 /data', None, 16, '/data'),
-    ('--cutout /data', None, 0, '/data'),
-    ('--cuto /data', None, 0, '/data'),
-    ('--cutout -b 8 /data', None, 0, '/data'),
-    ('--cutout -3 /data', None, -3, '/data'),
-    ('--keep-cut --cutout /data', 'cutout', 0, '/data'),
-    ('/data', None, None, '/data'),
-    ('-- --keep-cut', None, None, '--keep-cut'),
-    ('--amp -- --j', None, None, '--j'),
-])
+@pytest.mark.parametrize(
+    'argv, keep_cut, cutout, data',
+    [
+        ('--keep-cut /data', 'cutout', None, '/data'),
+        ('/data --keep-cut', 'cutout', None, '/data'),
+        ('--keep-cut erase /data', 'erase', None, '/data'),
+        ('--keep-cut=erase /data', 'erase', None, '/data'),
+        ('--keep-cut --amp /data', 'cutout', None, '/data'),
+        ('--keep-cut -- /data', 'cutout', None, '/data'),
+        ('--keep-c /data', 'cutout', None, '/data'),
+        ('--cutout 16 /data', None, 16, '/data'),
+        ('--cutout=16 /data', None, 16, '/data'),
+        ('--cutout /data', None, 0, '/data'),
+        ('--cuto /data', None, 0, '/data'),
+        ('--cutout -b 8 /data', None, 0, '/data'),
+        ('--cutout -3 /data', None, -3, '/data'),
+        ('--keep-cut --cutout /data', 'cutout', 0, '/data'),
+        ('/data', None, None, '/data'),
+        ('-- --keep-cut', None, None, '--keep-cut'),
+        ('--amp -- --j', None, None, '--j'),
+    ],
+)
 def test_optional_values_and_the_path(argv, keep_cut, cutout, data):
     args = create_parser().parse_args(argv.split())
     assert (args.keep_cut, args.cutout, args.data) == (keep_cut, cutout, data)
@@ -113,16 +120,22 @@ def test_optional_values_and_the_path(argv, keep_cut, cutout, data):
 
 def test_keep_tau():
     parse = create_parser().parse_args
-    assert (parse([]).keep_tau, parse(['--keep-tau', '.25']).keep_tau, parse(['--keep-tau', 'none']).keep_tau) == \
-        (0.6, 0.25, None)
+    assert (parse([]).keep_tau, parse(['--keep-tau', '.25']).keep_tau, parse(['--keep-tau', 'none']).keep_tau) == (
+        0.6,
+        0.25,
+        None,
+    )
 
 
-@pytest.mark.parametrize('argv, fault', [
-    (['--keep-cut=foo'], "argument --keep-cut: invalid choice: 'foo'"),
-    (['--cutout=foo'], "argument --cutout: invalid int value: 'foo'"),
-    (['--keep-tau', 'foo'], "argument --keep-tau: invalid tau value: 'foo'"),
-    (['--torchscript', '--torchcompile'], 'not allowed with argument'),
-])
+@pytest.mark.parametrize(
+    'argv, fault',
+    [
+        (['--keep-cut=foo'], "argument --keep-cut: invalid choice: 'foo'"),
+        (['--cutout=foo'], "argument --cutout: invalid int value: 'foo'"),
+        (['--keep-tau', 'foo'], "argument --keep-tau: invalid tau value: 'foo'"),
+        (['--torchscript', '--torchcompile'], 'not allowed with argument'),
+    ],
+)
 def test_argparse_still_refuses(argv, fault, capsys):
     with pytest.raises(SystemExit) as refused:
         create_parser().parse_args(argv)

@@ -1,4 +1,5 @@
 """Defaults from YAML, and the text of args.yaml."""
+
 import argparse
 
 import pytest
@@ -84,57 +85,63 @@ def test_the_file_may_stand_anywhere(tmp_path):
     assert parse_args(create_parser(), ['--', '-c'])[0].data == '-c'
 
 
-@pytest.mark.parametrize('text, name, value', [
-    ('lr: 1e-3', 'lr', 0.001),
-    ('lr: 1', 'lr', 1),
-    ('epochs: "5"', 'epochs', 5),
-    ('warmup_epochs: 2.5', 'warmup_epochs', 2.5),
-    ('opt_betas: [0.9, 1e-1]', 'opt_betas', [0.9, 0.1]),
-    ('input_size: [3, "32", 32]', 'input_size', [3, 32, 32]),
-    ('model_kwargs: {img_size: 32}', 'model_kwargs', {'img_size': 32}),
-    ('model: null', 'model', 'resnet50'),
-    ('scale: null', 'scale', [0.08, 1.0]),
-    ('amp: null', 'amp', False),
-    ('wandb_tags: []', 'wandb_tags', []),
-    ('torchcompile: true', 'torchcompile', 'inductor'),
-    ('experiment: 5', 'experiment', 5),
-    ('keep_tau: none', 'keep_tau', None),
-    ('keep_tau: null', 'keep_tau', None),
-    ('keep_tau: 0.25', 'keep_tau', 0.25),
-    ('keep_cut: true', 'keep_cut', 'cutout'),
-    ('keep_cut: false', 'keep_cut', None),
-    ('keep_cut: erase', 'keep_cut', 'erase'),
-    ('cutout: true', 'cutout', 0),
-    ('cutout: 16', 'cutout', 16),
-    ('', 'epochs', 300),
-    ('# nothing yet', 'epochs', 300),
-])
+@pytest.mark.parametrize(
+    'text, name, value',
+    [
+        ('lr: 1e-3', 'lr', 0.001),
+        ('lr: 1', 'lr', 1),
+        ('epochs: "5"', 'epochs', 5),
+        ('warmup_epochs: 2.5', 'warmup_epochs', 2.5),
+        ('opt_betas: [0.9, 1e-1]', 'opt_betas', [0.9, 0.1]),
+        ('input_size: [3, "32", 32]', 'input_size', [3, 32, 32]),
+        ('model_kwargs: {img_size: 32}', 'model_kwargs', {'img_size': 32}),
+        ('model: null', 'model', 'resnet50'),
+        ('scale: null', 'scale', [0.08, 1.0]),
+        ('amp: null', 'amp', False),
+        ('wandb_tags: []', 'wandb_tags', []),
+        ('torchcompile: true', 'torchcompile', 'inductor'),
+        ('experiment: 5', 'experiment', 5),
+        ('keep_tau: none', 'keep_tau', None),
+        ('keep_tau: null', 'keep_tau', None),
+        ('keep_tau: 0.25', 'keep_tau', 0.25),
+        ('keep_cut: true', 'keep_cut', 'cutout'),
+        ('keep_cut: false', 'keep_cut', None),
+        ('keep_cut: erase', 'keep_cut', 'erase'),
+        ('cutout: true', 'cutout', 0),
+        ('cutout: 16', 'cutout', 16),
+        ('', 'epochs', 300),
+        ('# nothing yet', 'epochs', 300),
+    ],
+)
 def test_values(parse, text, name, value):
     found = getattr(parse(text)[0], name)
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize('text, named', [
-    ('kd_distill_type: logits', ('kd_distill_type', "'logits'", 'logit or feature or token')),
-    ('keep_cut: erasse', ('keep_cut', "'erasse'", 'cutout or erase')),
-    ('lr: fast', ('lr', "'fast'", 'write a number')),
-    ('epochs: 1e2', ('epochs', "'1e2'", 'write a whole number')),
-    ('epochs: true', ('epochs', 'True', 'write a whole number')),
-    ('lr: [0.1]', ('lr', '[0.1]', 'write a number')),
-    ('keep_tau: much', ('keep_tau', "'much'", 'write a number')),
-    ('opt_betas: 0.9', ('opt_betas', '0.9', 'write a list')),
-    ('opt_betas: [0.9, much]', ('opt_betas', 'much', 'write a number')),
-    ('input_size: [3, 32]', ('input_size', '[3, 32]', 'write a list of 3 values')),
-    ('amp: 1', ('amp', '1', 'write true or false')),
-    ('amp: "yes"', ('amp', "'yes'", 'write true or false')),
-    ('model_kwargs: [a]', ('model_kwargs', "['a']", 'write a mapping')),
-    ('model: [resnet18]', ('model', "['resnet18']", 'write text')),
-    ('experiment: 2020-01-01', ('experiment', 'datetime', 'write text')),
-    ('- a\n- b', ('holds a list', 'key: value')),
-    ('just words', ('holds a str', 'key: value')),
-    ('a: [1', ('is not YAML (line', 'key: value')),
-    ('1: 2', ('the key 1', 'name of an argument')),
-])
+@pytest.mark.parametrize(
+    'text, named',
+    [
+        ('kd_distill_type: logits', ('kd_distill_type', "'logits'", 'logit or feature or token')),
+        ('keep_cut: erasse', ('keep_cut', "'erasse'", 'cutout or erase')),
+        ('lr: fast', ('lr', "'fast'", 'write a number')),
+        ('epochs: 1e2', ('epochs', "'1e2'", 'write a whole number')),
+        ('epochs: true', ('epochs', 'True', 'write a whole number')),
+        ('lr: [0.1]', ('lr', '[0.1]', 'write a number')),
+        ('keep_tau: much', ('keep_tau', "'much'", 'write a number')),
+        ('opt_betas: 0.9', ('opt_betas', '0.9', 'write a list')),
+        ('opt_betas: [0.9, much]', ('opt_betas', 'much', 'write a number')),
+        ('input_size: [3, 32]', ('input_size', '[3, 32]', 'write a list of 3 values')),
+        ('amp: 1', ('amp', '1', 'write true or false')),
+        ('amp: "yes"', ('amp', "'yes'", 'write true or false')),
+        ('model_kwargs: [a]', ('model_kwargs', "['a']", 'write a mapping')),
+        ('model: [resnet18]', ('model', "['resnet18']", 'write text')),
+        ('experiment: 2020-01-01', ('experiment', 'datetime', 'write text')),
+        ('- a\n- b', ('holds a list', 'key: value')),
+        ('just words', ('holds a str', 'key: value')),
+        ('a: [1', ('is not YAML (line', 'key: value')),
+        ('1: 2', ('the key 1', 'name of an argument')),
+    ],
+)
 def test_refused_values(parse, capsys, text, named):
     with pytest.raises(SystemExit) as refused:
         parse(text)
@@ -166,9 +173,14 @@ def stock_text(argv):
     return yaml.safe_dump(vars(create_train_parser().parse_args(argv)), default_flow_style=False)
 
 
-@pytest.mark.parametrize('argv', [
-    [], ['/data', '--amp', '--lr', '0.1', '--j'], ['--model-kwargs', 'a=1', 'b=(1, 2)', '--mean', '0', '.5', '1'],
-])
+@pytest.mark.parametrize(
+    'argv',
+    [
+        [],
+        ['/data', '--amp', '--lr', '0.1', '--j'],
+        ['--model-kwargs', 'a=1', 'b=(1, 2)', '--mean', '0', '.5', '1'],
+    ],
+)
 def test_text_without_our_flags_is_stocks(argv):
     assert parse_args(create_parser(), argv)[1] == stock_text(argv)
     assert parse_args(create_train_parser(), argv)[1] == stock_text(argv)
@@ -194,9 +206,17 @@ def test_a_bare_parser_works_too():
     assert parse_args(parser, []) == (argparse.Namespace(lr=0.1), 'lr: 0.1\n')
 
 
-@pytest.mark.parametrize('text, named', [
-    ('model: 18', '--model 18'), ('opt: 1', '--opt 1'), ('aa: true', '--aa True'), ('device: 2.5', '--device 2.5'),
-    ('remode: 1', '--remode 1'), ('kd_model_name: 5', '--kd-model-name 5')])
+@pytest.mark.parametrize(
+    'text, named',
+    [
+        ('model: 18', '--model 18'),
+        ('opt: 1', '--opt 1'),
+        ('aa: true', '--aa True'),
+        ('device: 2.5', '--device 2.5'),
+        ('remode: 1', '--remode 1'),
+        ('kd_model_name: 5', '--kd-model-name 5'),
+    ],
+)
 def test_a_number_for_text_is_refused_like_text(parse, text, named):
     with pytest.raises(ValueError, match=named):
         check_stock(prepare(parse(text, *([] if 'device' in text else ['--device', 'cpu']))[0]))

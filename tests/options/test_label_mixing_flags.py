@@ -1,4 +1,5 @@
 """The flags of the label mixers: what is refused, what stands down, and values from YAML."""
+
 import argparse
 
 import pytest
@@ -66,11 +67,19 @@ def test_unknown_teacher(teacher):
         check_stock(prepare(parse(f'--attentive-cutmix --attentive-teacher {teacher}')))
 
 
-@pytest.mark.parametrize('line', [
-    '--attentive-cutmix', '--attentive-cutmix 12 --attentive-teacher self -b 7', '--cutmix-variant fixed --cutmix 1',
-    '--cutmix-variant scheduled --cutmix 0.5 --mixup-prob 0.5', '--feature-cutmix 0,1,2 --cutmix 0.5',
-    '--manifold-mixup --mixup 2', '--attentive-cutmix --keep-cut --early-exit',
-    '--feature-cutmix --cutout --mixup-mode elem'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        '--attentive-cutmix',
+        '--attentive-cutmix 12 --attentive-teacher self -b 7',
+        '--cutmix-variant fixed --cutmix 1',
+        '--cutmix-variant scheduled --cutmix 0.5 --mixup-prob 0.5',
+        '--feature-cutmix 0,1,2 --cutmix 0.5',
+        '--manifold-mixup --mixup 2',
+        '--attentive-cutmix --keep-cut --early-exit',
+        '--feature-cutmix --cutout --mixup-mode elem',
+    ],
+)
 def test_stock_stands_down(line):
     args = parse(line)
     prepared = prepare(args)
@@ -80,8 +89,9 @@ def test_stock_stands_down(line):
     check_stock(prepared)
 
 
-@pytest.mark.parametrize('flag, const', [
-    ('--attentive-cutmix', 6), ('--feature-cutmix', 'all'), ('--manifold-mixup', 'all')])
+@pytest.mark.parametrize(
+    'flag, const', [('--attentive-cutmix', 6), ('--feature-cutmix', 'all'), ('--manifold-mixup', 'all')]
+)
 def test_bare_flag_leaves_the_path_alone(flag, const):
     args = create_parser().parse_args([flag, '/data/1'])
     assert (getattr(args, flag.strip('-').replace('-', '_')), args.data) == (const, '/data/1')
@@ -96,9 +106,16 @@ def test_stages_that_are_none(stages, capsys):
     assert '--feature-cutmix' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('line', [
-    'feature_cutmix: 0,1,2', 'manifold_mixup: all', 'attentive_cutmix: 12', 'cutmix_variant: one-hot',
-    'feature_cutmix: 1'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'feature_cutmix: 0,1,2',
+        'manifold_mixup: all',
+        'attentive_cutmix: 12',
+        'cutmix_variant: one-hot',
+        'feature_cutmix: 1',
+    ],
+)
 def test_values_from_yaml(line, tmp_path):
     config = tmp_path / 'config.yaml'
     config.write_text(line + '\n')

@@ -1,4 +1,5 @@
 """What the flags of ood, risk and spectrum refuse before any image is read."""
+
 import argparse
 
 import pytest
@@ -32,8 +33,11 @@ def test_refused(flags, named, tmp_path):
 
 
 def test_accepted(tmp_path):
-    check_validate(parsed(
-        f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3,0'))
+    check_validate(
+        parsed(
+            f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3,0'
+        )
+    )
 
 
 @pytest.mark.parametrize('text', ['-1', 'a', '0,', '1.5', ''])

@@ -1,4 +1,5 @@
 """The arguments that runs leave behind, ours, stock's and strange ones."""
+
 import argparse
 
 import pytest
@@ -12,10 +13,17 @@ def parsed(flags: str) -> argparse.Namespace:
     return create_parser().parse_args(flags.split())
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--mixup 0.8 --cutmix 1 --aa rand-m9 --reprob 0.25 --color-jitter 0.3', '--keep-cut cutmix --cutmix 1',
-    '--train-crop-mode pad4 --keep-cut --keep-tau none', '--augment-copies 2 --joint-occlusion cutout', '--scale 0.5 1',
-])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '',
+        '--mixup 0.8 --cutmix 1 --aa rand-m9 --reprob 0.25 --color-jitter 0.3',
+        '--keep-cut cutmix --cutmix 1',
+        '--train-crop-mode pad4 --keep-cut --keep-tau none',
+        '--augment-copies 2 --joint-occlusion cutout',
+        '--scale 0.5 1',
+    ],
+)
 def test_as_they_were_prepared(flags):
     """What a run stores are prepared arguments, where stock has stood down for ours."""
     run = prepare(parsed(flags))
@@ -26,15 +34,16 @@ def test_as_they_were_prepared(flags):
 
 def test_keys_that_differ():
     """Stock knows none of ours, and has some that we lack."""
-    found = read_values(dict(mixup=0.8, scale=(0.3, 1.), aa=None, amp_impl='native', __class__=7))
-    assert (found.mixup, found.scale, found.aa, found.keep_cut) == (0.8, [0.3, 1.], None, None)
+    found = read_values(dict(mixup=0.8, scale=(0.3, 1.0), aa=None, amp_impl='native', __class__=7))
+    assert (found.mixup, found.scale, found.aa, found.keep_cut) == (0.8, [0.3, 1.0], None, None)
     assert found.reprob == parsed('').reprob and not hasattr(found, 'amp_impl') and type(found) is argparse.Namespace
 
 
-@pytest.mark.parametrize('wrong', [
-    dict(mixup='much'), dict(batch_size=[1]), dict(scale=3), dict(keep_cut='all'), dict(cutout={'a': 1})])
+@pytest.mark.parametrize(
+    'wrong', [dict(mixup='much'), dict(batch_size=[1]), dict(scale=3), dict(keep_cut='all'), dict(cutout={'a': 1})]
+)
 def test_values_of_another_kind(wrong):
-    name, = wrong
+    (name,) = wrong
     with pytest.raises(ValueError, match=f'arguments in last.pth.tar: {name}'):
         read_recorded(dict(args=argparse.Namespace(**wrong)), 'last.pth.tar')
 

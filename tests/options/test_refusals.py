@@ -1,4 +1,5 @@
 """Combinations that cannot work are refused in one sentence; what is taken over from stock is stood down."""
+
 import argparse
 import copy
 
@@ -129,9 +130,19 @@ STOCK = [
     ('--initial-checkpoint nowhere.pth', '--initial-checkpoint nowhere.pth'),
     ('--batch-size 0', '--batch-size 0'),
     ('--checkpoint-hist 0', '--checkpoint-hist 0'),
-    *((f'--naflex-loader {other}', '--naflex-loader', other) for other in (
-        '--train-img-sizes 32', '--use-multi-epochs-loader', '--aug-splits 2', '--aug-repeats 2.0', '--torchscript',
-        '--save-images', '--dataset wds/x', '--kd-model-name resnet18')),
+    *(
+        (f'--naflex-loader {other}', '--naflex-loader', other)
+        for other in (
+            '--train-img-sizes 32',
+            '--use-multi-epochs-loader',
+            '--aug-splits 2',
+            '--aug-repeats 2.0',
+            '--torchscript',
+            '--save-images',
+            '--dataset wds/x',
+            '--kd-model-name resnet18',
+        )
+    ),
     ('--aa randd-m9', '--aa randd-m9', 'rand-m9-mstd0.5'),
     ('--aa rand-x9', '--aa rand-x9', 'rand-m9-mstd0.5'),
     ('--aa augmix-q9', '--aa augmix-q9', 'augmix-m5-w4'),
@@ -239,25 +250,43 @@ def test_refusal_of_stock_is_one_sentence(no_cuda, line, named):
     says(str(refused.value), *named)
 
 
-@pytest.mark.parametrize('line', [
-    '', '--keep-cut', '--keep-cut --keep-tau none --keep-size 1 --keep-prob 0', '--keep-cut --keep-tau 0',
-    '--keep-cut --keep-tau 1 --keep-saliency low --keep-low-scale 1', '--cutout', '--cutout 1',
-    '--keep-cut --keep-windows overflow --keep-tau none', '--keep-cut cutmix --keep-windows overflow --mixup 0.2',
-    '--keep-cut cutmix --cutmix-minmax 0.2 0.8 --keep-windows inside',
-    '--keep-cut erase --reprob 0.3', '--keep-cut erase --keep-prob 0.3', '--keep-cut --reprob 0.3 --keep-prob 0.3',
-    '--keep-cut --mixup 0.2 --cutmix 1', '--train-crop-mode rkrc', '--train-crop-mode pad4 --keep-cut',
-    '--train-crop-mode pad4 --no-aug --train-img-sizes 32',
-    '--keep-paste --aa v0', '--keep-paste --aa rand-m9 --keep-paste-size 6 --keep-cut --keep-size 8 --keep-tau 0.8',
-    '--keep-paste --aa rand-m9 --keep-size 8 --keep-cut erase --reprob 0.3',
-    '--keep-paste --aa 3a --cutout --mixup 0.2 --no-prefetcher',
-    '--keep-paste --aa augmix-m5-w2 --keep-saliency low --keep-low-scale 0.25 --keep-prob 0.5 --reprob 0.3',
-    '--joint-occlusion',
-    '--joint-occlusion cutout --occlusion-holes 1 --occlusion-size 56 --mixup 0.2 --keep-cut',
-    '--joint-occlusion saliency --occlusion-layer layer1 --occlusion-jitter 0', '--joint-occlusion none',
-    '--refine-epochs 2 --sched plateau --refine-lr 0.01', '--refine-epochs 2 --refine-fade 1 --mixup 0.2',
-    '--refine-epochs 2 --cutmix 1 --mixup-mode half', '--risk-samples 0',
-    '--joint-occlusion --occlusion-only --occlusion-keep-image 0.5', '--augment-copies 2 --cutmix 1 --keep-cut',
-])
+@pytest.mark.parametrize(
+    'line',
+    [
+        '',
+        '--keep-cut',
+        '--keep-cut --keep-tau none --keep-size 1 --keep-prob 0',
+        '--keep-cut --keep-tau 0',
+        '--keep-cut --keep-tau 1 --keep-saliency low --keep-low-scale 1',
+        '--cutout',
+        '--cutout 1',
+        '--keep-cut --keep-windows overflow --keep-tau none',
+        '--keep-cut cutmix --keep-windows overflow --mixup 0.2',
+        '--keep-cut cutmix --cutmix-minmax 0.2 0.8 --keep-windows inside',
+        '--keep-cut erase --reprob 0.3',
+        '--keep-cut erase --keep-prob 0.3',
+        '--keep-cut --reprob 0.3 --keep-prob 0.3',
+        '--keep-cut --mixup 0.2 --cutmix 1',
+        '--train-crop-mode rkrc',
+        '--train-crop-mode pad4 --keep-cut',
+        '--train-crop-mode pad4 --no-aug --train-img-sizes 32',
+        '--keep-paste --aa v0',
+        '--keep-paste --aa rand-m9 --keep-paste-size 6 --keep-cut --keep-size 8 --keep-tau 0.8',
+        '--keep-paste --aa rand-m9 --keep-size 8 --keep-cut erase --reprob 0.3',
+        '--keep-paste --aa 3a --cutout --mixup 0.2 --no-prefetcher',
+        '--keep-paste --aa augmix-m5-w2 --keep-saliency low --keep-low-scale 0.25 --keep-prob 0.5 --reprob 0.3',
+        '--joint-occlusion',
+        '--joint-occlusion cutout --occlusion-holes 1 --occlusion-size 56 --mixup 0.2 --keep-cut',
+        '--joint-occlusion saliency --occlusion-layer layer1 --occlusion-jitter 0',
+        '--joint-occlusion none',
+        '--refine-epochs 2 --sched plateau --refine-lr 0.01',
+        '--refine-epochs 2 --refine-fade 1 --mixup 0.2',
+        '--refine-epochs 2 --cutmix 1 --mixup-mode half',
+        '--risk-samples 0',
+        '--joint-occlusion --occlusion-only --occlusion-keep-image 0.5',
+        '--augment-copies 2 --cutmix 1 --keep-cut',
+    ],
+)
 def test_prepare_accepts(line):
     args = on_cpu(line)
     before = copy.deepcopy(args)
@@ -266,13 +295,26 @@ def test_prepare_accepts(line):
     assert prepare(prepared) == prepared
 
 
-@pytest.mark.parametrize('line', [
-    '', '--model resnet50.a1_in1k', '--model hf-hub:timm/resnet50', '--model hf_hub:timm/resnet50',
-    '--model local-dir:/somewhere', '--opt lookahead_adamw', '--opt AdamW', '--sched none', '--remode CONST',
-    '--aug-splits 3 --jsd-loss --split-bn', '--resplit --split-bn', '-b 7',
-    '--amp --model-dtype float32', '--model-dtype bfloat16',
-    '--amp --amp-dtype bfloat16',
-])
+@pytest.mark.parametrize(
+    'line',
+    [
+        '',
+        '--model resnet50.a1_in1k',
+        '--model hf-hub:timm/resnet50',
+        '--model hf_hub:timm/resnet50',
+        '--model local-dir:/somewhere',
+        '--opt lookahead_adamw',
+        '--opt AdamW',
+        '--sched none',
+        '--remode CONST',
+        '--aug-splits 3 --jsd-loss --split-bn',
+        '--resplit --split-bn',
+        '-b 7',
+        '--amp --model-dtype float32',
+        '--model-dtype bfloat16',
+        '--amp --amp-dtype bfloat16',
+    ],
+)
 def test_check_stock_accepts(line):
     check_stock(prepare(on_cpu(line)))
 
@@ -300,7 +342,8 @@ def test_a_folder_is_told_from_what_is_missing(tmp_path):
         said.append(str(refused.value))
     assert said == [
         f'--resume {tmp_path} is a folder: give a checkpoint file in it.',
-        f'--resume {tmp_path} is a folder: give {tmp_path}/last.pth.tar.']
+        f'--resume {tmp_path} is a folder: give {tmp_path}/last.pth.tar.',
+    ]
 
 
 def test_validation_needs_no_model_of_that_name(no_cuda):
@@ -332,10 +375,17 @@ def test_paste_stands_eraser_and_mixers_down():
     assert (prepared.taken_over.reprob, prepared.taken_over.mixup) == (0.3, 0.2)
 
 
-@pytest.mark.parametrize('line, moves', [
-    ('--refine-epochs 2', False), ('--refine-epochs 2 --refine-fade 1', True), ('--augment-copies 2', True),
-    ('--joint-occlusion', True), ('--risk-samples 8', False), ('--augment-copies 1', False),
-])
+@pytest.mark.parametrize(
+    'line, moves',
+    [
+        ('--refine-epochs 2', False),
+        ('--refine-epochs 2 --refine-fade 1', True),
+        ('--augment-copies 2', True),
+        ('--joint-occlusion', True),
+        ('--risk-samples 8', False),
+        ('--augment-copies 1', False),
+    ],
+)
 def test_mixing_moves_to_the_device_where_it_must(line, moves):
     prepared = prepare(parse(f'{line} --mixup 0.2'))
     assert (prepared.mixup == 0) == moves == hasattr(prepared.taken_over, 'mixup')
@@ -366,14 +416,18 @@ def test_prepared_arguments_live_in_checkpoints(tmp_path):
 
 def test_arguments_of_another_script():
     bare = prepare(argparse.Namespace(lr=0.1))
-    assert bare.lr == 0.1 and bare.mixup_prob == 1. and bare.keep_cut is None
+    assert bare.lr == 0.1 and bare.mixup_prob == 1.0 and bare.keep_cut is None
     # A plain YAML `keep_cut: true`, as a script without our parser hands it on.
     loaded = argparse.Namespace(**yaml.safe_load('{keep_cut: true, cutout: false, reprob: 0.2}'))
     prepared = prepare(loaded)
     assert (prepared.keep_cut, prepared.cutout, prepared.reprob) == ('cutout', None, 0.2)
     assert prepare(argparse.Namespace(cutout=True)).cutout == 0
-    for values, flag in (({'keep_cut': 'cutmax'}, '--keep-cut.*cutmax'), ({'keep_saliency': 'lo'}, '--keep-saliency.*lo'),
-                         ({'keep_size': 1.5}, '--keep-size.*1.5'), ({'cutout': 1.5}, '--cutout.*1.5')):
+    for values, flag in (
+        ({'keep_cut': 'cutmax'}, '--keep-cut.*cutmax'),
+        ({'keep_saliency': 'lo'}, '--keep-saliency.*lo'),
+        ({'keep_size': 1.5}, '--keep-size.*1.5'),
+        ({'cutout': 1.5}, '--cutout.*1.5'),
+    ):
         with pytest.raises(ValueError, match=flag):
             prepare(argparse.Namespace(**values))
 
@@ -408,8 +462,11 @@ def test_numbers_that_are_none(script, action, no_cuda):
         number = action.type(value)
         count = action.nargs if isinstance(action.nargs, int) else 2
         given = number if action.nargs in (None, '?') else [number] * count
-        args = on_cpu() if script == 'train' else complete_validation(
-            create_validate_parser().parse_args(['data', '--device', 'cpu']))
+        args = (
+            on_cpu()
+            if script == 'train'
+            else complete_validation(create_validate_parser().parse_args(['data', '--device', 'cpu']))
+        )
         setattr(args, action.dest, given)
         if action.type is int and number > 0 and RANGES.get(action.dest, ANY).most is None:
             continue  # as many as one likes

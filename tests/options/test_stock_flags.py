@@ -1,4 +1,5 @@
 """The parsers hold every stock flag as `train_flags.json` and `validate_flags.json` list them, and no other."""
+
 import argparse
 import json
 from pathlib import Path
@@ -17,20 +18,26 @@ def read_contract(script: str) -> dict[str, dict]:
 
 
 def describe(parser: argparse.ArgumentParser) -> dict[str, dict]:
-    exclusive = {action.dest: number for number, group in enumerate(parser._mutually_exclusive_groups)
-                 for action in group._group_actions}
-    return {action.dest: {
-        'option_strings': set(action.option_strings),
-        'positional': not action.option_strings,
-        'default': action.default,
-        'type': action.type and action.type.__name__,
-        'nargs': action.nargs,
-        'const': action.const,
-        'choices': action.choices and list(action.choices),
-        'action': KINDS[type(action).__name__],
-        'mutually_exclusive_group': exclusive.get(action.dest),
-        'required': action.required,
-    } for action in parser._actions}
+    exclusive = {
+        action.dest: number
+        for number, group in enumerate(parser._mutually_exclusive_groups)
+        for action in group._group_actions
+    }
+    return {
+        action.dest: {
+            'option_strings': set(action.option_strings),
+            'positional': not action.option_strings,
+            'default': action.default,
+            'type': action.type and action.type.__name__,
+            'nargs': action.nargs,
+            'const': action.const,
+            'choices': action.choices and list(action.choices),
+            'action': KINDS[type(action).__name__],
+            'mutually_exclusive_group': exclusive.get(action.dest),
+            'required': action.required,
+        }
+        for action in parser._actions
+    }
 
 
 @pytest.mark.parametrize('script', PARSERS)
@@ -59,12 +66,15 @@ def test_stock_values_are_untouched_by_our_flags():
     assert {'keep_cut', 'joint_occlusion', 'check'} <= ours.keys() - stock.keys()
 
 
-@pytest.mark.parametrize('line, exceptions', [
-    ('', {}),
-    ('--task multilabel', {'eval_metric': 'map', 'smoothing': 0.}),
-    ('--sched wsd', {'decay_epochs': 0.2, 'sched': 'wsd'}),
-    ('--sched rsqrt', {'decay_epochs': 0.2, 'sched': 'rsqrt'}),
-])
+@pytest.mark.parametrize(
+    'line, exceptions',
+    [
+        ('', {}),
+        ('--task multilabel', {'eval_metric': 'map', 'smoothing': 0.0}),
+        ('--sched wsd', {'decay_epochs': 0.2, 'sched': 'wsd'}),
+        ('--sched rsqrt', {'decay_epochs': 0.2, 'sched': 'rsqrt'}),
+    ],
+)
 def test_defaults_that_newer_choices_replace(line, exceptions, tmp_path):
     """Every default of the contract stands but these, and each yields to what is typed or in the file."""
     defaults = {dest: flag['default'] for dest, flag in read_contract('train').items() if dest != 'help'}

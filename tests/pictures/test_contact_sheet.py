@@ -1,4 +1,5 @@
 """Contact sheets: colours, outlines, and where pictures and texts stand."""
+
 import numpy as np
 import pytest
 import torch
@@ -38,14 +39,14 @@ def test_to_pixels_undoes_normalisation(channels, shown, dtype):
 
 
 def test_to_pixels_stays_within_bytes():
-    x = torch.tensor([-9., 9.]).view(1, 1, 1, 2)
+    x = torch.tensor([-9.0, 9.0]).view(1, 1, 1, 2)
     assert to_pixels(x, (0.5,), (0.5,))[0, 0].tolist() == [[0, 255]]
 
 
 def test_heat_runs_from_black_over_orange_to_white():
     saliency = torch.zeros(1, 1, 10, 20)
-    saliency[0, 0, 0, :3] = torch.tensor([1., 2., 4.])
-    saliency[0, 0, 1:, :] = 2.  # so that 2 is the 99th percentile, and half of it the middle of the scale
+    saliency[0, 0, 0, :3] = torch.tensor([1.0, 2.0, 4.0])
+    saliency[0, 0, 1:, :] = 2.0  # so that 2 is the 99th percentile, and half of it the middle of the scale
     picture = heat(saliency)
     assert picture.dtype == torch.uint8 and picture.shape == (1, 3, 10, 20)
     black, orange, white = HEAT.byte()
@@ -56,7 +57,7 @@ def test_heat_runs_from_black_over_orange_to_white():
 
 
 def test_heat_is_white_from_the_99th_percentile():
-    picture = heat(torch.arange(200.).view(1, 1, 10, 20)).flatten(2)
+    picture = heat(torch.arange(200.0).view(1, 1, 10, 20)).flatten(2)
     assert (picture[0] == 255).all(0).nonzero().flatten().tolist() == [197, 198, 199]
 
 
@@ -102,7 +103,7 @@ def test_pictures_are_enlarged_and_stand_in_rows_and_columns():
     for column, shown in enumerate((pictures, pictures.flip(0))):
         for row in range(3):
             top, left = head + row * cell_height, GAP + column * cell_width
-            cell = sheet[:, top:top + 20, left:left + 25]
+            cell = sheet[:, top : top + 20, left : left + 25]
             assert torch.equal(cell, shown[row].repeat_interleave(5, 1).repeat_interleave(5, 2))
 
 
@@ -113,7 +114,7 @@ def test_blocks_stand_beside_each_other():
     assert sheet.shape == (3, head + 3 * cell, GAP + 2 * cell)
     seen = [sheet[0, head + line * cell, GAP + block * cell].item() for block in range(2) for line in range(3)]
     assert seen == [0, 1, 2, 3, 4, 255]
-    assert (sheet[0, :head] < 128).any(0)[GAP + cell:].any(), 'the second block has no labels'
+    assert (sheet[0, :head] < 128).any(0)[GAP + cell :].any(), 'the second block has no labels'
 
 
 def test_outlines_are_drawn_on_the_column_they_name():
@@ -129,7 +130,7 @@ def test_texts_make_room():
     bare = contact_sheet(pictures)
     captioned = contact_sheet(pictures, captions=['one', 'two'])
     assert captioned.height > bare.height and captioned.width == bare.width
-    assert (pixels_of(captioned)[:, bare.height:] < 128).any()
+    assert (pixels_of(captioned)[:, bare.height :] < 128).any()
     titled = contact_sheet(pictures, titles=['x', 'y' * 60])
     assert titled.height > bare.height and titled.width >= FONT.getlength('y' * 60)
     long = contact_sheet(pictures, captions=['a', 'z' * 60])

@@ -1,4 +1,5 @@
 """Checkpoints go both ways, survive a resume, and are read without trusting them."""
+
 import csv
 import pickle
 import shutil
@@ -19,7 +20,8 @@ from tests.scripts import TINY, refuse_train, run_train
 def finished(data, tmp_path_factory):
     """A run of two epochs with keep-cut and EMA."""
     return run_train(
-        f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5', tmp_path_factory.mktemp('run'))
+        f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5', tmp_path_factory.mktemp('run')
+    )
 
 
 def test_loads_strictly_in_timm(finished):
@@ -31,8 +33,10 @@ def test_loads_strictly_in_timm(finished):
 def test_averages_and_cleans_as_stocks_do(finished):
     """What timm's scripts do to checkpoints: read the weights, average them, load the average."""
     states = [load_state_dict(finished / f'checkpoint-{epoch}.pth.tar', use_ema=False) for epoch in (0, 1)]
-    mean = {name: (states[0][name].double() + states[1][name].double()).div(2).to(states[0][name].dtype)
-            for name in states[0]}
+    mean = {
+        name: (states[0][name].double() + states[1][name].double()).div(2).to(states[0][name].dtype)
+        for name in states[0]
+    }
     timm.create_model('test_resnet', num_classes=3).load_state_dict(mean, strict=True)
 
 
@@ -41,7 +45,9 @@ def test_resume_continues_the_same_folder(finished, data, tmp_path):
     shutil.copytree(finished, tmp_path / 'run')
     run_train(
         f'{data} {TINY} --keep-cut --keep-size 8 --model-ema --model-ema-decay 0.5 --epochs 3 '
-        f'--resume {tmp_path}/run/last.pth.tar', tmp_path)
+        f'--resume {tmp_path}/run/last.pth.tar',
+        tmp_path,
+    )
     with open(tmp_path / 'run' / 'summary.csv') as file:
         assert [row['epoch'] for row in csv.DictReader(file)] == ['0', '1', '2']
     history = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)['saver']['checkpoint_files']
@@ -61,11 +67,13 @@ def test_stock_checkpoint_resumes_here(data, tmp_path):
     for group in optimizer.param_groups:
         group['initial_lr'] = 0.05
     saver = CheckpointSaver(model, optimizer, task=task, checkpoint_dir=str(tmp_path))
-    saver.save_checkpoint(0, 50.)
+    saver.save_checkpoint(0, 50.0)
     # At learning rate 0, with nothing left to average, an epoch changes batch norm statistics only.
     run = run_train(
         f'{data} {TINY} --sched none --resume {tmp_path}/last.pth.tar --model-ema --model-ema-decay 1.0 '
-        '--no-aug --momentum 0.5', tmp_path)
+        '--no-aug --momentum 0.5',
+        tmp_path,
+    )
     saved = torch.load(run / 'last.pth.tar', weights_only=False)
     assert saved['epoch'] == 1
     assert saved['optimizer']['param_groups'][0]['momentum'] == 0.9  # the file's, not the flag's
@@ -80,6 +88,7 @@ class _Bomb:
 
     def __reduce__(self):
         import os
+
         return os.mkdir, ('exploded',)
 
 
@@ -107,8 +116,7 @@ def _other_model(path, source):
     torch.save({'state_dict': timm.create_model('test_vit', num_classes=3).state_dict()}, path)
 
 
-@pytest.mark.parametrize('damage', [
-    _truncate, _explode, _explode_in_plain_pickle, _text, _bare_tensor, _other_model])
+@pytest.mark.parametrize('damage', [_truncate, _explode, _explode_in_plain_pickle, _text, _bare_tensor, _other_model])
 @pytest.mark.parametrize('flag', ['--resume', '--initial-checkpoint'])
 def test_unusable_checkpoint_is_one_sentence(damage, flag, finished, data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -120,13 +128,17 @@ def test_unusable_checkpoint_is_one_sentence(damage, flag, finished, data, tmp_p
     assert not (tmp_path / 'run').exists()  # nothing was written on the way
 
 
-@pytest.mark.parametrize('error, reason', [
-    (OSError(28, 'No space left on device'), None),
-    (OSError(122, 'Disk quota exceeded'), None),
-    (None, 'unexpected pos 64 vs 0'),
-])
+@pytest.mark.parametrize(
+    'error, reason',
+    [
+        (OSError(28, 'No space left on device'), None),
+        (OSError(122, 'Disk quota exceeded'), None),
+        (None, 'unexpected pos 64 vs 0'),
+    ],
+)
 def test_the_reason_is_the_systems_where_there_is_one(error, reason, data, tmp_path, capsys, monkeypatch, caplog):
     """torch's writer tells of positions in its archive; and where nothing was saved there is nothing to resume."""
+
     def fails(state, path):
         open(path, 'wb').write(b'half')
         raise RuntimeError('[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0')
@@ -168,14 +180,17 @@ def test_a_checkpoint_damaged_within_is_not_called_whole(finished, tmp_path):
         check_checkpoint(str(path), '--resume')
 
 
-@pytest.mark.parametrize('left, flags, start, resume', [
-    (('last', 'checkpoint-0', 'checkpoint-1'), '', 0, 'last'),
-    (('checkpoint-0', 'checkpoint-1', 'checkpoint-best'), '--resume auto', 0, 'checkpoint-1'),
-    (('last', 'checkpoint-0'), '--resume {finished}/last.pth.tar', 2, 'last'),
-    ((), '--resume auto', 0, None),
-    (('last', 'checkpoint-0'), '--resume auto', 2, None),
-    (('last', 'checkpoint-0'), '--resume {run}/checkpoint-0.pth.tar', 2, None),
-])
+@pytest.mark.parametrize(
+    'left, flags, start, resume',
+    [
+        (('last', 'checkpoint-0', 'checkpoint-1'), '', 0, 'last'),
+        (('checkpoint-0', 'checkpoint-1', 'checkpoint-best'), '--resume auto', 0, 'checkpoint-1'),
+        (('last', 'checkpoint-0'), '--resume {finished}/last.pth.tar', 2, 'last'),
+        ((), '--resume auto', 0, None),
+        (('last', 'checkpoint-0'), '--resume auto', 2, None),
+        (('last', 'checkpoint-0'), '--resume {run}/checkpoint-0.pth.tar', 2, None),
+    ],
+)
 def test_a_run_that_is_overwritten_is_named(left, flags, start, resume, finished, data, tmp_path, caplog):
     run = tmp_path / 'run'
     run.mkdir()

@@ -1,4 +1,5 @@
 """What a checkpoint tells of its run is looked at before files are deleted and written by it."""
+
 import argparse
 import shutil
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_files_elsewhere_are_left_alone(name, flags, data, finished, tmp_path, c
     outside.write_text('precious')
     shutil.copytree(finished, run)
     held = torch.load(run / 'last.pth.tar', weights_only=False)
-    held['saver']['checkpoint_files'].append((name.format(outside=outside), 1.))
+    held['saver']['checkpoint_files'].append((name.format(outside=outside), 1.0))
     torch.save(held, run / 'last.pth.tar')
     before = tree(tmp_path)
     said = refuse_train(f'{data} {TINY} --checkpoint-hist 1 --resume auto {flags}', tmp_path, capsys)
@@ -42,22 +43,25 @@ def test_files_elsewhere_are_left_alone(name, flags, data, finished, tmp_path, c
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize('changes', [
-    dict(checkpoint_files=[('deeper/checkpoint-3.pth.tar', 1.)]),
-    dict(checkpoint_files=[('summary.csv', 1.)]),
-    dict(checkpoint_files=[('last.pth.tar', 1.)]),
-    dict(checkpoint_files=[('checkpoint-3.pth.tar\n', 1.)]),
-    dict(checkpoint_files=[(3, 1.)]),
-    dict(checkpoint_files=['checkpoint-3.pth.tar']),
-    dict(checkpoint_files='checkpoint-3.pth.tar'),
-    dict(checkpoint_files=[('checkpoint-3.pth.tar', 'best')]),
-    dict(pending=('/../../outside', 1.)),
-    dict(pending=(3, [1.])),
-    dict(best_epoch='../outside'),
-    dict(best_metric=[1.]),
-    dict(row={'epoch': '../outside'}),
-    dict(row={'epoch': 3, 'loss': [1.]}),
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(checkpoint_files=[('deeper/checkpoint-3.pth.tar', 1.0)]),
+        dict(checkpoint_files=[('summary.csv', 1.0)]),
+        dict(checkpoint_files=[('last.pth.tar', 1.0)]),
+        dict(checkpoint_files=[('checkpoint-3.pth.tar\n', 1.0)]),
+        dict(checkpoint_files=[(3, 1.0)]),
+        dict(checkpoint_files=['checkpoint-3.pth.tar']),
+        dict(checkpoint_files='checkpoint-3.pth.tar'),
+        dict(checkpoint_files=[('checkpoint-3.pth.tar', 'best')]),
+        dict(pending=('/../../outside', 1.0)),
+        dict(pending=(3, [1.0])),
+        dict(best_epoch='../outside'),
+        dict(best_metric=[1.0]),
+        dict(row={'epoch': '../outside'}),
+        dict(row={'epoch': 3, 'loss': [1.0]}),
+    ],
+)
 def test_strange_histories(changes, finished, tmp_path):
     held = torch.load(finished / 'last.pth.tar', weights_only=False)
     check_run(held, 'some.pth')
@@ -71,8 +75,9 @@ def test_strange_histories(changes, finished, tmp_path):
             take(held['saver'])
 
 
-@pytest.mark.parametrize('changes', [
-    dict(epoch='1'), dict(epoch=-1), dict(epoch=None, version='2'), dict(epoch=True), dict(saver=[])])
+@pytest.mark.parametrize(
+    'changes', [dict(epoch='1'), dict(epoch=-1), dict(epoch=None, version='2'), dict(epoch=True), dict(saver=[])]
+)
 def test_strange_epochs(changes):
     with pytest.raises(ValueError, match='some.pth is refused: it holds '):
         check_run(dict(epoch=3, version=2) | changes, 'some.pth')

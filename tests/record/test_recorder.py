@@ -1,4 +1,5 @@
 """What is finished is saved first, and a run that is resumed tells what the one before it could not."""
+
 import json
 import math
 
@@ -26,7 +27,7 @@ class Journal:
 
     def save_checkpoint(self, epoch, metric, row):
         self.calls.append('checkpoint')
-        assert row == {'epoch': 2, 'train_loss': 1., 'eval_top1': 50., 'lr': 0.1, 'phase': 'augmented'}
+        assert row == {'epoch': 2, 'train_loss': 1.0, 'eval_top1': 50.0, 'lr': 0.1, 'phase': 'augmented'}
 
     def save_milestone(self, completed):
         self.calls.append(f'milestone {completed}')
@@ -36,24 +37,33 @@ class Journal:
 
     def measure(self, *args):
         self.calls.append('measure')
-        return ({'kept': 0.5}, {}) if args == (2,) else {'risk_augmented': 2.}
+        return ({'kept': 0.5}, {}) if args == (2,) else {'risk_augmented': 2.0}
 
 
 def test_what_cannot_be_had_again_comes_first():
     journal = Journal()
     recorder = Recorder(
-        journal, journal, [journal], Ranking('top1'), Phases(5), [3], risks=journal, watch=journal, task=None)
-    recorder.record(2, {'loss': 1.}, {'top1': 50.}, 50., lr=0.1)
+        journal, journal, [journal], Ranking('top1'), Phases(5), [3], risks=journal, watch=journal, task=None
+    )
+    recorder.record(2, {'loss': 1.0}, {'top1': 50.0}, 50.0, lr=0.1)
     assert journal.calls == [
-        'checkpoint', 'milestone 3', 'write [] ', 'measure', "write ['risk_augmented'] ", 'measure',
-        "write ['risk_augmented'] {'kept': 0.5}"]
+        'checkpoint',
+        'milestone 3',
+        'write [] ',
+        'measure',
+        "write ['risk_augmented'] ",
+        'measure',
+        "write ['risk_augmented'] {'kept': 0.5}",
+    ]
 
 
 @pytest.mark.parametrize('dies, at, rows', [('Summary.write', 5, 2), ('TrainingRisks.measure', 3, 3)])
 def test_a_resumed_run_completes_the_file(dies, at, rows, data, tmp_path, monkeypatch):
     """Whatever was told of an epoch when the run died; the risks are those of the epoch's own augmentation."""
-    flags = (f'{data} {TINY} --exact-resume --epochs 3 --refine-epochs 1 --refine-fade 1 --risk-samples 8 --reprob 0.5 '
-             '--log-tensorboard --watch-samples 8')
+    flags = (
+        f'{data} {TINY} --exact-resume --epochs 3 --refine-epochs 1 --refine-fade 1 --risk-samples 8 --reprob 0.5 '
+        '--log-tensorboard --watch-samples 8'
+    )
     whole = run_train(flags, tmp_path, 'whole')
     owner, name = dies.split('.')
     owner, calls = {'Summary': Summary, 'TrainingRisks': TrainingRisks}[owner], []
@@ -88,6 +98,7 @@ def test_nothing_is_told_twice(data, tmp_path, monkeypatch):
 
 def nan_from(epoch: int):
     """A loop that trains, and then has no numbers any more."""
+
     def train_one_epoch(number, task, loader, *args, **kwargs):
         if number >= epoch:
             with torch.no_grad():
@@ -115,8 +126,9 @@ def test_a_run_without_numbers_ends(epoch, left, data, tmp_path, monkeypatch, ca
 
 def test_an_epoch_that_loses_its_numbers_ranks_last(data, tmp_path, monkeypatch, caplog, capsys):
     """Its accuracy is a number all the same: that of the first class."""
+
     def no_numbers(args, task, *rest):
-        return {'loss': math.nan, 'top1': 100., 'top5': 100.} if len(calls) == 1 else evaluate(args, task, *rest)
+        return {'loss': math.nan, 'top1': 100.0, 'top5': 100.0} if len(calls) == 1 else evaluate(args, task, *rest)
 
     calls, evaluate = [], keepaug.training.evaluate
     monkeypatch.setattr('keepaug.training.evaluate', lambda *args: (no_numbers(*args), calls.append(None))[0])

@@ -1,4 +1,5 @@
 """Checkpoints: their ranking, and what a kill between two files leaves to be done."""
+
 import math
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tests.scripts import TINY, run_train
 def saver(folder: Path, **settings) -> Saver:
     model = torch.nn.Linear(1, 1)
     return Saver(
-        model, torch.optim.SGD(model.parameters()), checkpoint_dir=str(folder), recovery_dir=str(folder), **settings)
+        model, torch.optim.SGD(model.parameters()), checkpoint_dir=str(folder), recovery_dir=str(folder), **settings
+    )
 
 
 def ranked(saver: Saver) -> list[tuple[str, float | None]]:
@@ -41,9 +43,14 @@ def test_a_nan_that_had_won_wins_no_longer(tmp_path):
     for epoch in range(3):
         saver(tmp_path).save_checkpoint(epoch, 0.5)
     one = saver(tmp_path, max_history=3)
-    one.load_state_dict(dict(
-        checkpoint_files=[('checkpoint-0.pth.tar', math.nan), ('checkpoint-1.pth.tar', 0.7)], best_epoch=0,
-        best_metric=math.nan, pending=(2, 0.6)))
+    one.load_state_dict(
+        dict(
+            checkpoint_files=[('checkpoint-0.pth.tar', math.nan), ('checkpoint-1.pth.tar', 0.7)],
+            best_epoch=0,
+            best_metric=math.nan,
+            pending=(2, 0.6),
+        )
+    )
     assert ranked(one) == [('checkpoint-1', 0.7), ('checkpoint-2', 0.6), ('checkpoint-0', None)]
     assert one.save_checkpoint(3, 0.8) == (0.8, 3)
 
@@ -67,12 +74,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize('error', [
-    RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), TypeError('a defect'), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    'error',
+    [
+        RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '),
+        TypeError('a defect'),
+        KeyboardInterrupt(),
+    ],
+)
 def test_only_what_it_can_explain(error, tmp_path, monkeypatch):
     """torch tells of a worker's end wherever the process is; what was begun is removed all the same."""
     one = saver(tmp_path)
-    one.save_checkpoint(0, 1.)
+    one.save_checkpoint(0, 1.0)
     before = names(tmp_path)
 
     def fail(state, path):
@@ -81,13 +94,24 @@ def test_only_what_it_can_explain(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(type(error)) as raised:
-        one.save_checkpoint(1, 2.)
+        one.save_checkpoint(1, 2.0)
     assert raised.value is error and names(tmp_path) == before
 
 
-@pytest.mark.parametrize('name', [
-    'tmp.pth.tar', 'recovery_tmp.pth.tar', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-0.pth.tar',
-    'checkpoint-0.pth.tar.tmp', 'model_best.pth.tar.tmp', 'milestone-1.pth.tar', 'recovery-0-0.pth.tar'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'tmp.pth.tar',
+        'recovery_tmp.pth.tar',
+        'last.pth.tar',
+        'model_best.pth.tar',
+        'checkpoint-0.pth.tar',
+        'checkpoint-0.pth.tar.tmp',
+        'model_best.pth.tar.tmp',
+        'milestone-1.pth.tar',
+        'recovery-0-0.pth.tar',
+    ],
+)
 @pytest.mark.parametrize('exists', [True, False])
 def test_nothing_is_written_through_a_link(name, exists, tmp_path):
     precious = tmp_path / 'precious'
@@ -96,10 +120,11 @@ def test_nothing_is_written_through_a_link(name, exists, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / name).symlink_to(precious)
     one = saver(tmp_path / 'run')
-    one.save_checkpoint(0, 1.)
+    one.save_checkpoint(0, 1.0)
     one.save_milestone(1)
     one.save_recovery(0)
     assert names(tmp_path / 'run') == [
-        f'{name}.pth.tar' for name in ('checkpoint-0', 'last', 'milestone-1', 'model_best', 'recovery-0-0')]
+        f'{name}.pth.tar' for name in ('checkpoint-0', 'last', 'milestone-1', 'model_best', 'recovery-0-0')
+    ]
     assert not any(path.is_symlink() for path in (tmp_path / 'run').iterdir())
     assert precious.read_text() == 'precious' if exists else not precious.exists()

@@ -1,4 +1,5 @@
 """The block that tells which augmentations are on: all of them, as strong as they are, and ending when they do."""
+
 import re
 from collections import defaultdict
 
@@ -32,77 +33,135 @@ LINES = {
     'keep-cut-blind': [*LOADER, 'keep-cut, cutout, 8 x 8 px, probability 1, anywhere inside'],
     'keep-cut-erase': [*LOADER, 'keep-cut, erase, at most 2, fill rand, probability 0.7, tau 0.6, saliency low'],
     'keep-cutmix': [
-        *LOADER, 'keep-cut, cutmix, mixup alpha 0.2, cutmix alpha 1, 0.5 of the draws, elem, tau 0.6, saliency low'],
+        *LOADER,
+        'keep-cut, cutmix, mixup alpha 0.2, cutmix alpha 1, 0.5 of the draws, elem, tau 0.6, saliency low',
+    ],
     'recycled': [*LOADER, SQUARE.format(1, 'recycled')],
     'recycled-erase': [
-        'crop, padded by 4 px', FLIP, JITTER, 'copies, 2 of each image', 'keep-cut, erase, tau 0.6, saliency recycled',
-        'joint-occlusion, hide-and-seek'],
+        'crop, padded by 4 px',
+        FLIP,
+        JITTER,
+        'copies, 2 of each image',
+        'keep-cut, erase, tau 0.6, saliency recycled',
+        'joint-occlusion, hide-and-seek',
+    ],
     'recycled-cutmix': [
-        'resize', 'crop', FLIP, JITTER, 'keep-cut, cutmix, cutmix alpha 1, per elem, tau 0.6, saliency recycled'],
+        'resize',
+        'crop',
+        FLIP,
+        JITTER,
+        'keep-cut, cutmix, cutmix alpha 1, per elem, tau 0.6, saliency recycled',
+    ],
     'keep-cut-early': [*LOADER, SQUARE.format(1, 'early')],
     'keep-cut-low-early': [*LOADER, SQUARE.format(1, 'low-early')],
     'early-exit': LOADER,
     'cutout': [*LOADER, 'cutout, 8 x 8 px, probability 1, over the border too'],
     'grid-mask': [*LOADER, 'grid-mask, 14 to 32 px, 84% kept, probability 1'],
     'attentive-cutmix': [
-        *LOADER, 'attentive-cutmix, 6 patches, 7 x 7, of the model itself, probability 0.5, per batch'],
+        *LOADER,
+        'attentive-cutmix, 6 patches, 7 x 7, of the model itself, probability 0.5, per batch',
+    ],
     'cutmix-variant': [*LOADER, 'cutmix-variant, center-gaussian, alpha 1, probability 1, per elem'],
     'feature-cutmix': [*LOADER, 'feature-cutmix, alpha 1, all but the last, probability 1, per batch'],
     'manifold-mixup': [*LOADER, 'manifold-mixup, alpha 1, stages 0, 1, 2, probability 1, per batch'],
     'keep-paste': [
-        CROP, FLIP, POLICY.format('rand-m9-mstd0.5'),
+        CROP,
+        FLIP,
+        POLICY.format('rand-m9-mstd0.5'),
         'keep-paste, 8 x 8 px, probability 1, tau 0.6, saliency low, random erasing, probability 0.3, on the device',
-        NO_JITTER.format(0.4, 'rand-m9-mstd0.5')],
+        NO_JITTER.format(0.4, 'rand-m9-mstd0.5'),
+    ],
     'keep-paste-and-cut': [
-        'crop, padded by 4 px', FLIP, POLICY.format('augmix-m5-w2'),
-        'keep-paste, 6 x 6 px, probability 1, tau 0.6, saliency early', SQUARE.format(1, 'early'),
-        'mixup, alpha 0.2, probability 1, per batch, on the device', NO_JITTER.format(0.4, 'augmix-m5-w2')],
+        'crop, padded by 4 px',
+        FLIP,
+        POLICY.format('augmix-m5-w2'),
+        'keep-paste, 6 x 6 px, probability 1, tau 0.6, saliency early',
+        SQUARE.format(1, 'early'),
+        'mixup, alpha 0.2, probability 1, per batch, on the device',
+        NO_JITTER.format(0.4, 'augmix-m5-w2'),
+    ],
     'pad-crop': ['crop, padded by 4 px', FLIP, JITTER],
     'torchvision-policy': [
-        CROP, FLIP, POLICY.format('tv-cifar10-m12'), 'keep-paste, 8 x 8 px, probability 1, tau 0.6, saliency low',
-        NO_JITTER.format(0.4, 'tv-cifar10-m12')],
+        CROP,
+        FLIP,
+        POLICY.format('tv-cifar10-m12'),
+        'keep-paste, 8 x 8 px, probability 1, tau 0.6, saliency low',
+        NO_JITTER.format(0.4, 'tv-cifar10-m12'),
+    ],
     'feature-dropout': [*LOADER, 'feature-dropout, dropblock, 2 x 2 places, probability 0.1'],
     'initialization': LOADER,
     'joint-occlusion': [
-        *LOADER, SQUARE.format(1, 'low'),
-        'joint-occlusion, saliency, 8 x 8 px, 2 px, probability 0, whole and occluded'],
-    'occlusion-only': [
-        *LOADER, 'joint-occlusion, cutout, squares 2, 8 x 8 px, probability 0.5, occluded images alone'],
+        *LOADER,
+        SQUARE.format(1, 'low'),
+        'joint-occlusion, saliency, 8 x 8 px, 2 px, probability 0, whole and occluded',
+    ],
+    'occlusion-only': [*LOADER, 'joint-occlusion, cutout, squares 2, 8 x 8 px, probability 0.5, occluded images alone'],
     'copies': [
-        *LOADER, 'copies, 2 of each image',
-        'joint-occlusion, hide-and-seek, 4 x 4 cells, probability 0.5, probability 0, whole and occluded'],
+        *LOADER,
+        'copies, 2 of each image',
+        'joint-occlusion, hide-and-seek, 4 x 4 cells, probability 0.5, probability 0, whole and occluded',
+    ],
 }
 # Stock's own, as timm builds them.
 STOCK = {
     '': LOADER,
     '--aa rand-m9-mstd0.5 --vflip 0.1 --hflip 0': [
-        CROP, 'upside-down flip, 0.1', POLICY.format('rand-m9-mstd0.5'), NO_JITTER.format(0.4, 'rand-m9-mstd0.5')],
+        CROP,
+        'upside-down flip, 0.1',
+        POLICY.format('rand-m9-mstd0.5'),
+        NO_JITTER.format(0.4, 'rand-m9-mstd0.5'),
+    ],
     '--aa rand-m9-mstd0.5 --color-jitter 0.3': [
-        CROP, FLIP, POLICY.format('rand-m9-mstd0.5'), NO_JITTER.format(0.3, 'rand-m9-mstd0.5')],
+        CROP,
+        FLIP,
+        POLICY.format('rand-m9-mstd0.5'),
+        NO_JITTER.format(0.3, 'rand-m9-mstd0.5'),
+    ],
     '--aa 3a': [CROP, FLIP, POLICY.format('3a'), JITTER],
     '--color-jitter 0': [CROP, FLIP],
     '--color-jitter-prob 0.8 --grayscale-prob 0.2 --gaussian-blur-prob 0.1': [
-        CROP, FLIP, f'{JITTER}, probability 0.8', 'grayscale, 0.2', 'blur, 23 px, 0.1'],
+        CROP,
+        FLIP,
+        f'{JITTER}, probability 0.8',
+        'grayscale, 0.2',
+        'blur, 23 px, 0.1',
+    ],
     '--color-jitter-prob 0': [CROP, FLIP],
     '--reprob 0.3 --remode const --recount 2': [
-        *LOADER, 'random erasing, probability 0.3, fill const, at most 2, on the device'],
+        *LOADER,
+        'random erasing, probability 0.3, fill const, at most 2, on the device',
+    ],
     '--reprob 0.3 --no-prefetcher': [*LOADER, 'random erasing, probability 0.3, fill pixel, at most 1'],
     '--train-crop-mode rkrr --scale 0.5 1': [
-        'resize, 0.5 to 1, probability 0.5, 0.75 to 1.33', 'crop, at random', FLIP, JITTER],
+        'resize, 0.5 to 1, probability 0.5, 0.75 to 1.33',
+        'crop, at random',
+        FLIP,
+        JITTER,
+    ],
     '--mixup 0.2 --cutmix 1': [
-        *LOADER, 'mixup and cutmix, mixup alpha 0.2, cutmix alpha 1, 0.5 of the draws, per batch, while collating'],
+        *LOADER,
+        'mixup and cutmix, mixup alpha 0.2, cutmix alpha 1, 0.5 of the draws, per batch, while collating',
+    ],
     '--cutmix-minmax 0.2 0.8 --mixup-mode pair --no-prefetcher': [
-        *LOADER, 'cutmix, side 0.2 to 0.8, probability 1, per pair, on the device'],
+        *LOADER,
+        'cutmix, side 0.2 to 0.8, probability 1, per pair, on the device',
+    ],
     '--no-aug --aa original --reprob 0.3 --mixup 0.2': [
         'mixup, alpha 0.2, probability 1, while collating',
-        'without effect, crop, flip, color jitter, --aa original, --reprob 0.3, --no-aug'],
+        'without effect, crop, flip, color jitter, --aa original, --reprob 0.3, --no-aug',
+    ],
     '--aug-splits 2 --jsd-loss --reprob 0.3 --resplit': [
-        *LOADER, 'splits, 2 views, the first one clean', 'random erasing, probability 0.3, the first of 2 parts'],
+        *LOADER,
+        'splits, 2 views, the first one clean',
+        'random erasing, probability 0.3, the first of 2 parts',
+    ],
     '--train-img-sizes 32 96 --keep-cut': [*LOADER, 'keep-cut, cutout, 16 x 16 px, 40 x 40 px'],
     '--model test_vit --model-kwargs use_naflex=True --naflex-loader --naflex-train-seq-lens 4 --reprob 0.2 '
     '--mixup 1': [*LOADER, 'mixup, alpha 1, in the loader', 'random erasing, probability 0.2'],
     '--cutmix-variant scheduled --mixup-prob 0.8': [
-        *LOADER, 'cutmix-variant, scheduled, alpha 1, from 0 to 0.8, per batch'],
+        *LOADER,
+        'cutmix-variant, scheduled, alpha 1, from 0 to 0.8, per batch',
+    ],
     '--mixup-off-epoch 1': [*LOADER, 'without effect, --mixup-off-epoch 1'],
 }
 ENDING = {
@@ -128,11 +187,13 @@ def tell(lines: list[str], wanted: list[str]) -> bool:
     lines = [' '.join(['', *re.sub('[,;:()]', ' ', line).split(), '']) for line in lines]
     return len(lines) == len(wanted) and all(
         line.startswith(f' {words.split(", ")[0]} ') and all(f' {word} ' in line for word in words.split(', '))
-        for line, words in zip(lines, wanted))
+        for line, words in zip(lines, wanted)
+    )
 
 
-@pytest.mark.parametrize('flags, lines', [
-    *(pytest.param(EVERY[name], lines, id=name) for name, lines in LINES.items()), *STOCK.items()])
+@pytest.mark.parametrize(
+    'flags, lines', [*(pytest.param(EVERY[name], lines, id=name) for name, lines in LINES.items()), *STOCK.items()]
+)
 def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_path, caplog, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -148,15 +209,18 @@ def test_phases_are_told(data, tmp_path, caplog):
     with caplog.at_level('INFO', logger='train'):
         run_train(f'{data} {TINY} {EVERY["refinement"]} --epochs 3 --refine-fade 2 --mixup-off-epoch 2', tmp_path)
     fade = 'fades from epoch 1 on, off from epoch 3 on refinement'
-    assert tell(block(caplog), [
-        'Augmentations, epoch 3 is refined',
-        f'{CROP}, stays',
-        f'{FLIP}, stays',
-        f'{JITTER}, {fade}',
-        f'random erasing, probability 0.3, {fade}',
-        f'{SQUARE.format(1, "low")}, {fade}',
-        'mixup, alpha 0.3, fades from epoch 1 on, off from epoch 2 on, --mixup-off-epoch',
-    ]), block(caplog)
+    assert tell(
+        block(caplog),
+        [
+            'Augmentations, epoch 3 is refined',
+            f'{CROP}, stays',
+            f'{FLIP}, stays',
+            f'{JITTER}, {fade}',
+            f'random erasing, probability 0.3, {fade}',
+            f'{SQUARE.format(1, "low")}, {fade}',
+            'mixup, alpha 0.3, fades from epoch 1 on, off from epoch 2 on, --mixup-off-epoch',
+        ],
+    ), block(caplog)
 
 
 @pytest.fixture
@@ -169,7 +233,7 @@ def called(monkeypatch):
 
         def watched(self, *args, **kwargs):
             result = inner(self, *args, **kwargs)
-            if method != '_params_per_batch' or result[0] != 1.:
+            if method != '_params_per_batch' or result[0] != 1.0:
                 by_epoch[now[0]].update(names or [self.name])
             return result
 
@@ -205,8 +269,9 @@ def called(monkeypatch):
     return by_epoch
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ENDING])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ENDING]
+)
 def test_what_ends_ends_when_it_is_told_to(name, data, tmp_path, caplog, called):
     with caplog.at_level('INFO', logger='train'):
         run_train(f"{data} {TINY} --epochs 3 --val-split '' {ENDING[name]}", tmp_path)

@@ -1,4 +1,5 @@
 """`summary.csv`: stock's file where rows are stock's, and rows that are whole or not there."""
+
 import pytest
 from timm.utils import update_summary
 
@@ -8,7 +9,7 @@ from keepaug.record.summary import Summary, name_metrics
 def test_the_file_is_stocks(tmp_path):
     ours, stocks = tmp_path / 'summary.csv', tmp_path / 'stock.csv'
     for epoch in range(3):
-        train, test = {'loss': 1 / (epoch + 3)}, {'loss': 0.1 + 0.2, 'top1': 50., 'top5': 1e-17}
+        train, test = {'loss': 1 / (epoch + 3)}, {'loss': 0.1 + 0.2, 'top1': 50.0, 'top5': 1e-17}
         update_summary(epoch, train, test, str(stocks), lr=0.05)
         Summary(str(ours)).write(name_metrics(epoch, train, test, 0.05))
         assert ours.read_bytes() == stocks.read_bytes()
@@ -18,10 +19,14 @@ def test_rows_of_other_columns_keep_their_values(tmp_path):
     path = tmp_path / 'summary.csv'
     path.write_text('epoch,train_loss,lr\n0,1.0,0.1\nepoch,train_loss,lr\n1,0.5,0.1\n')  # as timm 1.0.29 resumed
     summary = Summary(str(path))
-    summary.write({'epoch': 2, 'train_loss': 0.2, 'eval_top1': 50., 'lr': 0.1})
-    summary.write({'epoch': 2, 'train_loss': 0.25, 'eval_top1': 50., 'lr': 0.1, 'phase': 'refined'})
+    summary.write({'epoch': 2, 'train_loss': 0.2, 'eval_top1': 50.0, 'lr': 0.1})
+    summary.write({'epoch': 2, 'train_loss': 0.25, 'eval_top1': 50.0, 'lr': 0.1, 'phase': 'refined'})
     assert path.read_text().split() == [
-        'epoch,train_loss,lr,eval_top1,phase', '0,1.0,0.1,,', '1,0.5,0.1,,', '2,0.25,0.1,50.0,refined']
+        'epoch,train_loss,lr,eval_top1,phase',
+        '0,1.0,0.1,,',
+        '1,0.5,0.1,,',
+        '2,0.25,0.1,50.0,refined',
+    ]
     assert summary.drop_from(1) == 2
     assert [row['epoch'] for row in summary.rows()] == ['0']
     assert summary.drop_from(0) == 1 and not path.exists()
@@ -30,7 +35,7 @@ def test_rows_of_other_columns_keep_their_values(tmp_path):
 
 def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
     """A row that cannot be written to its end leaves the file as it was."""
-    path, row = tmp_path / 'summary.csv', {'epoch': 0, 'train_loss': 1., 'lr': 0.1}
+    path, row = tmp_path / 'summary.csv', {'epoch': 0, 'train_loss': 1.0, 'lr': 0.1}
     (tmp_path / '.summary-draft.csv').write_text('left by a killed run')
     summary = Summary(str(path))
     summary.write(row)

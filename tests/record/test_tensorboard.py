@@ -1,4 +1,5 @@
 """TensorBoard beside a run: what is written, and that the run stays the one it is without."""
+
 import sys
 from types import SimpleNamespace
 
@@ -28,15 +29,20 @@ METHODS = {
     'stream': '--dataset wds/fixture --train-num-samples 24 --val-num-samples 24',
 }
 SALIENCY_KEPT = {
-    'mixing': ['KeepCut'], 'paste': ['KeepPaste'], 'attentive': ['AttentiveCutMix'], 'occlusion': ['JointOcclusion'],
-    'workers': ['KeepCut'], 'plain-loader': ['KeepCut'],
+    'mixing': ['KeepCut'],
+    'paste': ['KeepPaste'],
+    'attentive': ['AttentiveCutMix'],
+    'occlusion': ['JointOcclusion'],
+    'workers': ['KeepCut'],
+    'plain-loader': ['KeepCut'],
 }
 SLOW = ('workers', 'sizes', 'scripted', 'naflex')
 READERS = {'several-labels': create_several_labels, 'stream': create_stream}
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in METHODS])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in METHODS]
+)
 def test_writes_numbers_and_sheets_and_changes_nothing(name, data, tmp_path, monkeypatch, caplog):
     if name in READERS:
         monkeypatch.setattr(keepaug.data.sets, 'create_dataset', READERS[name])
@@ -93,7 +99,8 @@ def test_wandb_gets_the_same(risk, data, tmp_path, wandb):
         assert row.pop('phase', '') == ('augmented' if risk else '') and row.pop('epoch') == epoch
         assert row == pytest.approx(numbers)
     assert {'train_loss', 'eval_top1', 'lr', 'clean_train_top1', 'images_per_second', 'saliency_kept/KeepCut'} <= set(
-        wandb[0])
+        wandb[0]
+    )
 
 
 def test_resumed_run_has_each_epoch_once(data, tmp_path):
@@ -112,7 +119,9 @@ def test_what_is_drawn_once_for_a_batch_falls_both_ways(data, tmp_path):
     """Over the epochs mixup is shown, which draws no region, and CutMix, which does."""
     run = run_train(
         f'{data} {TINY} --epochs 8 --keep-cut cutmix --mixup 0.2 --keep-paste --aa rand-m9 --keep-size 8 '
-        '--log-tensorboard --watch-samples 0', tmp_path)
+        '--log-tensorboard --watch-samples 0',
+        tmp_path,
+    )
     events = EventAccumulator(str(run)).Reload()
     assert len(events.Scalars('saliency_kept/KeepPaste')) == 8
     assert 1 < len(events.Scalars('saliency_kept/KeepCut')) < 8
@@ -130,9 +139,12 @@ def test_share_kept():
     assert [shares(keeps_region).kept for keeps_region in (False, True)] == [0.7, 0.3]
 
 
-@pytest.mark.parametrize('flags, said', [
-    ('--watch-samples 9', '--watch-samples 9 has no effect without --log-tensorboard'),
-    ('--log-tensorboard --watch-samples -1', '--watch-samples must be at least 0'),
-])
+@pytest.mark.parametrize(
+    'flags, said',
+    [
+        ('--watch-samples 9', '--watch-samples 9 has no effect without --log-tensorboard'),
+        ('--log-tensorboard --watch-samples -1', '--watch-samples must be at least 0'),
+    ],
+)
 def test_refusals(flags, said, data, tmp_path, capsys):
     assert said in refuse_train(f'{data} {TINY} {flags}', tmp_path, capsys)

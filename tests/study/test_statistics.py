@@ -1,4 +1,5 @@
 """Numbers of runs, each against what can be counted by hand or what scipy says."""
+
 import math
 
 import numpy as np
@@ -10,15 +11,15 @@ from keepaug.study.statistics import at_time, difference_of, of_curve, spread_of
 
 def test_of_curve_by_hand():
     curve = [(epoch, float(value)) for epoch, value in enumerate([9, 1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 11])]
-    assert of_curve(curve) == {'last': 11., 'best': 20., 'median10': 6.5}
-    assert of_curve(curve, decreasing=True)['best'] == 1.
-    assert of_curve([(3, 5.)]) == {'last': 5., 'best': 5., 'median10': 5.}
+    assert of_curve(curve) == {'last': 11.0, 'best': 20.0, 'median10': 6.5}
+    assert of_curve(curve, decreasing=True)['best'] == 1.0
+    assert of_curve([(3, 5.0)]) == {'last': 5.0, 'best': 5.0, 'median10': 5.0}
 
 
 def test_at_time_by_hand():
-    curve, clock = [(0, 10.), (1, 20.), (2, 30.)], {0: 5., 1: 10., 2: 15.}
-    assert [at_time(curve, clock, seconds) for seconds in (4.9, 5., 12., 99.)] == [None, 10., 20., 30.]
-    assert at_time(curve, {}, 99.) is None
+    curve, clock = [(0, 10.0), (1, 20.0), (2, 30.0)], {0: 5.0, 1: 10.0, 2: 15.0}
+    assert [at_time(curve, clock, seconds) for seconds in (4.9, 5.0, 12.0, 99.0)] == [None, 10.0, 20.0, 30.0]
+    assert at_time(curve, {}, 99.0) is None
 
 
 @pytest.mark.parametrize('n', [2, 3, 10])
@@ -31,22 +32,22 @@ def test_difference_is_that_of_paired_t(n):
 
 
 def test_difference_pairs_by_seed():
-    found = difference_of({0: 1., 1: 5., 7: 100.}, {1: 3., 0: 0., 4: -100.})
+    found = difference_of({0: 1.0, 1: 5.0, 7: 100.0}, {1: 3.0, 0: 0.0, 4: -100.0})
     assert (found.mean, found.n) == (1.5, 2)
-    assert difference_of({0: 1.}, {1: 1.}) is None
-    alone = difference_of({0: 3.}, {0: 1.})
-    assert alone.mean == 2. and math.isnan(alone.low) and str(alone) == '+2.00, n = 1'
+    assert difference_of({0: 1.0}, {1: 1.0}) is None
+    alone = difference_of({0: 3.0}, {0: 1.0})
+    assert alone.mean == 2.0 and math.isnan(alone.low) and str(alone) == '+2.00, n = 1'
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
     """10,000 studies of five seeds: 95% of the intervals hold the true difference of 1."""
     rng = np.random.default_rng(0)
-    differences = 1. + rng.normal(size=(10_000, 5))
-    zero = dict.fromkeys(range(5), 0.)
+    differences = 1.0 + rng.normal(size=(10_000, 5))
+    zero = dict.fromkeys(range(5), 0.0)
     found = [difference_of(dict(enumerate(row)), zero) for row in differences]
-    covered = np.mean([one.low <= 1. <= one.high for one in found])
+    covered = np.mean([one.low <= 1.0 <= one.high for one in found])
     assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 10_000))
 
 
 def test_spread():
-    assert str(spread_of([1., 3.])) == '2.00 ± 1.41 (n = 2)' and str(spread_of([1.])) == '1.00 (n = 1)'
+    assert str(spread_of([1.0, 3.0])) == '2.00 ± 1.41 (n = 2)' and str(spread_of([1.0])) == '1.00 (n = 1)'

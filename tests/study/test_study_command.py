@@ -1,4 +1,5 @@
 """The whole command: what it trains, reports, lists, and goes on with after it was stopped."""
+
 import csv
 import re
 import shlex
@@ -75,12 +76,15 @@ def test_runs_and_reports(study, data, tmp_path, capsys):
     assert len(listed) == 3 and shlex.split(listed[1])[-4:] == ['Cutout:0', '--', '--data-dir', str(data)]
 
 
-@pytest.mark.parametrize('words, named', [
-    (['--slurm', 'timeout_min', '--cluster', 'local'], '--slurm timeout_min .*KEY=VALUE'),
-    (['--slurm=no_such=1', '--cluster', 'local'], '--slurm no_such=1 .*KEY=VALUE'),
-    (['--output', __file__], '--output .*cannot be made'),
-    (['--arms', 'cutout'], "--arms 'cutout' .*'none', 'Cutout' or 'broken'"),
-])
+@pytest.mark.parametrize(
+    'words, named',
+    [
+        (['--slurm', 'timeout_min', '--cluster', 'local'], '--slurm timeout_min .*KEY=VALUE'),
+        (['--slurm=no_such=1', '--cluster', 'local'], '--slurm no_such=1 .*KEY=VALUE'),
+        (['--output', __file__], '--output .*cannot be made'),
+        (['--arms', 'cutout'], "--arms 'cutout' .*'none', 'Cutout' or 'broken'"),
+    ],
+)
 def test_what_cannot_be(words, named, study, data, tmp_path):
     if '--slurm' in named:
         pytest.importorskip('submitit', reason='comes with the extra study')
@@ -123,8 +127,16 @@ def test_goes_on_after_it_was_stopped(study, data, tmp_path):
     """Stopped in the middle and started again, it trains no epoch twice."""
     study.write_text(STUDY.format(epochs=40, broken='').partition('  broken')[0] + 'compare: [[Cutout, none]]\n')
     words = [
-        sys.executable, '-m', 'keepaug.study', str(study), '--output', str(tmp_path / 'out'), '--', '--data-dir',
-        str(data)]
+        sys.executable,
+        '-m',
+        'keepaug.study',
+        str(study),
+        '--output',
+        str(tmp_path / 'out'),
+        '--',
+        '--data-dir',
+        str(data),
+    ]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     summary = tmp_path / 'out' / 'runs' / 'none-0' / 'summary.csv'
     while not summary.exists():
@@ -145,8 +157,24 @@ def test_submits(study, data, tmp_path):
     """Through submitit's executor for this machine, which runs jobs as Slurm's does."""
     pytest.importorskip('submitit', reason='comes with the extra study')
     out = tmp_path / 'out'
-    command.main([
-        str(study), '--output', str(out), '--arms', 'none', 'Cutout', '--slurm', 'timeout_min=5', '--cluster', 'local',
-        '--', '--data-dir', str(data)])
-    command.main([str(study), '--output', str(out), '--arms', 'none', 'Cutout', '--collect', '--', '--data-dir', str(data)])
+    command.main(
+        [
+            str(study),
+            '--output',
+            str(out),
+            '--arms',
+            'none',
+            'Cutout',
+            '--slurm',
+            'timeout_min=5',
+            '--cluster',
+            'local',
+            '--',
+            '--data-dir',
+            str(data),
+        ]
+    )
+    command.main(
+        [str(study), '--output', str(out), '--arms', 'none', 'Cutout', '--collect', '--', '--data-dir', str(data)]
+    )
     assert {row['status'] for row in rows(out).values()} == {'done'}

@@ -1,4 +1,5 @@
 """Study files and the plans made of them: what is read, what is refused, what is shrunk."""
+
 import pytest
 
 from keepaug.study.plan import plan_runs
@@ -68,48 +69,67 @@ def table(tmp_path, compare=''):
 def test_rows_and_columns(tmp_path):
     study = table(tmp_path)
     assert [(arm.name, arm.paper) for arm in study.arms] == [
-        ('none', 1), ('Cutout, small', 2), ('Cutout, large', None), ('KeepCutout, large', 4), ('Mixup, small', None),
-        ('Mixup, large', None)]
+        ('none', 1),
+        ('Cutout, small', 2),
+        ('Cutout, large', None),
+        ('KeepCutout, large', 4),
+        ('Mixup, small', None),
+        ('Mixup, large', None),
+    ]
     paths = [str(tmp_path / name) for name in ('base.yaml', 'large.yaml')]
     assert study.words(study.arms[2]) == ['--config', paths[0], '--config', paths[1], '--lr', '0.2', '--cutout', '8']
     assert study.heading == 'Somebody, Table 2: Cuts' and study.name == f'{tmp_path.name}-study'
 
 
-@pytest.mark.parametrize('compare, pairs', [
-    ('', [('Cutout, small', 'none'), ('Cutout, large', 'none'), ('KeepCutout, large', 'none'), ('Mixup, small', 'none'),
-          ('Mixup, large', 'none')]),
-    ('compare: [[Mixup, Cutout]]', [('Mixup, small', 'Cutout, small'), ('Mixup, large', 'Cutout, large')]),
-    ('compare: [[KeepCutout, Cutout]]', [('KeepCutout, large', 'Cutout, large')]),
-    ('compare: [[large, small]]', [('Cutout, large', 'Cutout, small'), ('Mixup, large', 'Mixup, small')]),
-    ("compare: [['Mixup, large', 'Cutout, small']]", [('Mixup, large', 'Cutout, small')]),
-])
+@pytest.mark.parametrize(
+    'compare, pairs',
+    [
+        (
+            '',
+            [
+                ('Cutout, small', 'none'),
+                ('Cutout, large', 'none'),
+                ('KeepCutout, large', 'none'),
+                ('Mixup, small', 'none'),
+                ('Mixup, large', 'none'),
+            ],
+        ),
+        ('compare: [[Mixup, Cutout]]', [('Mixup, small', 'Cutout, small'), ('Mixup, large', 'Cutout, large')]),
+        ('compare: [[KeepCutout, Cutout]]', [('KeepCutout, large', 'Cutout, large')]),
+        ('compare: [[large, small]]', [('Cutout, large', 'Cutout, small'), ('Mixup, large', 'Mixup, small')]),
+        ("compare: [['Mixup, large', 'Cutout, small']]", [('Mixup, large', 'Cutout, small')]),
+    ],
+)
 def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
     assert list(table(tmp_path, compare).compare) == pairs
 
 
-@pytest.mark.parametrize('text, named', [
-    ('columns: {x: }\narms: {a: {paper: 3}}', ['a', 'list of 1', 'column']),
-    ('columns: {x: , y: }\narms: {a: {paper: [3]}}', ['a', 'list of 2', '[3]']),
-    ('columns: {x: {paper: 3}}\narms: {a: }', ['paper', 'column x']),
-    ('columns: {x: 3}\narms: {a: }', ['column x', '3']),
-    ('columns: {x: }\narms: {a: {paper: [high]}}', ['a, x', 'high']),
-    ('title: x', ['arms']),
-    ('arms: {a: {}, A: {}}', ['signs']),
-    ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
-    ('arms: {a: {}}\nseeds: 0', ['seeds', '0']),
-    ('arms: {a: {}}\nsees: 3', ['sees', 'seeds']),
-    ('arms: {a: {flag: x}}', ['flag', 'flags']),
-    ('arms: {a: {paper: high}}', ['paper', 'high']),
-    ('arms: {a: {flags: "--x \'"}}', ['flags']),
-    ('arms: {a: {configs: [nowhere.yaml]}}', ['nowhere.yaml']),
-    ('arms: {a: {}}\ncompare: [[a, b]]', ['compares', 'b']),
-    ('columns: {x: }\narms: {a: , b: }\ncompare: [[a, c]]', ['compares', 'c']),
-    ('arms: {a: {}}\ncompare: [a]', ['compares', "'a'"]),
-    ('arms: {a: 3}', ['a', '3']),
-    ('arms: {a: {}}\ncolumns: [x]', ['columns', "['x']"]),
-    ('arms: {a: {}}\ncompare: 5', ['compare', '5']),
-    ('arms: {a: {}}\nseeds: true', ['seeds', 'True']),
-])
+@pytest.mark.parametrize(
+    'text, named',
+    [
+        ('columns: {x: }\narms: {a: {paper: 3}}', ['a', 'list of 1', 'column']),
+        ('columns: {x: , y: }\narms: {a: {paper: [3]}}', ['a', 'list of 2', '[3]']),
+        ('columns: {x: {paper: 3}}\narms: {a: }', ['paper', 'column x']),
+        ('columns: {x: 3}\narms: {a: }', ['column x', '3']),
+        ('columns: {x: }\narms: {a: {paper: [high]}}', ['a, x', 'high']),
+        ('title: x', ['arms']),
+        ('arms: {a: {}, A: {}}', ['signs']),
+        ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
+        ('arms: {a: {}}\nseeds: 0', ['seeds', '0']),
+        ('arms: {a: {}}\nsees: 3', ['sees', 'seeds']),
+        ('arms: {a: {flag: x}}', ['flag', 'flags']),
+        ('arms: {a: {paper: high}}', ['paper', 'high']),
+        ('arms: {a: {flags: "--x \'"}}', ['flags']),
+        ('arms: {a: {configs: [nowhere.yaml]}}', ['nowhere.yaml']),
+        ('arms: {a: {}}\ncompare: [[a, b]]', ['compares', 'b']),
+        ('columns: {x: }\narms: {a: , b: }\ncompare: [[a, c]]', ['compares', 'c']),
+        ('arms: {a: {}}\ncompare: [a]', ['compares', "'a'"]),
+        ('arms: {a: 3}', ['a', '3']),
+        ('arms: {a: {}}\ncolumns: [x]', ['columns', "['x']"]),
+        ('arms: {a: {}}\ncompare: 5', ['compare', '5']),
+        ('arms: {a: {}}\nseeds: true', ['seeds', 'True']),
+    ],
+)
 def test_what_is_refused(text, named, tmp_path):
     with pytest.raises(ValueError) as error:
         read_study(written(tmp_path, text))
@@ -123,8 +143,7 @@ def test_what_is_null_is_unset(tmp_path):
 
 def test_plan_is_by_seed_and_checked(study, data, tmp_path):
     runs = plan_runs(study, tmp_path / 'out', 2, flags=['--data-dir', str(data)])
-    assert [(run.seed, run.arm.name) for run in runs] == [
-        (seed, arm.name) for seed in range(2) for arm in study.arms]
+    assert [(run.seed, run.arm.name) for run in runs] == [(seed, arm.name) for seed in range(2) for arm in study.arms]
     command = runs[1].command(Slot.read('cuda:0,1'))
     assert command[1] == '2' and '--cutout' in command and command[command.index('--seed') + 1] == '0'
     assert {'--exact-resume', '--resume', 'auto'} <= set(command)
@@ -162,6 +181,7 @@ def test_runs_of_other_flags_are_not_mixed(study, data, tmp_path):
     run = plan_runs(study, tmp_path / 'out', 1, flags=flags)[0]
     run.folder.mkdir(parents=True)
     from keepaug.files.plain_json import write_json
+
     write_json(str(run.folder / 'outcome.json'), {'status': 'done', **run.identity})
     assert plan_runs(study, tmp_path / 'out', 1, flags=flags)[0].done
     for change, named in ((['--lr', '0.3'], 'lr'), (['--train-split', 'val'], 'train_split')):

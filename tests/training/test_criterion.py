@@ -1,4 +1,5 @@
 """The criterion of a task whose labels are mixed."""
+
 import pytest
 import timm
 import torch
@@ -13,15 +14,18 @@ from keepaug.training.criterion import target_aware
 
 LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0])
-SOFT = torch.tensor([[0.5, 0.5, 0.], [0., 1., 0.], [0.2, 0.3, 0.5], [1., 0., 0.]])
-WEIGHT = torch.tensor([1., 2., 0.5])
+SOFT = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+WEIGHT = torch.tensor([1.0, 2.0, 0.5])
 
 
-@pytest.mark.parametrize('criterion, soft', [
-    (LabelSmoothingCrossEntropy(0.1), SoftTargetCrossEntropy()),
-    (CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), CrossEntropyLoss(weight=WEIGHT)),
-    (BinaryCrossEntropy(0.1), BinaryCrossEntropy(0.1)),
-])
+@pytest.mark.parametrize(
+    'criterion, soft',
+    [
+        (LabelSmoothingCrossEntropy(0.1), SoftTargetCrossEntropy()),
+        (CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), CrossEntropyLoss(weight=WEIGHT)),
+        (BinaryCrossEntropy(0.1), BinaryCrossEntropy(0.1)),
+    ],
+)
 def test_by_the_kind_of_the_target(criterion, soft):
     both = target_aware(criterion)
     assert_close(both(LOGITS, LABELS), criterion(LOGITS, LABELS), rtol=0, atol=0)

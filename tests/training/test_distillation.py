@@ -1,4 +1,5 @@
 """The three distillation tasks, with teachers made here."""
+
 import pytest
 import timm
 import torch
@@ -46,13 +47,24 @@ def tasks(monkeypatch):
 
 
 BESIDE = (
-    '', '--model-ema --no-prefetcher', '--mixup 0.2 --cutmix 1', '--amp --amp-dtype bfloat16', '--channels-last',
-    '--keep-cut --cutmix 1', '--keep-cut --keep-saliency full --keep-size 8')
+    '',
+    '--model-ema --no-prefetcher',
+    '--mixup 0.2 --cutmix 1',
+    '--amp --amp-dtype bfloat16',
+    '--channels-last',
+    '--keep-cut --cutmix 1',
+    '--keep-cut --keep-saliency full --keep-size 8',
+)
 
 
-@pytest.mark.parametrize('kind, flags', [
-    pytest.param(kind, flags, marks=() if flags in BESIDE[:2] or kind == 'feature' else pytest.mark.slow)
-    for kind in KINDS for flags in BESIDE])
+@pytest.mark.parametrize(
+    'kind, flags',
+    [
+        pytest.param(kind, flags, marks=() if flags in BESIDE[:2] or kind == 'feature' else pytest.mark.slow)
+        for kind in KINDS
+        for flags in BESIDE
+    ],
+)
 def test_trains_and_resumes(kind, flags, data, teacher, tasks, tmp_path):
     task_class, distill = KINDS[kind]
     flags = f'{data} {TINY} --kd-model-name test_resnet --kd-pretrained-path {teacher} {distill} {flags} --resume auto'
@@ -65,9 +77,15 @@ def test_trains_and_resumes(kind, flags, data, teacher, tasks, tmp_path):
         assert torch.equal(weight, wanted[name]), f'the teacher changed: {name}'
 
 
-@pytest.mark.parametrize('given, label, imitation', [
-    ('', 1., 1.), ('--distill-loss-weight 3', 1., 3.), ('--task-loss-weight 0.3', 0.3, 0.7),
-    ('--task-loss-weight 0.3 --distill-loss-weight 3', 0.3, 3.)])
+@pytest.mark.parametrize(
+    'given, label, imitation',
+    [
+        ('', 1.0, 1.0),
+        ('--distill-loss-weight 3', 1.0, 3.0),
+        ('--task-loss-weight 0.3', 0.3, 0.7),
+        ('--task-loss-weight 0.3 --distill-loss-weight 3', 0.3, 3.0),
+    ],
+)
 def test_weights(given, label, imitation, data, teacher, tasks, tmp_path):
     run_train(f'{data} {TINY} --epochs 1 --kd-model-name test_resnet --kd-pretrained-path {teacher} {given}', tmp_path)
     for _, result in tasks:
@@ -77,7 +95,9 @@ def test_weights(given, label, imitation, data, teacher, tasks, tmp_path):
 def test_features_of_another_width_are_projected(data, teacher, tasks, tmp_path):
     run = run_train(
         f'{data} {TINY} --model test_vit --epochs 1 --kd-model-name test_resnet --kd-pretrained-path {teacher} '
-        '--kd-distill-type feature', tmp_path)
+        '--kd-distill-type feature',
+        tmp_path,
+    )
     checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
     assert 'projection' in checkpoint['task_state']
     timm.create_model('test_vit', num_classes=3, img_size=32).load_state_dict(checkpoint['state_dict'])
@@ -92,6 +112,7 @@ def test_a_folder_may_be_the_teacher(data, tmp_path, tasks):
 
 def test_a_teacher_that_cannot_be_downloaded(data, tmp_path, capsys, monkeypatch):
     import huggingface_hub.constants
+
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     said = refuse_train(f'{data} {TINY} --kd-model-name test_resnet', tmp_path, capsys)
     assert '--kd-model-name test_resnet' in said and '--kd-pretrained-path' in said
@@ -99,12 +120,15 @@ def test_a_teacher_that_cannot_be_downloaded(data, tmp_path, capsys, monkeypatch
     assert '--model test_resnet' in said and '--pretrained-path' in said
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--kd-model-name resnet5O', ['--kd-model-name resnet5O', 'resnet50']),
-    ('--kd-model-name test_resnet --kd-distill-type token', ['--model test_resnet', 'token']),
-    ('--kd-model-name test_resnet --kd-pretrained-path {other}', ['--kd-model-name test_resnet', 'fc.weight']),
-    ('--kd-model-name test_resnet --kd-pretrained-path /no/such/file', ['--kd-pretrained-path /no/such/file']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--kd-model-name resnet5O', ['--kd-model-name resnet5O', 'resnet50']),
+        ('--kd-model-name test_resnet --kd-distill-type token', ['--model test_resnet', 'token']),
+        ('--kd-model-name test_resnet --kd-pretrained-path {other}', ['--kd-model-name test_resnet', 'fc.weight']),
+        ('--kd-model-name test_resnet --kd-pretrained-path /no/such/file', ['--kd-pretrained-path /no/such/file']),
+    ],
+)
 def test_refusals(flags, words, data, tmp_path, capsys):
     other = tmp_path / 'other.pth'
     torch.save(timm.create_model('test_resnet', num_classes=4).state_dict(), other)

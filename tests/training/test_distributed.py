@@ -1,4 +1,5 @@
 """Two processes on the CPU. All cases share one start of both."""
+
 import math
 import os
 import tempfile
@@ -22,9 +23,9 @@ from keepaug.console import RunFailed
 from keepaug.files import locks
 from keepaug.functional import input_saliency
 from keepaug.record.run_folder import open_output_dir
+from keepaug.training import recycling
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.forward import Forward
-from keepaug.training import recycling
 from keepaug.training.loop import LoopSettings, train_one_epoch
 from keepaug.training.recycling import RecyclingTask, exchange_maps
 from keepaug.training.validation_pass import share_statistics, validate
@@ -55,8 +56,13 @@ def _train_with_keep_cut(rank: int) -> dict:
     own = [buffer.clone() for buffer in model.buffers()]
     share_statistics(task, LoopSettings(world_size=WORLD_SIZE, dist_bn='reduce'))
     return dict(
-        weights=list(model.parameters()), boxes=augment.last['boxes'], loss=loss, moved=moved, own_statistics=own,
-        statistics=list(model.buffers()))
+        weights=list(model.parameters()),
+        boxes=augment.last['boxes'],
+        loss=loss,
+        moved=moved,
+        own_statistics=own,
+        statistics=list(model.buffers()),
+    )
 
 
 def _train_with_features_mixed(rank: int) -> dict:
@@ -98,24 +104,26 @@ def _validate_together(rank: int, world_size: int = WORLD_SIZE) -> dict:
     loader = DataLoader(images, 3, sampler=OrderedDistributedSampler(images, world_size, rank))
     score = AveragedScore('macro', 3)
     metrics = validate(
-        model, loader, ClassificationEvaluator(), Forward(), observers=[score.update], world_size=world_size)
+        model, loader, ClassificationEvaluator(), Forward(), observers=[score.update], world_size=world_size
+    )
     return {**metrics, **score.compute()}
 
 
 def _train_without_numbers(rank: int) -> dict:
     """The loss of all processes counts: each has numbers where one has."""
+
     def train(value: float) -> str:
         model = torch.nn.Linear(1, 1)
         task = ClassificationTask(model, criterion=lambda output, target: output.mean() * value, verbose=False)
         settings = LoopSettings(world_size=WORLD_SIZE, rank=rank)
         batches = [(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))] * 2
         try:
-            loss = train_one_epoch(0, task, batches, torch.optim.SGD(model.parameters(), lr=0.), settings)['loss']
+            loss = train_one_epoch(0, task, batches, torch.optim.SGD(model.parameters(), lr=0.0), settings)['loss']
         except RunFailed:
             return 'ends'
         return 'not finite' if math.isnan(loss) else 'finite'
 
-    return dict(one=train(math.nan if rank else 1.), both=train(math.nan), none=train(1.))
+    return dict(one=train(math.nan if rank else 1.0), both=train(math.nan), none=train(1.0))
 
 
 def _hold_a_folder(rank: int) -> dict:
@@ -138,8 +146,13 @@ def _hold_a_folder(rank: int) -> dict:
     with pytest.raises(ValueError, match='cannot be written') as refused:
         open_output_dir(args, '', {}, 0)
     return dict(
-        place=place, process=os.getpid(), holders=holders, left=left, refused=str(refused.value),
-        files=sorted(os.listdir(place)))
+        place=place,
+        process=os.getpid(),
+        holders=holders,
+        left=left,
+        refused=str(refused.value),
+        files=sorted(os.listdir(place)),
+    )
 
 
 def _exchange_maps(rank: int) -> dict:
@@ -151,7 +164,7 @@ def _exchange_maps(rank: int) -> dict:
     maps.write(where[3:4], torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     maps.written.zero_()
     saliency = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(rank))
-    maps.write(where[rank:rank + 2], saliency)
+    maps.write(where[rank : rank + 2], saliency)
     before = maps.levels.clone(), maps.scales.clone()
     with mock.patch.object(recycling, 'EXCHANGED', 2):
         exchange_maps(task)
@@ -163,8 +176,11 @@ RECYCLED = '--exact-resume --resume auto --keep-cut --keep-size 8 --keep-salienc
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
 SCRIPTS = [
-    ('run', '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
-     '--joint-occlusion --augment-copies 2 --refine-epochs 1'),
+    (
+        'run',
+        '-vb 4 --epochs 1 --keep-cut --keep-size 8 --keep-paste --aa rand-m9 --model-ema '
+        '--joint-occlusion --augment-copies 2 --refine-epochs 1',
+    ),
     ('early', '--epochs 1 --keep-cut --keep-size 8 --keep-saliency low-early --log-tensorboard'),
     ('early', '--epochs 2 --early-exit --resume {folder}/early/last.pth.tar'),
     ('whole', EXACT),

@@ -1,4 +1,5 @@
 """An early head in training: the loss, and checkpoints that plain runs and stock's tools can use."""
+
 import copy
 
 import pytest
@@ -75,7 +76,8 @@ def test_checkpoints_hold_the_plain_model_and_optimizer(opt):
     saved = PlainOptimizer(task).state_dict()
     expected = plain_optimizer.state_dict()
     assert [group['params'] for group in saved['param_groups']] == [
-        group['params'] for group in expected['param_groups']]
+        group['params'] for group in expected['param_groups']
+    ]
     assert shapes(saved) == shapes(expected)
     plain_optimizer.load_state_dict(saved)
     plain_task.load_checkpoint_state(task.get_checkpoint_state()['state_dict'])
@@ -85,8 +87,10 @@ def test_checkpoints_hold_the_plain_model_and_optimizer(opt):
 
 
 def shapes(state):
-    return {index: {name: getattr(value, 'shape', None) for name, value in entry.items()}
-            for index, entry in state['state'].items()}
+    return {
+        index: {name: getattr(value, 'shape', None) for name, value in entry.items()}
+        for index, entry in state['state'].items()
+    }
 
 
 def test_head_and_its_optimizer_resume():
@@ -102,8 +106,12 @@ def test_head_and_its_optimizer_resume():
         optimizer.zero_grad()
         task(*batch())['loss'].backward()
         optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(
-        first.get_trainable_module().state_dict().values(), second.get_trainable_module().state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            first.get_trainable_module().state_dict().values(), second.get_trainable_module().state_dict().values()
+        )
+    )
 
 
 def test_a_plain_checkpoint_leaves_the_head_fresh():
@@ -172,7 +180,9 @@ def test_default_saliency_adds_a_head_where_only_the_first_layers_run_low():
     task = EarlyExitMethod().wrap_task(ClassificationTask(model, verbose=False), parse('--keep-cut --keep-size 8'))
     assert isinstance(task, EarlyExitTask)
     task = ClassificationTask(model, verbose=False)
-    assert EarlyExitMethod().wrap_task(task, parse('--keep-cut --keep-size 8 --manifold-mixup')) is task, 'mixes behind the head'
+    assert EarlyExitMethod().wrap_task(task, parse('--keep-cut --keep-size 8 --manifold-mixup')) is task, (
+        'mixes behind the head'
+    )
     task = ClassificationTask(timm.create_model('test_resnet', num_classes=3), verbose=False)
     assert EarlyExitMethod().wrap_task(task, parse('--keep-cut --keep-size 8')) is task
 
@@ -200,11 +210,17 @@ def test_resume_says_what_does_not_fit(data, tmp_path, capsys, caplog):
     assert any('it starts fresh' in line for line in caplog.messages)
 
 
-@pytest.mark.parametrize('flags, sentence', [
-    ('--early-exit-weight -1', '--early-exit-weight must be at least 0'),
-    ('--early-exit --early-exit-stage nine', 'stage nine is none of ResNet: choose'),
-    ('--early-exit --torchscript', 'drop one of the two'),
-    ('--keep-cut --keep-saliency early --kd-model-name resnet18 --kd-distill-type feature', 'choose logit or token'),
-])
+@pytest.mark.parametrize(
+    'flags, sentence',
+    [
+        ('--early-exit-weight -1', '--early-exit-weight must be at least 0'),
+        ('--early-exit --early-exit-stage nine', 'stage nine is none of ResNet: choose'),
+        ('--early-exit --torchscript', 'drop one of the two'),
+        (
+            '--keep-cut --keep-saliency early --kd-model-name resnet18 --kd-distill-type feature',
+            'choose logit or token',
+        ),
+    ],
+)
 def test_refusals(flags, sentence, data, tmp_path, capsys):
     assert sentence in refuse_train(f'{data} {TINY} {flags}', tmp_path, capsys)

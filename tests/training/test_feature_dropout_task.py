@@ -1,4 +1,5 @@
 """Features dropped inside the model of a task, at a probability that rises."""
+
 import pytest
 import timm
 import torch
@@ -28,12 +29,15 @@ def test_a_constant_probability_holds_from_the_beginning():
     assert torch.equal(task.get_eval_model()(x), task.get_eval_model()(x))
 
 
-@pytest.mark.parametrize('ramp, probs', [(1., [0, 0.1, 0.2, 0.3, 0.4]), (0.5, [0, 0.2, 0.4, 0.4, 0.4])])
-@pytest.mark.parametrize('outside', [
-    lambda task: task,
-    lambda task: AugmentedTask(task, Compose([create_augment('cutout', size=4)])),
-    lambda task: AugmentedTask(EarlyExitTask(task), Compose([create_augment('grid-mask', ramp=0.5)])),
-])
+@pytest.mark.parametrize('ramp, probs', [(1.0, [0, 0.1, 0.2, 0.3, 0.4]), (0.5, [0, 0.2, 0.4, 0.4, 0.4])])
+@pytest.mark.parametrize(
+    'outside',
+    [
+        lambda task: task,
+        lambda task: AugmentedTask(task, Compose([create_augment('cutout', size=4)])),
+        lambda task: AugmentedTask(EarlyExitTask(task), Compose([create_augment('grid-mask', ramp=0.5)])),
+    ],
+)
 def test_it_rises_whatever_is_around_it(outside, ramp, probs):
     dropping = FeatureDropoutTask(inner(), 'dropout', prob=0.4, ramp=ramp)
     task, found = outside(dropping), []
@@ -53,7 +57,9 @@ def test_script(data, tmp_path, caplog, capsys):
     caplog.set_level('INFO')
     run = run_train(
         f'{data} {TINY} --feature-dropout dropblock --feature-dropout-block 2 --feature-dropout-ramp 1 --model-ema '
-        '--keep-cut --keep-size 8', tmp_path)
+        '--keep-cut --keep-size 8',
+        tmp_path,
+    )
     assert 'dropblock, squares of 2 x 2 places, probability 0.1, rising over 100% of the epochs' in caplog.text
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     assert state.keys() == timm.create_model('test_resnet', num_classes=3).state_dict().keys()

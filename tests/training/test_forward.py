@@ -1,4 +1,5 @@
 """The forward pass: where a batch and a model go, in which format and layout, and what comes back."""
+
 import pytest
 import torch
 
@@ -42,10 +43,14 @@ def test_of_several_outputs_the_first():
     assert model.x.dtype == torch.float32 and model.x.is_contiguous(**CHANNELS_LAST)
 
 
-@pytest.mark.parametrize('forward, dtype', [
-    (Forward(), torch.float32),
-    (Forward(amp_dtype=torch.bfloat16), torch.bfloat16),
-    (Forward(dtype=torch.bfloat16), torch.bfloat16)])
+@pytest.mark.parametrize(
+    'forward, dtype',
+    [
+        (Forward(), torch.float32),
+        (Forward(amp_dtype=torch.bfloat16), torch.bfloat16),
+        (Forward(dtype=torch.bfloat16), torch.bfloat16),
+    ],
+)
 def test_number_format(forward, dtype):
     model = small_cnn(classes=3)
     forward.place_model(model)

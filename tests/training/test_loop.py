@@ -1,4 +1,5 @@
 """The training loop on models of a few numbers, against what can be worked out by hand."""
+
 import itertools
 import math
 import re
@@ -19,7 +20,7 @@ class Counted(torch.optim.SGD):
     """Plain descent that keeps the gradient of every update."""
 
     def __init__(self, parameters):
-        super().__init__(parameters, lr=0.)
+        super().__init__(parameters, lr=0.0)
         self.gradients = []
 
     def step(self, closure=None):
@@ -33,6 +34,7 @@ def _settings(**changes) -> LoopSettings:
 
 def _task(weight: nn.Parameter) -> ClassificationTask:
     """The loss of a batch is weight x mean of the inputs, so that gradients name the batches they come from."""
+
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()
@@ -52,16 +54,17 @@ def _batches(values, size: int = 2):
 def test_trailing_group_is_one_update_divided_by_its_own_number(batches, accum):
     weight = nn.Parameter(torch.ones(()))
     optimizer = Counted([weight])
-    values = [2. ** i for i in range(batches)]
+    values = [2.0**i for i in range(batches)]
     train_one_epoch(0, _task(weight), _batches(values), optimizer, _settings(grad_accum_steps=accum))
-    groups = [values[start:start + accum] for start in range(0, batches, accum)]
+    groups = [values[start : start + accum] for start in range(0, batches, accum)]
     assert [gradient.item() for gradient in optimizer.gradients] == pytest.approx(
-        [sum(group) / len(group) for group in groups])
+        [sum(group) / len(group) for group in groups]
+    )
 
 
 def test_loss_is_weighted_by_batch_size():
     weight = nn.Parameter(torch.ones(()))
-    batches = _batches([1.], size=3) + _batches([5.], size=1)
+    batches = _batches([1.0], size=3) + _batches([5.0], size=1)
     loss = train_one_epoch(0, _task(weight), batches, Counted([weight]), _settings())['loss']
     assert loss == pytest.approx((3 * 1 + 1 * 5) / 4)
 
@@ -71,14 +74,15 @@ def test_an_epoch_without_any_finite_loss_ends_the_run():
         weight = nn.Parameter(torch.ones(()))
         return train_one_epoch(3, _task(weight), _batches(values), Counted([weight]), _settings())['loss']
 
-    assert math.isnan(train(1., math.nan, math.nan))
+    assert math.isnan(train(1.0, math.nan, math.nan))
     with pytest.raises(RunFailed, match='epoch 3 was not finite in any batch'):
         train(math.nan, math.inf)
-    assert train() == 0., 'as of a loader without batches'
+    assert train() == 0.0, 'as of a loader without batches'
 
 
 class Halves(nn.Module):
     """A task that takes two rows per sample, as those around keep-paste do, and uses the last ones."""
+
     rows_per_sample = 2
 
     def __init__(self, task: ClassificationTask):
@@ -99,12 +103,15 @@ def test_pairs_count_once(target_rows, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(loop, 'time', SimpleNamespace(time=lambda: float(next(clock))))
     weight = nn.Parameter(torch.ones(()))
     batches = [
-        (torch.cat([torch.zeros(size, 1, 4, 4), torch.full((size, 1, 4, 4), value)]),
-         torch.zeros(size * target_rows, dtype=torch.long)) for size, value in ((3, 1.), (1, 5.))]
+        (
+            torch.cat([torch.zeros(size, 1, 4, 4), torch.full((size, 1, 4, 4), value)]),
+            torch.zeros(size * target_rows, dtype=torch.long),
+        )
+        for size, value in ((3, 1.0), (1, 5.0))
+    ]
     optimizer = Counted([weight])
     with caplog.at_level('INFO', 'train'):
-        settings = _settings(
-            average_batch_size=2., batch_loss_scale='linear', log_interval=1, image_dir=str(tmp_path))
+        settings = _settings(average_batch_size=2.0, batch_loss_scale='linear', log_interval=1, image_dir=str(tmp_path))
         loss = train_one_epoch(0, Halves(_task(weight)), batches, optimizer, settings)['loss']
     # Weighted by size in the mean and by size / 2 in the loss itself; pairs taken for two samples would double that.
     assert loss == pytest.approx((3 * 1.5 * 1 + 1 * 0.5 * 5) / 4)
@@ -115,20 +122,21 @@ def test_pairs_count_once(target_rows, tmp_path, caplog, monkeypatch):
     assert Image.open(tmp_path / 'train-batch-0.jpg').size == (3 * 4, 4)
 
 
-@pytest.mark.parametrize('scale, power', [('none', 0.), ('sqrt', .5), ('linear', 1.)])
+@pytest.mark.parametrize('scale, power', [('none', 0.0), ('sqrt', 0.5), ('linear', 1.0)])
 def test_batch_loss_scale(scale, power):
     weight = nn.Parameter(torch.ones(()))
     optimizer = Counted([weight])
     train_one_epoch(
-        0, _task(weight), _batches([1.], size=8), optimizer, _settings(average_batch_size=2., batch_loss_scale=scale))
-    assert optimizer.gradients[0].item() == pytest.approx(4 ** power)
+        0, _task(weight), _batches([1.0], size=8), optimizer, _settings(average_batch_size=2.0, batch_loss_scale=scale)
+    )
+    assert optimizer.gradients[0].item() == pytest.approx(4**power)
 
 
 @pytest.mark.parametrize('mode, value, wanted', [('value', 0.5, 0.5), ('norm', 0.25, 0.25)])
 def test_clipping(mode, value, wanted):
     weight = nn.Parameter(torch.ones(()))
     optimizer = Counted([weight])
-    train_one_epoch(0, _task(weight), _batches([8.]), optimizer, _settings(clip_grad=value, clip_mode=mode))
+    train_one_epoch(0, _task(weight), _batches([8.0]), optimizer, _settings(clip_grad=value, clip_mode=mode))
     assert optimizer.gradients[0].item() == pytest.approx(wanted, rel=1e-4)
 
 
@@ -149,7 +157,13 @@ def test_update_count_and_recovery():
     weight = nn.Parameter(torch.ones(()))
     notes = Updates()
     train_one_epoch(
-        2, _task(weight), _batches(range(7)), Counted([weight]), _settings(grad_accum_steps=2, recovery_interval=3),
-        scheduler=notes, saver=notes)
+        2,
+        _task(weight),
+        _batches(range(7)),
+        Counted([weight]),
+        _settings(grad_accum_steps=2, recovery_interval=3),
+        scheduler=notes,
+        saver=notes,
+    )
     assert notes.updates == [2 * 4 + n for n in (1, 2, 3, 4)]
     assert notes.recoveries == [(2, 2)]

@@ -1,4 +1,5 @@
 """Weights & Biases: a missing package only warns; with it, a run and one log per summary row."""
+
 import sys
 from types import SimpleNamespace
 

@@ -1,4 +1,5 @@
 """Runs whose saliency is recycled from step to step."""
+
 import re
 
 import pytest
@@ -66,6 +67,7 @@ def run_maps(monkeypatch):
         def counted(*args):
             setattr(maps, f'{name}s', getattr(maps, f'{name}s') + 1)
             return call(*args)
+
         return counted
 
     monkeypatch.setattr('keepaug.training.open_maps', watched)
@@ -103,7 +105,7 @@ def test_a_float16_scaler_does_not_count():
     maps = SaliencyMaps(2)
     where = torch.tensor([[i, 8, 8, 0, 0, 8, 8, 0, 0] for i in range(2)])
     weight = torch.rand(2, 3, 8, 8)
-    for factor, changes in ((1., True), (2. ** 16, False), (float('inf'), False)):
+    for factor, changes in ((1.0, True), (2.0**16, False), (float('inf'), False)):
         before = maps.levels.clone()
         (maps.listen(torch.zeros(2, 3, 8, 8), where) * weight * factor).sum().backward()
         assert torch.equal(before, maps.levels) != changes
@@ -111,8 +113,7 @@ def test_a_float16_scaler_does_not_count():
 
 @pytest.mark.parametrize('flags', ['', '--train-crop-mode pad4 -j 2 --augment-copies 2 --joint-occlusion'])
 def test_stopped_run_ends_as_the_whole_one(flags, data, tmp_path):
-    whole, parts = train_both(
-        f'{data} {TINY} --epochs 3 {RECYCLED} {flags} --exact-resume', tmp_path, stops=(1, 2))
+    whole, parts = train_both(f'{data} {TINY} --epochs 3 {RECYCLED} {flags} --exact-resume', tmp_path, stops=(1, 2))
     assert_same_run(whole, parts)
     assert [path.name for path in sorted(parts.glob('saliency-maps*'))] == ['saliency-maps-2.pt']
     assert checkpoint(parts)['exact_resume']['maps'] == 'saliency-maps-2.pt'
@@ -120,8 +121,10 @@ def test_stopped_run_ends_as_the_whole_one(flags, data, tmp_path):
 
 
 def test_workers_do_not_matter(data, tmp_path):
-    runs = [run_train(f'{data} {TINY} {RECYCLED} --exact-resume {flags}', tmp_path, str(i))
-            for i, flags in enumerate(('', '-j 2', '-j 1 --use-multi-epochs-loader'))]
+    runs = [
+        run_train(f'{data} {TINY} {RECYCLED} --exact-resume {flags}', tmp_path, str(i))
+        for i, flags in enumerate(('', '-j 2', '-j 1 --use-multi-epochs-loader'))
+    ]
     for run in runs[1:]:
         assert_same(checkpoint(run)['state_dict'], checkpoint(runs[0])['state_dict'])
 
@@ -137,8 +140,10 @@ def test_a_map_that_is_gone_is_said(data, tmp_path, capsys, caplog):
     assert 'The saliency maps of the run before are not kept without --exact-resume' in caplog.text
 
 
-@pytest.mark.parametrize('change', [
-    dict(levels=torch.zeros(23, 16, 16, dtype=torch.uint8)), dict(levels=torch.zeros(24, 16, 16)), dict(scales=None)])
+@pytest.mark.parametrize(
+    'change',
+    [dict(levels=torch.zeros(23, 16, 16, dtype=torch.uint8)), dict(levels=torch.zeros(24, 16, 16)), dict(scales=None)],
+)
 def test_maps_of_another_run_are_refused(change, data, tmp_path, capsys):
     flags = f'{data} {TINY} {RECYCLED} --resume auto --exact-resume'
     run = run_train(f'{flags} --stop-epoch 1', tmp_path)
@@ -181,28 +186,33 @@ def test_previews_and_replays_show_the_full_pass(data, tmp_path, capsys, caplog,
     run = run_train(f'{data} {TINY} {RECYCLED} --epochs 1', tmp_path)
     found = run_validate(
         f'{data} --model test_resnet --num-classes 3 --img-size 32 --device cpu -j 0 -b 8 --split train '
-        f'--checkpoint {run}/last.pth.tar --evaluate risk', capsys)
+        f'--checkpoint {run}/last.pth.tar --evaluate risk',
+        capsys,
+    )
     assert found['risk_augmented'] > 0
 
 
-@pytest.mark.parametrize('flags, words', [
-    ('--keep-paste --aa rand-m9', ['--keep-paste', 'moves pixels']),
-    ('--keep-cut --keep-paste --aa rand-m9', ['--keep-paste', 'moves pixels']),
-    ('--keep-cut --aa rand-m9', ['--aa rand-m9', 'moves pixels']),
-    ('--keep-cut --reprob 0.3', ['--reprob 0.3', 'removes pixels']),
-    ('--keep-cut --mixup 0.2', ['--mixup 0.2', 'blends two images']),
-    ('--keep-cut cutmix --mixup 0.2', ['--mixup 0.2', 'blends two images']),
-    ('--keep-cut --feature-cutmix', ['--feature-cutmix', 'inside the network']),
-    ('--keep-cut --manifold-mixup', ['--manifold-mixup', 'inside the network']),
-    ('--keep-cut --opt adahessian', ['--opt adahessian', 'twice']),
-    ('--keep-cut --dataset wds/some', ['--dataset wds/some', 'stream']),
-    ('--keep-cut --dataset WDS/some', ['--dataset WDS/some', 'stream']),
-    ('--keep-cut --naflex-loader', ['--naflex-loader']),
-    ('--keep-cut --aug-splits 2', ['--aug-splits 2']),
-    ('--keep-cut --keep-tau none', ['--keep-saliency recycled has no effect', '--keep-tau none']),
-    ('--keep-cut --keep-low-scale 0.3', ['--keep-low-scale 0.3 has no effect', 'recycled']),
-    ('--keep-cut --keep-map-size 0', ['--keep-map-size must be between 1 and 256, got 0']),
-])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--keep-paste --aa rand-m9', ['--keep-paste', 'moves pixels']),
+        ('--keep-cut --keep-paste --aa rand-m9', ['--keep-paste', 'moves pixels']),
+        ('--keep-cut --aa rand-m9', ['--aa rand-m9', 'moves pixels']),
+        ('--keep-cut --reprob 0.3', ['--reprob 0.3', 'removes pixels']),
+        ('--keep-cut --mixup 0.2', ['--mixup 0.2', 'blends two images']),
+        ('--keep-cut cutmix --mixup 0.2', ['--mixup 0.2', 'blends two images']),
+        ('--keep-cut --feature-cutmix', ['--feature-cutmix', 'inside the network']),
+        ('--keep-cut --manifold-mixup', ['--manifold-mixup', 'inside the network']),
+        ('--keep-cut --opt adahessian', ['--opt adahessian', 'twice']),
+        ('--keep-cut --dataset wds/some', ['--dataset wds/some', 'stream']),
+        ('--keep-cut --dataset WDS/some', ['--dataset WDS/some', 'stream']),
+        ('--keep-cut --naflex-loader', ['--naflex-loader']),
+        ('--keep-cut --aug-splits 2', ['--aug-splits 2']),
+        ('--keep-cut --keep-tau none', ['--keep-saliency recycled has no effect', '--keep-tau none']),
+        ('--keep-cut --keep-low-scale 0.3', ['--keep-low-scale 0.3 has no effect', 'recycled']),
+        ('--keep-cut --keep-map-size 0', ['--keep-map-size must be between 1 and 256, got 0']),
+    ],
+)
 def test_refusals(flags, words):
     args = options.create_parser().parse_args(['data', '--keep-saliency', 'recycled', *flags.split()])
     with pytest.raises(ValueError) as error:
@@ -236,11 +246,14 @@ def test_several_labels_come_apart():
     maps = SaliencyMaps(2)
     augment = keepaug.create_augment('keep-cut', size=4, saliency='recycled', maps=maps)
     task = RecyclingTask(
-        Task(model, criterion=torch.nn.BCEWithLogitsLoss(), verbose=False), keepaug.augment.Compose([augment]),
-        dense=True)
-    labels = torch.tensor([[0., 1., 0.25], [1., 1., 0.]])
-    joined = torch.stack([
-        keepaug.data.places.join_target(label, i, [8, 8, 0, 0, 8, 8, 0, 0]) for i, label in enumerate(labels)])
+        Task(model, criterion=torch.nn.BCEWithLogitsLoss(), verbose=False),
+        keepaug.augment.Compose([augment]),
+        dense=True,
+    )
+    labels = torch.tensor([[0.0, 1.0, 0.25], [1.0, 1.0, 0.0]])
+    joined = torch.stack(
+        [keepaug.data.places.join_target(label, i, [8, 8, 0, 0, 8, 8, 0, 0]) for i, label in enumerate(labels)]
+    )
     task.train()
     task(torch.randn(2, 3, 8, 8), joined)['loss'].backward()
     assert torch.equal(seen[0], labels) and (maps.levels > 0).flatten(1).any(1).all()
@@ -256,8 +269,7 @@ def test_the_task_writes_what_is_the_images_own():
     augment = keepaug.create_augment('keep-cut', size=4, saliency='recycled', maps=maps)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 3))
     task = RecyclingTask(ClassificationTask(model, verbose=False), keepaug.augment.Compose([augment])).train()
-    joined = torch.stack([
-        keepaug.data.places.join_target(i % 3, i, [8, 8, 0, 0, 8, 8, i % 2, 0]) for i in range(4)])
+    joined = torch.stack([keepaug.data.places.join_target(i % 3, i, [8, 8, 0, 0, 8, 8, i % 2, 0]) for i in range(4)])
     task(torch.randn(4, 3, 8, 8), joined)['loss'].backward()
     own = ~augment.last['mask'][:, 0]
     own[1::2] = own[1::2].flip(-1)  # these were turned left to right

@@ -1,4 +1,5 @@
 """Refinement: its epochs get what a loader without augmentation gives, at a learning rate that is held."""
+
 import csv
 import math
 import random
@@ -13,8 +14,7 @@ from timm.task import ClassificationTask
 
 from keepaug.augment import Compose, create_augment
 from keepaug.data.mixing import SharedSwitchCollate
-from keepaug.data.transform import (
-    Fading, Switched, TransformChanges, change_transform, shared_strength, whole_image)
+from keepaug.data.transform import Fading, Switched, TransformChanges, change_transform, shared_strength, whole_image
 from keepaug.data.views import collate_splits
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases
@@ -26,13 +26,15 @@ from tests.scripts import TINY, run_train
 
 # All that timm's loader can do to an image beyond crop and flip; the crop is the whole image and nothing is flipped.
 INTENSIVE = dict(
-    auto_augment='3a', color_jitter=0.4, grayscale_prob=0.5, gaussian_blur_prob=0.5, re_prob=0.9, re_mode='pixel')
-STILL = dict(scale=(1., 1.), ratio=(1., 1.), hflip=0., interpolation='bilinear')
+    auto_augment='3a', color_jitter=0.4, grayscale_prob=0.5, gaussian_blur_prob=0.5, re_prob=0.9, re_mode='pixel'
+)
+STILL = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, interpolation='bilinear')
 COUNT = 12
 
 
 class Numbered(torch.utils.data.Dataset):
     """Image i is noise of its own; its label is i."""
+
     transform = None
 
     def __len__(self):
@@ -49,16 +51,28 @@ def picture(index: int) -> Image.Image:
 
 def plain_batch(target: torch.Tensor) -> torch.Tensor:
     pixels = [torch.frombuffer(bytearray(picture(index).tobytes()), dtype=torch.uint8) for index in target.tolist()]
-    return torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255.
+    return torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255.0
 
 
 def loader(prefetcher: bool = True, workers: int = 0, copies: int = 1, plain: bool = False, **settings):
     changes = TransformChanges(
-        copies=copies, strength=shared_strength(), plain=plain,
-        whole=whole_image(dict(input_size=(3, 32, 32), crop_pct=1., interpolation='bilinear')))
+        copies=copies,
+        strength=shared_strength(),
+        plain=plain,
+        whole=whole_image(dict(input_size=(3, 32, 32), crop_pct=1.0, interpolation='bilinear')),
+    )
     return create_loader(
-        change_transform(Numbered(), changes), (3, 32, 32), batch_size=4, is_training=True, num_workers=workers,
-        device=torch.device('cpu'), mean=(0., 0., 0.), std=(1., 1., 1.), use_prefetcher=prefetcher, **settings)
+        change_transform(Numbered(), changes),
+        (3, 32, 32),
+        batch_size=4,
+        is_training=True,
+        num_workers=workers,
+        device=torch.device('cpu'),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        use_prefetcher=prefetcher,
+        **settings,
+    )
 
 
 def task(*augments) -> ClassificationTask:
@@ -74,12 +88,18 @@ def optimizer(*groups) -> torch.optim.Optimizer:
 def test_phases():
     phases = Phases(scheduled=10, refined=3, fading=4)
     strengths = [phases.strength(epoch) for epoch in range(phases.total)]
-    assert strengths == pytest.approx([1.] * 6 + [0.8, 0.6, 0.4, 0.2] + [0.] * 3)
+    assert strengths == pytest.approx([1.0] * 6 + [0.8, 0.6, 0.4, 0.2] + [0.0] * 3)
     assert [phases.name(epoch) for epoch in (0, 5, 6, 9, 10, 12)] == [
-        'augmented', 'augmented', 'fading', 'fading', 'refined', 'refined']
+        'augmented',
+        'augmented',
+        'fading',
+        'fading',
+        'refined',
+        'refined',
+    ]
     assert [epoch for epoch in range(13) if phases.ends(epoch)] == [9, 12]
-    assert Phases(3).total == 3 and Phases(3).name(2) == 'augmented' and Phases(3).strength(7) == 1.
-    assert Phases(3, 1).strength(2) == 1. and Phases(3, 1).strength(3) == 0.
+    assert Phases(3).total == 3 and Phases(3).name(2) == 'augmented' and Phases(3).strength(7) == 1.0
+    assert Phases(3, 1).strength(2) == 1.0 and Phases(3, 1).strength(3) == 0.0
 
 
 def test_fading_step():
@@ -87,7 +107,7 @@ def test_fading_step():
     step = Fading(lambda image: 'changed', strength)
     stream = torch.get_rng_state()
     assert step('image') == 'changed'
-    strength.fill_(0.)
+    strength.fill_(0.0)
     assert step('image') == 'image'
     assert torch.equal(torch.get_rng_state(), stream), 'nothing is drawn where nothing is open'
     strength.fill_(0.3)
@@ -100,8 +120,15 @@ def test_all_but_crop_and_flip_fades(policy, prefetcher):
     """Under the same seed the faded transform gives what one without augmentation gives, random crop and flip too."""
     settings = dict(is_training=True, use_prefetcher=prefetcher, vflip=0.5)
     intensive = create_transform(
-        (3, 32, 32), auto_augment=policy, color_jitter=0.4, color_jitter_prob=0.8, grayscale_prob=0.5,
-        gaussian_blur_prob=0.5, re_prob=0.9, **settings)
+        (3, 32, 32),
+        auto_augment=policy,
+        color_jitter=0.4,
+        color_jitter_prob=0.8,
+        grayscale_prob=0.5,
+        gaussian_blur_prob=0.5,
+        re_prob=0.9,
+        **settings,
+    )
     plain = create_transform((3, 32, 32), color_jitter=None, **settings)
     strength = torch.zeros((), dtype=torch.float64)
     for copies in (1, 2):
@@ -123,32 +150,36 @@ def test_pairs_fade_on_their_augmented_side(copies):
     views = TransformChanges(paired=True, copies=copies, strength=strength).apply(stock)(picture(0))
     clean, augmented = views[:copies], views[copies:]
     assert all(torch.equal(*pair) for pair in zip(clean, augmented, strict=True))
-    strength.fill_(1.)
+    strength.fill_(1.0)
     # A policy may leave an image as it is, but not ten in a row.
     drawn = [TransformChanges(paired=True, strength=strength).apply(stock)(picture(0)) for _ in range(10)]
     assert not all(torch.equal(*pair) for pair in drawn)
 
 
-@pytest.mark.parametrize('prefetcher, workers, multi_epochs, start, copies, mixing', [
-    (True, 0, False, None, 1, False),
-    (False, 0, False, None, 1, False),
-    (True, 2, False, 'fork', 1, True),
-    (False, 2, False, 'fork', 1, False),
-    (True, 2, True, 'fork', 1, True),
-    (False, 2, True, 'fork', 1, False),
-    (True, 2, True, 'fork', 2, False),
-    pytest.param(False, 1, False, 'spawn', 2, False, marks=pytest.mark.slow),
-    pytest.param(True, 1, True, 'spawn', 1, True, marks=pytest.mark.slow),
-    # What it starts is handed its data as by spawn, and has everything imported.
-    pytest.param(True, 1, True, 'forkserver', 1, True, marks=pytest.mark.xdist_group('processes')),
-])
+@pytest.mark.parametrize(
+    'prefetcher, workers, multi_epochs, start, copies, mixing',
+    [
+        (True, 0, False, None, 1, False),
+        (False, 0, False, None, 1, False),
+        (True, 2, False, 'fork', 1, True),
+        (False, 2, False, 'fork', 1, False),
+        (True, 2, True, 'fork', 1, True),
+        (False, 2, True, 'fork', 1, False),
+        (True, 2, True, 'fork', 2, False),
+        pytest.param(False, 1, False, 'spawn', 2, False, marks=pytest.mark.slow),
+        pytest.param(True, 1, True, 'spawn', 1, True, marks=pytest.mark.slow),
+        # What it starts is handed its data as by spawn, and has everything imported.
+        pytest.param(True, 1, True, 'forkserver', 1, True, marks=pytest.mark.xdist_group('processes')),
+    ],
+)
 def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
     """Images of the refined epoch are the images, bit for bit, though the workers run since the epoch before."""
     collate = collate_splits if copies > 1 and not prefetcher else None
     if mixing:
-        collate = SharedSwitchCollate(mixup_alpha=1., num_classes=COUNT, label_smoothing=0.)
+        collate = SharedSwitchCollate(mixup_alpha=1.0, num_classes=COUNT, label_smoothing=0.0)
     batches = loader(
-        prefetcher, workers, copies, use_multi_epochs_loader=multi_epochs, collate_fn=collate, **INTENSIVE, **STILL)
+        prefetcher, workers, copies, use_multi_epochs_loader=multi_epochs, collate_fn=collate, **INTENSIVE, **STILL
+    )
     if start:
         context = PROCESSES if start == 'forkserver' else start
         getattr(batches, 'loader', batches).multiprocessing_context = context
@@ -169,11 +200,13 @@ def test_what_arrives(prefetcher, workers, multi_epochs, start, copies, mixing):
 
 def test_batches_of_the_device_are_let_through():
     """Stock's mixing without the prefetcher, and every augmentation of the task."""
-    mixup = Mixup(mixup_alpha=1., num_classes=COUNT, label_smoothing=0.)
+    mixup = Mixup(mixup_alpha=1.0, num_classes=COUNT, label_smoothing=0.0)
     model = timm.create_model('test_resnet', num_classes=COUNT)
     augments = [
-        create_augment('keep-cut', model=model, size=8), create_augment('cutmix', num_classes=COUNT),
-        create_augment('joint-occlusion')]
+        create_augment('keep-cut', model=model, size=8),
+        create_augment('cutmix', num_classes=COUNT),
+        create_augment('joint-occlusion'),
+    ]
     augmented = task(*augments)
     refinement = Refinement(Phases(1, 1), loader(prefetcher=False), augmented, mixup)
     x, target = torch.randn(4, 3, 32, 32), torch.arange(4)
@@ -184,7 +217,7 @@ def test_batches_of_the_device_are_let_through():
     out, label = augmented.augment(x, target)
     assert out is x and label is target
     mixed, soft = mixup(x.clone(), target)
-    assert torch.equal(mixed, x) and torch.equal(soft.argmax(1), target) and soft.amax(1).eq(1.).all()
+    assert torch.equal(mixed, x) and torch.equal(soft.argmax(1), target) and soft.amax(1).eq(1.0).all()
 
 
 def test_fading_reaches_every_probability():
@@ -193,35 +226,39 @@ def test_fading_reaches_every_probability():
     batches = loader(re_prob=0.9)
     refinement = Refinement(Phases(4, 1, fading=1), batches, augmented)
     refinement.set_strength(2)
-    assert batches.random_erasing.probability == 0.9 and [augment.strength for augment in augments] == [1., 1.]
+    assert batches.random_erasing.probability == 0.9 and [augment.strength for augment in augments] == [1.0, 1.0]
     refinement.set_strength(3)
     assert batches.random_erasing.probability == 0.45 and [augment.strength for augment in augments] == [0.5, 0.5]
     assert refinement.strength.item() == 0.5
     refinement.set_strength(4)
-    assert batches.random_erasing is None and refinement.strength.item() == 0.
+    assert batches.random_erasing is None and refinement.strength.item() == 0.0
 
 
 def schedule(over: torch.optim.Optimizer, **settings):
     return create_scheduler_v2(over, num_epochs=6, warmup_epochs=0, updates_per_epoch=5, **settings)[0]
 
 
-@pytest.mark.parametrize('settings, lr, expected', [
-    (dict(sched='step', decay_epochs=2, decay_rate=0.1), None, 0.4 * 0.01),
-    (dict(sched='step', decay_epochs=3, decay_rate=0.1), None, 0.4 * 0.1),  # not the decay that epoch 6 would bring
-    (dict(sched='multistep', decay_milestones=[2, 7], decay_rate=0.5), None, 0.4 * 0.5),
-    (dict(sched='cosine'), None, 0.4 * (1 + math.cos(math.pi * 5 / 6)) / 2),
-    (dict(sched='cosine', step_on_epochs=False), None, 0.4 * 0.01),
-    (dict(sched='poly', decay_rate=4.), None, 0.4 * 0.01),
-    (dict(sched='cosine', min_lr=0.3), None, 0.3 + 0.1 * (1 + math.cos(math.pi * 5 / 6)) / 2),
-    (dict(sched='cosine'), 0.07, 0.07),
-    (dict(sched='step', decay_epochs=2, decay_rate=1e-4), None, 0.4 * 1e-8),  # a step schedule means its last step
-])
+@pytest.mark.parametrize(
+    'settings, lr, expected',
+    [
+        (dict(sched='step', decay_epochs=2, decay_rate=0.1), None, 0.4 * 0.01),
+        (dict(sched='step', decay_epochs=3, decay_rate=0.1), None, 0.4 * 0.1),  # not the decay that epoch 6 would bring
+        (dict(sched='multistep', decay_milestones=[2, 7], decay_rate=0.5), None, 0.4 * 0.5),
+        (dict(sched='cosine'), None, 0.4 * (1 + math.cos(math.pi * 5 / 6)) / 2),
+        (dict(sched='cosine', step_on_epochs=False), None, 0.4 * 0.01),
+        (dict(sched='poly', decay_rate=4.0), None, 0.4 * 0.01),
+        (dict(sched='cosine', min_lr=0.3), None, 0.3 + 0.1 * (1 + math.cos(math.pi * 5 / 6)) / 2),
+        (dict(sched='cosine'), 0.07, 0.07),
+        (dict(sched='step', decay_epochs=2, decay_rate=1e-4), None, 0.4 * 1e-8),  # a step schedule means its last step
+    ],
+)
 def test_learning_rate_is_held(settings, lr, expected):
     over = optimizer({}, dict(lr_scale=0.5))
     scheduler = schedule(over, **settings)
     falling = settings['sched'] in ('cosine', 'poly')
     refinement = Refinement(
-        Phases(6, 3), loader(), task(), lr=lr, least_share=0.01 if falling else 0., last_update=6 * 5 - 1)
+        Phases(6, 3), loader(), task(), lr=lr, least_share=0.01 if falling else 0.0, last_update=6 * 5 - 1
+    )
     for epoch in range(6, 9):
         scheduler = refinement.hold_rate(epoch, over, scheduler)
         assert isinstance(scheduler, HeldRate)
@@ -242,7 +279,8 @@ def rows_of(run) -> list[dict[str, str]]:
 
 ALL = (
     '--aa rand-m9-mstd0.5 --reprob 0.5 --mixup 0.5 --cutmix 1 --keep-paste --keep-cut --keep-size 8 --joint-occlusion '
-    '--augment-copies 2 --grayscale-prob 0.2')
+    '--augment-copies 2 --grayscale-prob 0.2'
+)
 
 
 @pytest.mark.parametrize('flags', ['', '--no-prefetcher', '-j 2 --use-multi-epochs-loader'])
@@ -288,7 +326,8 @@ def test_refining_a_finished_run(data, tmp_path):
     header = (tmp_path / 'run' / 'summary.csv').read_text().splitlines()[0]
     assert header == 'epoch,train_loss,eval_loss,eval_top1,eval_top5,lr'
     run = run_train(
-        f'{data} {TINY} --epochs 2 --mixup 0.5 --refine-epochs 1 --resume {tmp_path}/run/last.pth.tar', tmp_path)
+        f'{data} {TINY} --epochs 2 --mixup 0.5 --refine-epochs 1 --resume {tmp_path}/run/last.pth.tar', tmp_path
+    )
     rows = rows_of(run)
     assert list(rows[0]) == [*header.split(','), 'phase', 'risk_augmented', 'risk_clean']
     assert [row['phase'] for row in rows] == ['', '', 'refined'] and rows[0]['eval_top1']
@@ -298,8 +337,9 @@ def test_refining_a_finished_run(data, tmp_path):
 MOVING = dict(INTENSIVE, scale=(0.1, 0.5), hflip=0.5, vflip=0.5)
 
 
-@pytest.mark.parametrize('settings', [
-    dict(workers=2), dict(prefetcher=False), dict(train_crop_mode='rkrc', scale=(0.5, 0.9))])
+@pytest.mark.parametrize(
+    'settings', [dict(workers=2), dict(prefetcher=False), dict(train_crop_mode='rkrc', scale=(0.5, 0.9))]
+)
 def test_plain_epochs_have_whole_images(settings):
     """The very pixels of the files, of workers that run already too."""
     batches = loader(plain=True, **{**MOVING, **settings})
@@ -317,15 +357,15 @@ def test_plain_crop_is_that_of_validation():
     expected = picture(3)
     for step in steps:
         expected = step(expected)
-    assert whole_image(dict(settings, mean=(0., 0., 0.)))(picture(3)).tobytes() == expected.tobytes()
+    assert whole_image(dict(settings, mean=(0.0, 0.0, 0.0)))(picture(3)).tobytes() == expected.tobytes()
 
 
 def test_plain_pairs_and_copies():
     strength = shared_strength()
-    whole = whole_image(dict(input_size=(3, 32, 32), crop_pct=1., interpolation='bilinear'))
+    whole = whole_image(dict(input_size=(3, 32, 32), crop_pct=1.0, interpolation='bilinear'))
     changes = TransformChanges(paired=True, copies=2, strength=strength, plain=True, whole=whole)
-    transform = changes.apply(create_transform((3, 32, 32), is_training=True, auto_augment='rand-m9', hflip=1.))
-    strength.fill_(0.)
+    transform = changes.apply(create_transform((3, 32, 32), is_training=True, auto_augment='rand-m9', hflip=1.0))
+    strength.fill_(0.0)
     views = transform(picture(5))
     assert len(views) == 4 and all(torch.equal(view, views[0]) for view in views)
 
@@ -334,10 +374,15 @@ def test_refine_plain_on_the_command_line(data, tmp_path, caplog, monkeypatch):
     """Crop and flip end with the scheduled epochs, and the log says so."""
     seen = []
     call = Switched.__call__
-    monkeypatch.setattr(Switched, '__call__', lambda self, image: seen.append(self.strength.item()) or call(self, image))
+    monkeypatch.setattr(
+        Switched, '__call__', lambda self, image: seen.append(self.strength.item()) or call(self, image)
+    )
     caplog.set_level('INFO')
     run_train(f'{data} {TINY} --epochs 1 --refine-epochs 1 --refine-plain --risk-samples 0', tmp_path)
-    assert seen == [1.] * 24 + [0.] * 24
+    assert seen == [1.0] * 24 + [0.0] * 24
     for step in ('crop', 'left-right'):
-        assert any(line.split()[0] == step and 'off from epoch 1 on (refinement)' in line
-                   for line in caplog.text.splitlines() if line.split())
+        assert any(
+            line.split()[0] == step and 'off from epoch 1 on (refinement)' in line
+            for line in caplog.text.splitlines()
+            if line.split()
+        )

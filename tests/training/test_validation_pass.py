@@ -1,4 +1,5 @@
 """One pass of validation: which outputs count, who sees them, what the log says."""
+
 import logging
 import re
 
@@ -25,7 +26,7 @@ class Padded(list):
 def batches(*sizes: int, of=list):
     """Logits of three classes, each largest at its label, in batches of these sizes."""
     labels = torch.arange(sum(sizes)) % 3
-    return of(zip((5. * nn.functional.one_hot(labels, 3)).split(sizes), labels.split(sizes)))
+    return of(zip((5.0 * nn.functional.one_hot(labels, 3)).split(sizes), labels.split(sizes)))
 
 
 def run(loader, **settings):
@@ -44,7 +45,7 @@ def test_metrics_and_observers():
 def test_repeated_images_do_not_count(sizes):
     loader, seen = batches(*sizes, of=Padded), []
     for output, target in loader[-1:]:
-        output[-1] = torch.tensor([0., 9., 0.])  # wrong, if it counted
+        output[-1] = torch.tensor([0.0, 9.0, 0.0])  # wrong, if it counted
         target[-1] = 2
     metrics = run(loader, observers=[lambda output, target: seen.append(len(target))])
     assert metrics['top1'] == 100 and sum(seen) == 3 and 0 not in seen
@@ -52,7 +53,7 @@ def test_repeated_images_do_not_count(sizes):
 
 def test_outputs_of_one_image_are_averaged():
     """Each alone says another class; together they say the label's."""
-    output = torch.tensor([[3., 0., 2.], [0., 3., 2.], [0., 4., 3.], [4., 0., 3.]])
+    output = torch.tensor([[3.0, 0.0, 2.0], [0.0, 3.0, 2.0], [0.0, 4.0, 3.0], [4.0, 0.0, 3.0]])
     loader = [(output, torch.tensor([2, 2, 2, 2]))]
     assert run(loader)['top1'] == 0
     seen = []
@@ -67,12 +68,15 @@ def test_columns_are_compared_in_their_order():
         validate(nn.Identity(), loader, OneLabelEvaluator(), Forward(), classes=[0, 1])
 
 
-@pytest.mark.parametrize('lines, numbers, form', [
-    (LogLines(3), [0, 3, 4], rf'Test: \[ +\d/4\]  Time: {NUMBER} \({NUMBER}\)  {METRICS}'),
-    (LogLines(2, ' (EMA)'), [0, 2, 4], rf'Test \(EMA\): \[ +\d/4\]  Time: {NUMBER} \({NUMBER}\)  {METRICS}'),
-    (ValidationLines(3), [0, 3], rf'Test: \[ +\d/5\]  Time: {NUMBER}s \({NUMBER}s, +{NUMBER}/s\)  {METRICS}'),
-    (None, [], ''),
-])
+@pytest.mark.parametrize(
+    'lines, numbers, form',
+    [
+        (LogLines(3), [0, 3, 4], rf'Test: \[ +\d/4\]  Time: {NUMBER} \({NUMBER}\)  {METRICS}'),
+        (LogLines(2, ' (EMA)'), [0, 2, 4], rf'Test \(EMA\): \[ +\d/4\]  Time: {NUMBER} \({NUMBER}\)  {METRICS}'),
+        (ValidationLines(3), [0, 3], rf'Test: \[ +\d/5\]  Time: {NUMBER}s \({NUMBER}s, +{NUMBER}/s\)  {METRICS}'),
+        (None, [], ''),
+    ],
+)
 def test_log_lines(lines, numbers, form, caplog):
     with caplog.at_level(logging.INFO):
         run(batches(2, 2, 2, 2, 1), lines=lines)

@@ -1,4 +1,5 @@
 """Calibration, accuracy per class and confusion, against hand-drawn cases and slow references."""
+
 import csv
 import json
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from keepaug.validation.analysis import BINS, Analysis, check_analysis
 
-RESULTS = dict(model='net', top1=60., top5=100.)
+RESULTS = dict(model='net', top1=60.0, top5=100.0)
 
 
 def logits_of(probabilities):
@@ -25,13 +26,15 @@ def analyse(output, target, num_classes, names=None):
 
 def test_drawn_by_hand():
     """Five images of three classes. Confidence 0.8 is right twice in two, 0.6 once in three."""
-    output = logits_of([[.8, .1, .1], [.1, .8, .1], [.6, .2, .2], [.6, .2, .2], [.2, .6, .2]])
+    output = logits_of([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2]])
     found = analyse(output, torch.tensor([0, 1, 0, 1, 0]), 3, ['cat', 'dog', 'owl']).compute()
     assert found['ece'] == pytest.approx(100 * (2 * 0.2 + 3 * (0.6 - 1 / 3)) / 5, abs=1e-3)
     assert found['confusion'] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert found['classes'] == [
-        dict(name='cat', images=3, accuracy=66.6667), dict(name='dog', images=2, accuracy=50.),
-        dict(name='owl', images=0, accuracy=None)]
+        dict(name='cat', images=3, accuracy=66.6667),
+        dict(name='dog', images=2, accuracy=50.0),
+        dict(name='owl', images=0, accuracy=None),
+    ]
 
 
 def test_against_slow_loops():
@@ -75,7 +78,12 @@ def test_files(num_classes, tmp_path):
     analysis.write(str(tmp_path / 'deep' / 'out'), RESULTS)
     folder = tmp_path / 'deep' / 'out'
     assert sorted(path.name for path in folder.iterdir()) == [
-        'analysis.json', 'classes.csv', 'confusion.csv', 'confusion.png', 'summary.csv']
+        'analysis.json',
+        'classes.csv',
+        'confusion.csv',
+        'confusion.png',
+        'summary.csv',
+    ]
     found = analysis.compute()
     assert json.loads((folder / 'analysis.json').read_text()) == {**RESULTS, **found}
     rows = list(csv.reader((folder / 'confusion.csv').open()))

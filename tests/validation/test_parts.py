@@ -1,4 +1,5 @@
 """The parts of a validation: what its passes leave in a model, several results in one file, several processes."""
+
 import argparse
 import csv
 from unittest import mock
@@ -35,28 +36,31 @@ def test_a_gradient_can_be_asked_of_a_model_after_its_passes():
     passes = [
         lambda model: validation.warm_up(model, args, dict(input_size=(4, 8, 8)), Forward()),
         lambda model: training.validate(
-            model, [(x.detach(), torch.tensor([0, 1]))], ClassificationEvaluator(), Forward()),
+            model, [(x.detach(), torch.tensor([0, 1]))], ClassificationEvaluator(), Forward()
+        ),
     ]
     for run_pass in passes:
         model = Remembering()
         run_pass(model)
-        gradient, = torch.autograd.grad(model(x).sum(), x)
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
         assert gradient.unique().item() == pytest.approx(2 / 64)
 
 
 def test_rows_of_different_columns(tmp_path):
     """Not each model has a hundredth singular value, an exported one has no checkpoint."""
     path = str(tmp_path / 'rows.csv')
-    validation.write_results(path, [dict(model='a', top1=2.), dict(model='b', top1=1., checkpoint='b.pth', more=3.)])
+    validation.write_results(path, [dict(model='a', top1=2.0), dict(model='b', top1=1.0, checkpoint='b.pth', more=3.0)])
     with open(path, newline='') as file:
         assert list(csv.DictReader(file)) == [
             dict(model='a', top1='2.0', checkpoint='', more=''),
-            dict(model='b', top1='1.0', checkpoint='b.pth', more='3.0')]
+            dict(model='b', top1='1.0', checkpoint='b.pth', more='3.0'),
+        ]
 
 
 def _fails(error):
     def fail(*_):
         raise error
+
     return fail
 
 

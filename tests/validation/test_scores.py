@@ -1,4 +1,5 @@
 """Precision, recall and F1: scikit-learn's numbers, and what happens without torchmetrics."""
+
 import argparse
 
 import pytest
@@ -10,11 +11,14 @@ from keepaug.validation.scores import AveragedScore
 
 
 @pytest.mark.parametrize('average', ['micro', 'macro', 'weighted'])
-@pytest.mark.parametrize('labels', [
-    range(7),
-    (0, 1, 4),  # of the others none occurs as label, some as answer
-    (2,),
-])
+@pytest.mark.parametrize(
+    'labels',
+    [
+        range(7),
+        (0, 1, 4),  # of the others none occurs as label, some as answer
+        (2,),
+    ],
+)
 def test_averages_are_scikit_learns(average, labels):
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(50, 7, generator=generator)
@@ -24,7 +28,8 @@ def test_averages_are_scikit_learns(average, labels):
     for batch in zip(output.split(16), target.split(16)):
         score.update(*batch)
     wanted = precision_recall_fscore_support(
-        target.numpy(), output.argmax(1).numpy(), average=average, zero_division=0)[:3]
+        target.numpy(), output.argmax(1).numpy(), average=average, zero_division=0
+    )[:3]
     got = score.compute()
     assert list(got) == [f'{average}_{name}' for name in ('precision', 'recall', 'f1_score')]
     assert list(got.values()) == pytest.approx([100 * float(value) for value in wanted], rel=1e-12)
