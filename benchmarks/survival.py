@@ -283,9 +283,9 @@ def tabulate(rows: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
     table = Table(
         title=title,
         caption=(
-            'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed by '
-            'less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted back. '
-            'Gain: over the same window drawn blindly, paired by image. Means with their 95 % interval.'
+            'Top decile of saliency: full map of the trained model on the clean image. Left: not removed, or changed '
+            'by less than 1/255; under geometry that is not how much stays legible. In the window: that was pasted '
+            'back. Gain: over the same window drawn blindly, paired by image. Means with their 95 % interval.'
         ),
     )
     columns = dict(

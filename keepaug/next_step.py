@@ -115,7 +115,8 @@ class NextStep:
             good = self.saver.last_good() or self.args.resume
             return lines + (
                 [
-                    f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt --resume {good}'
+                    f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt '
+                    f'--resume {good}'
                 ]
                 if good
                 else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.']

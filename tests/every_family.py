@@ -279,8 +279,9 @@ HEADER = """# Every architecture of timm
 
 What a small model of each architecture module, some of them narrowed, does in a training step with each
 `--keep-saliency` of `--keep-cut`, and with `--keep-paste`: forward, loss, backward, the gradients of a plain step there
-and finite, and the saliency pass left no trace in the model. Written by `python -m tests.every_family --output docs/families.md` (timm {timm}, torch {torch}, CPU,
-batch {batch}), which shares its walk with `tests/test_every_family.py`.
+and finite, and the saliency pass left no trace in the model. Written by
+`python -m tests.every_family --output docs/families.md` (timm {timm}, torch {torch}, CPU, batch {batch}), which shares
+its walk with `tests/test_every_family.py`.
 
 `low` runs on a reduced image, here half the edge, or less where the network takes only multiples of its reduction; the
 size is in brackets. "Resampled": the position tables are those of the model, interpolated at each pass. `default` is

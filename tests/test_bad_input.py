@@ -30,7 +30,8 @@ from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_
         ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
         ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
         (
-            '{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut --keep-saliency low',
+            '{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut '
+            '--keep-saliency low',
             ['--keep-saliency low', '112', 'full'],
         ),
     ],

@@ -80,8 +80,8 @@ MODES = {
 READERS = {'stream': create_stream, 'multilabel': create_several_labels}
 # What the flags do not tell and the model does, by the class of the mode's model.
 NO_STAGES = (
-    '--feature-dropout dropblock is not possible: {} has no two last stages of convolutions to drop features in: choose '
-    'another model, such as a ResNet.'
+    '--feature-dropout dropblock is not possible: {} has no two last stages of convolutions to drop features in: '
+    'choose another model, such as a ResNet.'
 )
 BY_MODEL = {
     ('feature-dropout', 'vit'): NO_STAGES.format('VisionTransformer'),
@@ -168,7 +168,7 @@ def refused_in_table() -> list[tuple[str, str]]:
 
 
 def sample() -> list[tuple[str, str]]:
-    """Pairs that stand for all: every kind of method meets every mode that may get in its way; each mode refuses once."""
+    """Pairs that stand for all: every kind of method meets each mode that may be in its way; each mode refuses once."""
     modes = [mode for mode in MODES if mode not in COMPILED]
     first_refused = {mode: (method, mode) for method, mode in reversed(REFUSED)}
     trained = covering_pairs(EVERY, modes, KINDS, without=set(REFUSED), apart=APART)

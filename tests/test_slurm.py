@@ -80,7 +80,8 @@ def test_what_is_started(submit, tmp_path):
         flags = (tmp_path / 'flags').read_text()
         assert '--nproc_per_node=4' in flags
         assert flags.strip().endswith(
-            '--output runs --experiment slurm-4321 --exact-resume --resume auto /data/imagenet --model resnet50 --keep-cut'
+            '--output runs --experiment slurm-4321 --exact-resume --resume auto /data/imagenet '
+            '--model resnet50 --keep-cut'
         )
         environment = (tmp_path / 'environment').read_text().split()
         assert {'PET_NNODES=2', 'PET_NODE_RANK=0', 'PET_MASTER_ADDR=node7', 'PET_MASTER_PORT=24321'} <= set(environment)

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote still works: its checkpoints resume, validate and export, its args.yaml is a configuration."""
+"""What version 0.1.0 wrote still works: its checkpoints resume, validate, export; its args.yaml is a configuration."""
 
 import csv
 import shutil
@@ -33,7 +33,8 @@ def test_resumes(run, tmp_path):
 
 
 def test_validates(run, data, capsys):
-    model = '--use-train-size --model resnet10t --model-kwargs channels=(8,8,8,8) stem_width=4 --num-classes 3 --img-size 32'
+    model = '--use-train-size --model resnet10t --num-classes 3 --img-size 32 '
+    model += '--model-kwargs channels=(8,8,8,8) stem_width=4'
     found = run_validate(f'{data} {model} --checkpoint {run}/last.pth.tar --device cpu -j 0 --evaluate risk', capsys)
     with open(run / 'summary.csv') as file:
         row = next(csv.DictReader(file))

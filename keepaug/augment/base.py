@@ -159,7 +159,7 @@ class Compose:
         return x, target
 
     def own_pixels(self) -> Tensor | None:
-        """Where the first rows of the last batch show their own image, after all: bool (B, 1, H, W); None: everywhere."""
+        """Where the first rows of the last batch still show their own image: bool (B, 1, H, W); None: everywhere."""
         own = [part for augment in self.augments if (part := augment.own_pixels()) is not None]
         return functools.reduce(torch.logical_and, own) if own else None
 

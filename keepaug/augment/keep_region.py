@@ -19,7 +19,7 @@ class KeepRegion(BatchAugment):
         tau: Quantile in [0, 1] of the scores of all windows (the paper's is 0.6); None draws blindly among the same
             windows, which is the control for what saliency adds.
         prob: Probability that an image is augmented.
-        saliency: A kind of `SaliencySource`, or 'recycled' for `maps`; None for the cheapest pass that the model allows.
+        saliency: A kind of `SaliencySource`, or 'recycled' for `maps`; None: the cheapest pass that the model allows.
         low_scale: Size of the low-resolution copy, relative to the image.
         maps: Maps of past training steps, for 'recycled'.
 

@@ -1,7 +1,8 @@
 """Signals that ask a run to end: Ctrl-C, and SIGTERM of a scheduler or `docker stop`.
 
-Ctrl-C raises `KeyboardInterrupt` at once, as ever. SIGTERM raises `Terminated`, which is one too: at once where nothing is
-under way, and where the epochs of a run are, at the end of the batch that is. A second signal ends the process at once.
+Ctrl-C raises `KeyboardInterrupt` at once, as ever. SIGTERM raises `Terminated`, which is one too: at once where nothing
+is under way, and where the epochs of a run are, at the end of the batch that is. A second signal ends the process at
+once.
 
 Where no exception can pass on, as in the hooks around the fork of a loader worker, Python prints that it ignores the
 exception and goes on. The signal is remembered and raised again where the next batch begins.

@@ -1,7 +1,7 @@
 """What ends loader workers or keeps them from their work, in one sentence.
 
-torch raises it as a `RuntimeError` wherever the main process is at that moment, so that whoever catches errors there may
-have explained it as something else; therefore what an error followed from is looked at too.
+torch raises it as a `RuntimeError` wherever the main process is at that moment, so that whoever catches errors there
+may have explained it as something else; therefore what an error followed from is looked at too.
 """
 
 import re

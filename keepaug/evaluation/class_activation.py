@@ -15,8 +15,8 @@ from keepaug.functional.saliency import call_with, channels_first, in_eval_mode,
 CLASS_ACTIVATION = 'class activation map'
 INPUT_SALIENCY = 'blurred input saliency'
 
-# A head is taken for linear if what it must satisfy holds but for this share of the logits; at features of ordinary size
-# and at large ones, where no activation function is nearly linear any more.
+# A head is taken for linear if what it must satisfy holds but for this share of the logits; at features of ordinary
+# size and at large ones, where no activation function is nearly linear any more.
 LINEAR_TOLERANCE = 1e-3
 PROBE_SCALES = (1.0, 100.0)
 PROBE_ROWS = 4

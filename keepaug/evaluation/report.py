@@ -162,7 +162,7 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
         panels = {name: panel for name, report in reports.items() for panel in report.panels if panel.title == title}
         labels = list(dict.fromkeys(label for panel in panels.values() for label in panel.curves))
-        for number, (name, panel) in enumerate(panels.items()):
+        for number, panel in enumerate(panels.values()):
             axes.set(title=title, xlabel=panel.xlabel, ylabel=panel.ylabel, yscale=panel.yscale)
             if panel.marked is not None:
                 axes.axvline(panel.marked, color='lightgray', zorder=0)

@@ -81,7 +81,7 @@ def export(source: Source, output: str, base: str | None = None) -> str:
             f'{output}: {WEIGHTS} and {CONFIG}; res2 to res5 agree with timm (relative difference {difference:.0e}).',
             f'In Detectron2: python tools/train_net.py --config-file {shlex.quote(path)} --num-gpus 8'
             if base
-            else f"In Detectron2: cfg.merge_from_file({path!r}), after the detector's own file; --base names it inside.",
+            else f"In Detectron2: cfg.merge_from_file({path!r}), after the detector's own file; --base names that.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Locks that last as long as whoever holds them: a run its folder, an attempt of timm's `sweep.py` what the sweep names.
+"""Locks that last as long as whoever holds them: a run its folder, an attempt of timm's `sweep.py` what that names.
 
 Both are `flock`s, which the system takes back from a process that dies, however it dies. Forked processes inherit them
 and here close them at once: a loader worker that is still there is not the run.

@@ -63,7 +63,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
         float32 map (B, 1, h, w) of the layer's resolution, never negative.
 
     Raises:
-        HyperParameterError: There is no such layer, the logits do not depend on it, or its output is no map of the image.
+        HyperParameterError: There is no such layer, the logits do not depend on it, or its output is no map.
     """
     name = layer if isinstance(layer, str) else type(layer).__name__
     if isinstance(layer, str):

@@ -182,8 +182,8 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     except Exception as error:  # whatever a download or a model without weights raises
         reason = first_line(error).split('. ')[0]
         raise ValueError(
-            f'--attentive-teacher {name} cannot be had ({reason}): give --attentive-teacher-checkpoint, another teacher, '
-            f'or --attentive-teacher self.'
+            f'--attentive-teacher {name} cannot be had ({reason}): give --attentive-teacher-checkpoint, another '
+            f'teacher, or --attentive-teacher self.'
         ) from error
     if path:
         _load_weights(teacher, name, path)

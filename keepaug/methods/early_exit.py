@@ -71,16 +71,16 @@ class EarlyExitMethod(Method):
         yield (
             bool(args.kd_model_name) and args.kd_distill_type == 'feature',
             (
-                f'{flag} does not train beside --kd-distill-type feature, which trains a model of its own making: choose '
-                'logit or token.'
+                f'{flag} does not train beside --kd-distill-type feature, which trains a model of its own making: '
+                'choose logit or token.'
             ),
         )
         for other in active_methods(args):
             yield (
                 bool(other.only_in_training),
                 (
-                    f'{other.spelled(args)} mixes behind the early head of {flag} too, which would not see what the label '
-                    'says: drop one of the two.'
+                    f'{other.spelled(args)} mixes behind the early head of {flag} too, which would not see what the '
+                    'label says: drop one of the two.'
                 ),
             )
 

@@ -28,8 +28,8 @@ class ExactResumeMethod(Method):
         yield (
             args.start_epoch is not None,
             (
-                f'--start-epoch {args.start_epoch} counts other epochs than those --exact-resume goes on with: drop one of '
-                'the two.'
+                f'--start-epoch {args.start_epoch} counts other epochs than those --exact-resume goes on with: drop '
+                'one of the two.'
             ),
         )
         yield (

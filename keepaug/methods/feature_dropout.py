@@ -20,8 +20,8 @@ class FeatureDropoutMethod(Method):
         '--feature-dropout',
         type=str,
         choices=KINDS,
-        help='what to drop: dropout: single features, spatial: whole maps, dropblock: squares of maps, on the shortcuts '
-        'of the blocks too, and before the last stage a quarter as many',
+        help='what to drop: dropout: single features, spatial: whole maps, dropblock: squares of maps, on the '
+        'shortcuts of the blocks too, and before the last stage a quarter as many',
     )
     settings = (
         Flag(
@@ -62,8 +62,8 @@ class FeatureDropoutMethod(Method):
         yield (
             bool(args.kd_model_name) and args.kd_distill_type == 'feature',
             (
-                f'{self.spelled(args)} does not reach into the model that --kd-distill-type feature makes: choose logit or '
-                'token.'
+                f'{self.spelled(args)} does not reach into the model that --kd-distill-type feature makes: choose '
+                'logit or token.'
             ),
         )
 

@@ -50,15 +50,15 @@ class FeatureMixingMethod(Method):
         yield (
             bool(args.kd_model_name),
             (
-                f'{flag} mixes inside the model, where the teacher of --kd-model-name {args.kd_model_name} does not see it: '
-                'drop one of the two.'
+                f'{flag} mixes inside the model, where the teacher of --kd-model-name {args.kd_model_name} does not '
+                'see it: drop one of the two.'
             ),
         )
         yield (
             bool(args.risk_samples),
             (
-                f'{flag} mixes in training mode only, and --risk-samples {args.risk_samples} measures in eval mode: drop '
-                'one of the two.'
+                f'{flag} mixes in training mode only, and --risk-samples {args.risk_samples} measures in eval mode: '
+                'drop one of the two.'
             ),
         )
 

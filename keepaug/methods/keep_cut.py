@@ -35,9 +35,9 @@ class KeepCutMethod(KeepMethod):
             type=str,
             default='inside',
             choices=KeepCut.window_kinds,
-            help="windows the region is drawn among: inside: those inside the image; overflow: as large as plain Cutout's "
-            "or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout or "
-            'CutMix',
+            help='windows the region is drawn among: inside: those inside the image; overflow: as large as plain '
+            "Cutout's or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout "
+            'or CutMix',
         ),
     )
     augments = ('keep-cut',)
@@ -68,8 +68,8 @@ class KeepCutMethod(KeepMethod):
             yield (
                 typed(args, name) != default,
                 (
-                    f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} and '
-                    f'--keep-prob {args.keep_prob}: drop one of them.'
+                    f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} '
+                    f'and --keep-prob {args.keep_prob}: drop one of them.'
                 ),
             )
         yield (

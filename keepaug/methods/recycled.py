@@ -74,7 +74,8 @@ class RecycledMethod(Method):
             yield (
                 bool(method.only_in_training),
                 (
-                    f'{self.way_on} does not work with {method.spelled(args)}, which mixes inside the network: {WAY_OUT}.'
+                    f'{self.way_on} does not work with {method.spelled(args)}, which mixes inside the network: '
+                    f'{WAY_OUT}.'
                 ),
             )
 

@@ -101,7 +101,7 @@ class RisksMethod(Method):
         yield (
             args.task == 'multilabel',
             (
-                f'--risk-samples {args.risk_samples} measures the cross entropy of one label per image: drop it or --task '
-                'multilabel.'
+                f'--risk-samples {args.risk_samples} measures the cross entropy of one label per image: drop it or '
+                '--task multilabel.'
             ),
         )

@@ -67,7 +67,7 @@ def all_flags() -> dict[str, Flag]:
 
 
 def _stray_words(method: Method, args: argparse.Namespace) -> Iterator[Refusal]:
-    """A mistyped value of a flag that can stand alone is read as the data folder, and leaves the flag standing alone."""
+    """A mistyped value of a flag that can stand alone is read as the data folder, and the flag stands alone."""
     word = args.data or ''
     if not word or os.path.exists(word):
         return

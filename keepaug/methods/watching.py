@@ -16,8 +16,8 @@ class WatchingMethod(Method):
     switch = Flag(
         '--log-tensorboard',
         resumable=True,
-        help="write each epoch's numbers (summary row, accuracy on clean training images, share of saliency kept, images "
-        "per second), and a sheet of what the augmentations did, to the run's folder for TensorBoard; with "
+        help="write each epoch's numbers (summary row, accuracy on clean training images, share of saliency kept, "
+        "images per second), and a sheet of what the augmentations did, to the run's folder for TensorBoard; with "
         '--log-wandb, which alone logs the summary row, to Weights & Biases too',
     )
     settings = (
@@ -28,7 +28,7 @@ class WatchingMethod(Method):
             metavar='N',
             resumable=True,
             range=Range(least=0, whole=True, unit='image'),
-            help='training images, the same in every epoch, whose accuracy is measured as validation reads them; 0: none',
+            help='training images, the same in every epoch, whose accuracy is measured, read as in validation; 0: none',
         ),
     )
     needs = Need.OWN_SCRIPT

@@ -162,8 +162,8 @@ def _schedule_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield (
         args.lr_stable_timescale is not None and args.sched != 'rsqrt',
         (
-            f'--lr-stable-timescale {args.lr_stable_timescale} has no effect with --sched {args.sched}: choose rsqrt or '
-            'drop it.'
+            f'--lr-stable-timescale {args.lr_stable_timescale} has no effect with --sched {args.sched}: choose rsqrt '
+            'or drop it.'
         ),
     )
     yield (
@@ -179,8 +179,8 @@ def _schedule_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield (
         args.sched in ('wsd', 'rsqrt') and not 0 < decay <= phase,
         (
-            f'--sched {args.sched} has {phase} epochs after the warmup, --decay-epochs {args.decay_epochs} of them do not '
-            'fit: give fewer, or a share such as 0.2.'
+            f'--sched {args.sched} has {phase} epochs after the warmup, --decay-epochs {args.decay_epochs} of them do '
+            'not fit: give fewer, or a share such as 0.2.'
         ),
     )
 
@@ -190,8 +190,8 @@ def _task_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield (
         several and args.dataset.partition('/')[0].lower() not in SEVERAL_LABELS,
         (
-            f'--task multilabel needs several labels per image, which {args.dataset or "an image folder"} does not hold: '
-            f'give --dataset with {", ".join(SEVERAL_LABELS[:-1])} or {SEVERAL_LABELS[-1]}.'
+            f'--task multilabel needs several labels per image, which {args.dataset or "an image folder"} does not '
+            f'hold: give --dataset with {", ".join(SEVERAL_LABELS[:-1])} or {SEVERAL_LABELS[-1]}.'
         ),
     )
     yield (
@@ -233,7 +233,8 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         yield (
             value is not None and not weighted,
             (
-                f'{flag} {value} exists for --loss bce and for asl with --task multilabel: choose one of them or drop it.'
+                f'{flag} {value} exists for --loss bce and for asl with --task multilabel: choose one of them or drop '
+                'it.'
             ),
         )
     yield (

@@ -35,6 +35,7 @@ def check_ood(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield (
         not 0 <= args.odin_eps <= 1,
         (
-            f'--odin-eps {args.odin_eps:g} lies outside [0, 1]: give a small share of the range of pixels, such as 0.0014.'
+            f'--odin-eps {args.odin_eps:g} lies outside [0, 1]: give a small share of the range of pixels, '
+            'such as 0.0014.'
         ),
     )

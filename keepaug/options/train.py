@@ -15,8 +15,8 @@ def create_train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage='%(prog)s [-c FILE]... [options] [DIR]',
         description='Train an image classifier on a timm backbone.',
-        epilog='-c FILE, --config FILE: YAML file of defaults, keys written like flags but with underscores; may be given '
-               'several times: a later file wins over an earlier one, the command line over all of them.',
+        epilog='-c FILE, --config FILE: YAML file of defaults, keys written like flags but with underscores; may be '
+               'given several times: a later file wins over an earlier one, the command line over all of them.',
         formatter_class=shared.HelpFormatter,
     )
     for add_group in (
@@ -126,7 +126,8 @@ def _schedule(parser: argparse.ArgumentParser) -> None:
     add('--warmup-lr', type=float, default=1e-5, metavar='LR', help='learning rate at which warmup starts')
     add('--min-lr', type=float, default=0, metavar='LR', help='learning rate at which the schedule ends')
     add('--epochs', type=int, default=300, metavar='N', help='epochs to train, warmup included unless --warmup-prefix')
-    add('--epoch-repeats', type=float, default=0., metavar='N', help='passes over the training set in one epoch; in stock over iterable sets alone')
+    add('--epoch-repeats', type=float, default=0., metavar='N',
+        help='passes over the training set in one epoch; in stock over iterable sets alone')
     add('--start-epoch', type=int, metavar='N', help='epoch to start at, counted from 0, whatever --resume says')
     add('--decay-milestones', type=int, nargs='+', default=[90, 180, 270], metavar='N',
         help='epochs at which multistep decays the rate')

@@ -89,8 +89,8 @@ def _tell_maps(args, task: TrainingTask) -> None:
     """Says where a run begins without the maps of the one before."""
     if isinstance(task, RecyclingTask) and not args.exact_resume:
         _logger.info(
-            'The saliency maps of the run before are not kept without --exact-resume: images are cut blindly until each '
-            'has been seen again.'
+            'The saliency maps of the run before are not kept without --exact-resume: images are cut blindly until '
+            'each has been seen again.'
         )
 
 

@@ -26,7 +26,7 @@ class WeightsAndBiases:
 
 
 def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
-    """Starts the run that `--log-wandb` asks for; an empty list without the flag, and without the package, which is said.
+    """Starts the run that `--log-wandb` asks for; an empty list without the flag or, with a warning, the package.
 
     Raises:
         ValueError: `--wandb-resume-id` without `--resume`.

@@ -199,8 +199,8 @@ class Scheduler:
         failed = [run.folder.name for run in self.runs if not run.done]
         if failed:
             raise ValueError(
-                f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders says why. '
-                'The same command tries them again.'
+                f'{len(failed)} of {len(self.runs)} runs failed ({", ".join(failed)}); run.log in their folders says '
+                'why. The same command tries them again.'
             )
 
     def _work(self, slot: Slot) -> None:

@@ -18,7 +18,8 @@ HEAD = """# The papers' tables
 Each table and figure is a study ([studies.md](studies.md)), one command:
 
 ```sh
-python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- --data-dir DIR --dataset-download
+python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- \
+    --data-dir DIR --dataset-download
 ```
 
 `runs` is the number of trainings: arms times seeds. What was measured here is the `results.csv` of a study, kept as

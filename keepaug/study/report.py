@@ -93,10 +93,10 @@ def notes(results: Results, machine: str) -> str:
     """What the numbers are, in sentences."""
     study = results.study
     lines = [
-        f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are paired '
-        "by seed, with 95% intervals of Student's t; one seed has none, and shows nothing.",
-        'At equal time: the last value that a run had within the working time of the cheapest arm with the same seed; its '
-        'schedule is not at its end there.',
+        f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are '
+        "paired by seed, with 95% intervals of Student's t; one seed has none, and shows nothing.",
+        'At equal time: the last value that a run had within the working time of the cheapest arm with the same seed; '
+        'its schedule is not at its end there.',
         f'Machine: {machine}.',
     ]
     versions = sorted({row['versions'] for row in results.rows if row.get('versions')})

@@ -95,7 +95,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Its own among all studies: a paper's tables stand in a folder of its own, and several papers have a Table 1."""
+        """Unlike that of any other study: several papers have a Table 1, each in the folder of its paper."""
         return f'{self.path.absolute().parent.name}-{self.path.stem}' if self.paper else self.path.stem
 
     @property
@@ -168,8 +168,8 @@ def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
         numbers = [None] * len(columns) if numbers is None else numbers
         if not isinstance(numbers, list) or len(numbers) != len(columns):
             raise ValueError(
-                f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one for each column: a '
-                'number, ~ where the paper has none, no where there is no such arm.'
+                f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one for each '
+                'column: a number, ~ where the paper has none, no where there is no such arm.'
             )
         for (column, own), number in zip(columns.items(), numbers):
             if number is not False:
@@ -188,7 +188,7 @@ def _read_arm(
 
 
 def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The arms that are compared: two of them, or two rows or columns throughout the table, or one with a single arm."""
+    """The arms that are compared: two of them, two rows or columns throughout the table, or one with a single arm."""
     rows, columns = list(map(str, content['arms'])), list(map(str, content.get('columns') or ()))
 
     def find(name: str) -> dict[str, str]:

@@ -77,7 +77,7 @@ def open_maps(task: TrainingTask, dataset: Dataset) -> None:
 
 
 def exchange_maps(task: TrainingTask) -> None:
-    """Lets all processes know what each has seen in an epoch; of an image that several saw, the lowest rank's map counts.
+    """Lets all processes know what each has seen in an epoch; where several saw an image, the lowest rank's map counts.
 
     Every process calls this at the end of an epoch.
     """

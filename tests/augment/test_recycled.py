@@ -113,7 +113,7 @@ def cut(maps: SaliencyMaps, **settings):
 
 
 def test_cuts_where_the_map_is_low():
-    """n = 4000 cuts of an image whose left half was salient: uniform among windows that reach less than 4 px into it."""
+    """n = 4000 cuts of an image whose left half was salient: uniform among windows less than 4 px into it."""
     maps = SaliencyMaps(1)
     weights = torch.full((1, 1, SIZE, SIZE), 0.1)
     weights[..., :8] = 1.0

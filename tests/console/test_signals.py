@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does, with status 143: nothing is lost, nothing is left behind, nobody waits for ever."""
+"""SIGTERM ends a run as Ctrl-C does, with status 143: nothing is lost or left behind, nobody waits for ever."""
 
 import json
 import logging

@@ -113,8 +113,8 @@ def test_sentences(error, words):
     try:
         try:
             raise error
-        except RuntimeError:
-            raise OSError('No checkpoint can be written.')
+        except RuntimeError as first:
+            raise OSError('No checkpoint can be written.') from first
     except OSError as wrong:
         assert words in explain_loader(wrong), 'also where it was taken for something else'
 

@@ -53,7 +53,7 @@ def slow_map(model: nn.Module, layer: nn.Module, x: Tensor, target: Tensor) -> T
     maps = []
     for image, label in zip(x, target):
         seen = []
-        handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        handle = layer.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
         logit = model(image[None])[0, label]
         handle.remove()
         (gradient,) = torch.autograd.grad(logit, seen[0])

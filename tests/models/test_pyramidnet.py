@@ -23,7 +23,7 @@ def test_block_against_the_paper():
     model = PyramidNet(depth=20, alpha=6).eval()
     block, x = model.stages[1][0], torch.randn(2, 72, 7, 8)
     with torch.no_grad():
-        for name, buffer in block.named_buffers():
+        for buffer in block.buffers():
             if buffer.is_floating_point():
                 buffer.uniform_(0.5, 1.5)
         y = x

@@ -35,7 +35,8 @@ def test_refused(flags, named, tmp_path):
 def test_accepted(tmp_path):
     check_validate(
         parsed(
-            f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 --spectrum-class 3,0'
+            f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 '
+            '--spectrum-class 3,0'
         )
     )
 

@@ -156,7 +156,7 @@ def _hold_a_folder(rank: int) -> dict:
 
 
 def _exchange_maps(rank: int) -> dict:
-    """Of five images the first process sees 0 and 1, the second 1 and 2; both had seen 3 before. They go in three parts."""
+    """Of five images the first process sees 0, 1, the second 1, 2; both had seen 3 before. They go in three parts."""
     maps = SaliencyMaps(5, cells=2)
     augment = create_augment('keep-cut', size=4, saliency='recycled', maps=maps)
     task = RecyclingTask(ClassificationTask(small_cnn(), verbose=False), Compose([augment]))
