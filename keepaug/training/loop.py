@@ -41,7 +41,7 @@ class LoopSettings:
         clip_mode: 'norm', 'value' or 'agc'.
         average_batch_size: Samples per batch, on average over the run.
         copies: Rows of a batch that come from one sample; a sample counts once in sizes and throughput.
-        batch_loss_scale: 'none', 'sqrt' or 'linear'.
+        batch_loss_scale: How the gradient of a batch is weighted by its size: 'none', 'sqrt' or 'linear'.
         log_interval: Updates between log lines.
         recovery_interval: Updates between recovery checkpoints; 0 for none.
         uneven_ranks: Whether processes may see different numbers of images in a step; losses are weighted by them.
@@ -162,11 +162,10 @@ def train_one_epoch(
 
             with nullcontext() if need_update else task.no_sync():
                 with settings.forward.autocast():
-                    loss = task(input, target)['loss']
-                    if weighted:
-                        loss = loss * settings.loss_weight(batch_size)
-                    loss = loss / group_size
-                _backward(loss, need_update, task, optimizer, settings, create_graph)
+                    loss = task(input, target)['loss'] / group_size
+                # As in stock, the weight is the gradient's alone: what is logged is the loss of the images.
+                descended = loss * settings.loss_weight(batch_size) if weighted else loss
+                _backward(descended, need_update, task, optimizer, settings, create_graph)
             loss = loss.detach().double() * group_size
             loss_sum += loss * batch_size
             loss_count += batch_size

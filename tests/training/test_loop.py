@@ -113,8 +113,8 @@ def test_pairs_count_once(target_rows, tmp_path, caplog, monkeypatch):
     with caplog.at_level('INFO', 'train'):
         settings = _settings(average_batch_size=2.0, batch_loss_scale='linear', log_interval=1, image_dir=str(tmp_path))
         loss = train_one_epoch(0, Halves(_task(weight)), batches, optimizer, settings)['loss']
-    # Weighted by size in the mean and by size / 2 in the loss itself; pairs taken for two samples would double that.
-    assert loss == pytest.approx((3 * 1.5 * 1 + 1 * 0.5 * 5) / 4)
+    # The mean is weighted by size, the gradient by size / 2; pairs taken for two samples would double that.
+    assert loss == pytest.approx((3 * 1 + 1 * 5) / 4)
     assert [gradient.item() for gradient in optimizer.gradients] == pytest.approx([1.5, 2.5])
     for record, size in zip(caplog.records, (3, 1), strict=True):
         seconds, rate = re.search(r'Time: ([\d.]+)s, +([\d.]+)/s', record.message).groups()
@@ -126,10 +126,10 @@ def test_pairs_count_once(target_rows, tmp_path, caplog, monkeypatch):
 def test_batch_loss_scale(scale, power):
     weight = nn.Parameter(torch.ones(()))
     optimizer = Counted([weight])
-    train_one_epoch(
-        0, _task(weight), _batches([1.0], size=8), optimizer, _settings(average_batch_size=2.0, batch_loss_scale=scale)
-    )
+    settings = _settings(average_batch_size=2.0, batch_loss_scale=scale)
+    loss = train_one_epoch(0, _task(weight), _batches([1.0], size=8), optimizer, settings)['loss']
     assert optimizer.gradients[0].item() == pytest.approx(4**power)
+    assert loss == 1.0, 'the loss of the images, as stock logs it'
 
 
 @pytest.mark.parametrize('mode, value, wanted', [('value', 0.5, 0.5), ('norm', 0.25, 0.25)])
