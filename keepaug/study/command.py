@@ -227,7 +227,10 @@ class Scheduler:
             run, done = ended
             reason = '' if done else f' failed: {run.outcome.get("reason", "")}'
             _logger.info(f'{run.arm.name}, seed {run.seed}{reason or ", is done"}. {self._left()}')
-            self.reporter.write()
+            try:
+                self.reporter.write()
+            except Exception as error:  # a report that cannot be drawn is no reason to train no further
+                _logger.warning(f'The report could not be written ({first_line(error)}); the runs go on.')
 
     def _left(self) -> str:
         seconds = [run.outcome['seconds'] for run in self.runs if run.done]
@@ -295,6 +298,7 @@ def draw_sheets(runs: Sequence[StudyRun], output: Path) -> None:
         sheet = output / 'sheets' / f'{arm.folder}.png'
         if sheet.exists():
             continue
+        run.make_data()
         command = [
             sys.executable,
             '-m',

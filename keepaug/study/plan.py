@@ -9,7 +9,7 @@ from keepaug import options
 from keepaug.options.prepare import defaults
 from keepaug.ranges import any_of
 from keepaug.study.runs import StudyRun, versions
-from keepaug.study.scale import scaled_flags, shrink_folder
+from keepaug.study.scale import DataShare, count_share, scaled_flags
 from keepaug.study.study import Study
 
 # What may differ between runs that are compared: where things lie and what computes.
@@ -58,20 +58,18 @@ def plan_runs(
             continue
         words = [*study.words(arm), *flags]
         args = parse(parser, words, arm.name, study.exact)
-        source = args.data_dir or args.data
+        data = describe_data(args, scale)
         extra = scaled_flags(args, scale)
-        if scale < 1.0 and source and not args.dataset:
-            smaller = output / f'data-{scale:g}'
-            shrink_folder(source, smaller, scale)
-            extra += ['--data-dir', str(smaller)]
         if extra:
-            words += extra
-            args = parse(parser, words, arm.name, study.exact)
-        identity = {'flags': spell_options(args), 'data': describe_data(args), **versions()}
+            args = parse(parser, [*words, *extra], arm.name, study.exact)
+        source = folder_to_shrink(args, scale)
+        share = DataShare(source, output / f'data-{scale:g}', scale) if source else None
+        if share:
+            extra += ['--data-dir', str(share.folder)]
+        identity = {'flags': spell_options(args), 'data': data, **versions()}
         for seed in range(seeds):
-            planned.append(
-                StudyRun(arm, seed, tuple(words), output / 'runs' / f'{arm.folder}-{seed}', study.exact, identity)
-            )
+            folder = output / 'runs' / f'{arm.folder}-{seed}'
+            planned.append(StudyRun(arm, seed, (*words, *extra), folder, study.exact, identity, share))
     planned.sort(key=lambda run: run.seed)  # stable: the order of the arms stays
     for run in planned:
         run.check()
@@ -110,8 +108,18 @@ def spell_options(args: argparse.Namespace) -> str:
     )
 
 
-def describe_data(args: argparse.Namespace) -> str:
+def folder_to_shrink(args: argparse.Namespace, scale: float) -> str | None:
+    """The image folder of which a study on a small machine takes a share; None where there is none."""
+    return args.data_dir or args.data if scale < 1.0 and not args.dataset else None
+
+
+def describe_data(args: argparse.Namespace, scale: float = 1.0) -> str:
     """The data in a few words, so that other data are noticed: the name, or how many images the splits hold."""
+    source = folder_to_shrink(args, scale)
+    if source:
+        return ' '.join(
+            f'{split}:{images}/{classes}' for split, (images, classes) in count_share(source, scale).items()
+        )
     source = args.data_dir or args.data
     if args.dataset or not source or not os.path.isdir(source):
         return args.dataset or 'a folder elsewhere'

@@ -116,28 +116,18 @@ def draw_table(results: Results) -> bytes:
     """Our means with their deviations beside the paper's numbers, as a PNG."""
     lines = [line for line in results.lines if line.spreads or line.paper is not None]
     figure, axes = pyplot.subplots(figsize=(8, 1 + 0.45 * max(1, len(lines))), layout='constrained')
-    for place, line in enumerate(reversed(lines)):
-        if line.spreads:
-            spread = line.spreads[results.study.statistic]
-            axes.errorbar(
-                spread.mean,
-                place,
-                xerr=spread.deviation if spread.n > 1 else None,
-                fmt='o',
-                color='C0',
-                capsize=3,
-                label='ours' if not place else None,
-            )
-        if line.paper is not None:
-            axes.plot(
-                line.paper,
-                place,
-                marker='|',
-                markersize=14,
-                linestyle='',
-                color='0.4',
-                label='paper' if not place else None,
-            )
+    ours = [
+        (place, line.spreads[results.study.statistic]) for place, line in enumerate(reversed(lines)) if line.spreads
+    ]
+    papers = [(place, line.paper) for place, line in enumerate(reversed(lines)) if line.paper is not None]
+    if ours:
+        places, spreads = zip(*ours)
+        means, deviations = zip(*((spread.mean, spread.deviation) for spread in spreads))
+        # A single run has no deviation (nan), and no bar.
+        axes.errorbar(means, places, xerr=deviations, fmt='o', color='C0', capsize=3, label='ours')
+    if papers:
+        places, numbers = zip(*papers)
+        axes.plot(numbers, places, marker='|', markersize=14, linestyle='', color='0.4', label='paper')
     axes.set_yticks(range(len(lines)), [_plain(line.name) for line in reversed(lines)])
     axes.set_xlabel(results.study.metric)
     if axes.get_legend_handles_labels()[0]:

@@ -18,6 +18,7 @@ import torch
 
 import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.files.plain_json import write_json
+from keepaug.study.scale import DataShare
 from keepaug.study.study import Arm
 
 SCRIPTS = Path(__file__).parents[2]
@@ -87,6 +88,7 @@ class StudyRun:
         folder: Folder of the run.
         exact: Whether it is resumed exactly.
         identity: What runs that stand in one folder must share: options, versions, data.
+        share: The share of an image folder it trains on; None for all of the data.
     """
 
     arm: Arm
@@ -95,6 +97,7 @@ class StudyRun:
     folder: Path
     exact: bool
     identity: dict[str, str]
+    share: DataShare | None = None
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -142,12 +145,18 @@ class StudyRun:
                     'another --output, or the same flags, versions and data.'
                 )
 
+    def make_data(self) -> None:
+        """Makes the folder of a share of the data, where it trains on one."""
+        if self.share:
+            self.share.make()
+
     def carry_out(self, slot: Slot, stop: threading.Event) -> bool:
         """Runs it, or what is left of it, and writes down how it ended.
 
         Returns:
             Whether it was trained to its end; False also where it was told to stop.
         """
+        self.make_data()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.exact:  # which cannot go on where it was
             for name in ('summary.csv', 'clock.csv'):

@@ -1,9 +1,11 @@
 """A study on a small machine: epochs and data shrunk in proportion."""
 
 import argparse
+import contextlib
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
 from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
@@ -48,6 +50,25 @@ def _spell(value: float) -> str:
     return f'{value:g}'
 
 
+@dataclass(frozen=True)
+class DataShare:
+    """The share of an image folder that a study on a small machine trains on.
+
+    Attributes:
+        source: Folder with splits, each with a folder per class.
+        folder: Folder of links to the images that are left.
+        scale: Share that is left, in (0, 1].
+    """
+
+    source: str
+    folder: Path
+    scale: float
+
+    def make(self) -> None:
+        """Makes the folder of links, where it is not there yet."""
+        shrink_folder(self.source, self.folder, self.scale)
+
+
 def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> None:
     """Makes an image folder of links to a share of each class's images, the same ones for the same seed.
 
@@ -72,12 +93,26 @@ def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> Non
         for name, files in classes.items():
             folder = target / split / name
             folder.mkdir(parents=True, exist_ok=True)
-            chosen = random.Random(f'{seed} {split} {name}').sample(files, max(1, round(len(files) * scale)))
-            for path in chosen:
-                link = folder / path.name
-                if not link.is_symlink():
-                    link.symlink_to(path.absolute())
+            for path in random.Random(f'{seed} {split} {name}').sample(files, _share(files, scale)):
+                with contextlib.suppress(FileExistsError):  # of an earlier try, or of a run that starts beside this one
+                    (folder / path.name).symlink_to(path.absolute())
     done.write_text(origin)
+
+
+def count_share(source: str, scale: float) -> dict[str, tuple[int, int]]:
+    """Images and classes of each split that `shrink_folder` leaves, without making the folder.
+
+    Raises:
+        ValueError: The folder has another layout.
+    """
+    return {
+        split: (sum(_share(files, scale) for files in classes.values()), len(classes))
+        for split, classes in _image_folder(source).items()
+    }
+
+
+def _share(files: Sized, scale: float) -> int:
+    return max(1, round(len(files) * scale))
 
 
 def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:

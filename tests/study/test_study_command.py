@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from keepaug.study import command
-from keepaug.study.report import notes
+from keepaug.study.report import notes, write_report
 from keepaug.study.results import collect
 from keepaug.study.runs import Slot, StudyRun
+from keepaug.study.scale import DataShare
 from keepaug.study.study import Arm, Study
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,66 @@ def test_runs_and_reports(study, data, tmp_path, capsys):
     command.main([*words[:3], '--list', *words[-3:]])
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 3 and shlex.split(listed[1])[-4:] == ['Cutout:0', '--', '--data-dir', str(data)]
+
+
+def test_to_list_makes_nothing(study, data, tmp_path, capsys):
+    """Nor does a share of the data, whose folder of links each run makes before it starts."""
+    out = tmp_path / 'out'
+    command.main([str(study), '--output', str(out), '--scale', '0.5', '--list', '--', '--data-dir', str(data)])
+    assert '--scale 0.5' in capsys.readouterr().out and not out.exists()
+    run = StudyRun(Arm('none'), 0, (), out / 'runs' / 'none-0', True, {}, DataShare(str(data), out / 'share', 0.5))
+    run.make_data()
+    assert sorted(path.name for path in (out / 'share').glob('*/')) == ['train', 'val']
+
+
+def test_a_report_that_fails_ends_no_study(run, monkeypatch, caplog):
+    class Reporter:
+        written = 0
+
+        def write(self):
+            Reporter.written += 1
+            raise RuntimeError('no fonts')
+
+        def show(self):
+            pass
+
+    monkeypatch.setattr(StudyRun, 'carry_out', lambda *_: True)
+    monkeypatch.setattr(StudyRun, 'done', False)
+    with pytest.raises(ValueError, match='runs failed'):  # for none has left an outcome
+        command.Scheduler([run, run], [Slot.read('cpu:1')], Reporter()).run()
+    assert Reporter.written == 2 and caplog.text.count('could not be written (no fonts)') == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width', [390, 1280], ids=['phone', 'desk'])
+def test_report_in_a_browser(width, run, tmp_path):
+    """Chromium shows the page without an error, no wider than the screen, and both pictures are drawn."""
+    browser = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if not browser:
+        pytest.skip('needs chromium')
+    run.folder.mkdir(parents=True)
+    (run.folder / 'outcome.json').write_text('{"status": "done", "seconds": 9}')
+    (run.folder / 'summary.csv').write_text('epoch,train_loss,eval_loss,eval_top1\n0,2,2,50\n1,1,1,60\n')
+    study = Study(tmp_path / 'x.yaml', 'A title with <signs> & $more', (run.arm,))
+    write_report(study, [run], tmp_path, study.title, 'a machine')
+    page = (tmp_path / 'report.html').read_text()
+    # What the browser finds is written into the page's title, which --dump-dom shows.
+    probe = (
+        "<script>addEventListener('error', e => document.title = 'error ' + e.message, true);"
+        "addEventListener('load', () => { const wide = document.documentElement.scrollWidth - innerWidth;"
+        'const drawn = [...document.images].filter(i => i.complete && i.naturalWidth > 100).length;'
+        'document.title = `drawn ${drawn} of ${document.images.length}, ${Math.max(0, wide)} px too wide` });</script>'
+    )
+    (tmp_path / 'probed.html').write_text(page.replace('<body>', '<body>' + probe))
+    shown = subprocess.run(
+        [
+            browser, '--headless', '--no-sandbox', '--disable-gpu', f'--window-size={width},900', '--dump-dom',
+            (tmp_path / 'probed.html').as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    title = re.search('<title>(.*?)</title>', shown).group(1)
+    assert title == 'drawn 2 of 2, 0 px too wide'
 
 
 @pytest.mark.parametrize(
