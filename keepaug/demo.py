@@ -1,112 +1,136 @@
-"""The main job on the embedded data set: train with blind cuts and with keep-cut, validate, show the cuts.
+"""The main job on the embedded data set: train without a cut, with blind cuts and with keep-cut, and show the cuts.
 
     python -m keepaug.demo --output demo
 
-The runs are made by `train.py` and `validate.py` themselves, with the command lines that are printed.
+The runs are those of the first seed of the study `hparams/studies/digits.yaml`, made by `train.py` itself.
 """
 
 import argparse
-import json
+import csv
+import os
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import timm
 import torch
 from rich.console import Console
 from rich.table import Table
+from timm.utils import setup_default_logging
 
 import keepaug
+from keepaug.augment.keep_cut import KeepCut
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
 from keepaug.machine import describe_machine
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
+from keepaug.ranges import Range
+from keepaug.study.command import Reporter, Scheduler
+from keepaug.study.plan import plan_runs
+from keepaug.study.runs import SCRIPTS, Slot, StudyRun, read_clock
+from keepaug.study.statistics import difference_of, spread_of
+from keepaug.study.study import read_study
 
-SCRIPTS = Path(__file__).parents[1]
-# A ResNet-10 of half width, so that two runs on two cores stay within minutes.
-MODEL, MODEL_KWARGS = 'resnet10t', dict(channels=(32, 64, 128, 256), stem_width=16)
-# Half the image's edge and more, so that a blind cut often takes the digit: the regime the method is made for.
-CUT = 20
-EPOCHS = 7
+STUDY = SCRIPTS / 'hparams' / 'studies' / 'digits.yaml'
+STUDIED = SCRIPTS / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds
+NONE, BLIND, FULL, RECYCLED = ARMS = ('none', 'blind window', 'keep-cut, full', 'keep-cut, recycled')
+# What the study says of its data, network and cut.
+MODEL, MODEL_KWARGS = 'resnet10t', {'channels': (16, 32, 64, 128), 'stem_width': 8}
 MEAN = STD = (0.5, 0.5, 0.5)
-COMMON = (
-    f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs '
-    + ' '.join(f'{name}={value}'.replace(' ', '') for name, value in MODEL_KWARGS.items())
-    + ' --num-classes 10 --img-size 40 --mean 0.5 --std 0.5 --crop-pct 1.0 --device cpu --channels-last -j 1'
-)
-TRAIN = (
-    f'{COMMON} --epochs {EPOCHS} --warmup-epochs 2 --sched-on-updates -b 64 --opt adamw --lr 3e-3 --weight-decay 0.05 '
-    f'--smoothing 0 --no-aug --checkpoint-hist 1 --log-interval 20'
-)
-METHODS = {
-    'Cutout': f'--cutout {CUT}',
-    'blind window': f'--keep-cut --keep-size {CUT} --keep-tau none',
-    'keep-cut': f'--keep-cut --keep-size {CUT}',
-}
+IMAGES = 2000
+SIZE = 40  # px
+CUT = 16  # px
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m keepaug.demo',
+        description=__doc__.splitlines()[0],
+        epilog='example: python -m keepaug.demo --output demo',
+    )
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for runs, table and picture')
     parser.add_argument('--images', type=int, default=1000, help='images the share of digit pixels is measured on')
     args = parser.parse_args()
+    problem = Range(least=1, most=IMAGES, whole=True, unit='image').problem(args.images)
+    if problem:
+        parser.error(f'--images {problem}, got {args.images}.')
+    setup_default_logging()
     start = time.time()
 
-    print(f'{len(METHODS)} runs of {EPOCHS} epochs: about four minutes on two cores.')
-    rows = {name: _train_and_validate(name, flags, args.output) for name, flags in METHODS.items()}
-    model = timm.create_model(
-        MODEL, num_classes=10, checkpoint_path=args.output / 'keep-cut' / 'last.pth.tar', **MODEL_KWARGS
-    ).eval()
-    cuts = {
-        'Cutout': keepaug.create_augment('cutout', size=CUT),
-        'blind window': keepaug.create_augment('keep-cut', size=CUT, tau=None),
-        'keep-cut': keepaug.create_augment('keep-cut', model=model, num_classes=10, size=CUT),
-    }
-    for name, cut in cuts.items():
-        rows[name] |= dict(zip(('kept', 'removed'), measure_cuts(cut, args.images)))
-    table = _table(rows)
+    runs = train(args.output)
+    cuts = build_cuts(runs)
+    shares = {NONE: (100.0, 0.0)} | {name: measure_cuts(cut, args.images) for name, cut in cuts.items()}
+    table = draw_table(runs, shares)
     console = Console(width=110)
     console.print(table)
     with whole_file(args.output / 'table.txt') as draft, open(draft, 'w') as file:
         Console(file=file, width=110).print(table)
         file.write(f'{describe_machine()}, {args.images} images\n')
-    picture = draw_sheet(cuts['blind window'], cuts['keep-cut'])
+    picture = draw_sheet(cuts[BLIND], cuts[FULL])
     with whole_file(args.output / 'keep-cut.png') as draft:
         picture.save(draft)
     console.print(f'Picture: {args.output}/keep-cut.png   took {time.time() - start:.0f} s')
 
 
-def _train_and_validate(name: str, flags: str, output: Path) -> dict[str, float]:
-    """One run of the scripts: validation accuracy in percent and seconds per epoch."""
-    run = output / name.replace(' ', '-')
-    _run(f'train.py {TRAIN} {flags} --output {output} --experiment {run.name}')
-    result = run / 'validation.json'
-    _run(f'validate.py {COMMON} --checkpoint {run}/last.pth.tar --results-file {result} --results-format json')
-    return dict(accuracy=json.loads(result.read_text())['top1'], seconds=_seconds_per_epoch(run))
-
-
-def _run(command: str) -> None:
-    """Runs one of the scripts; its log and results pass through.
+def train(output: Path) -> dict[str, StudyRun]:
+    """Trains the arms with the first seed, two at a time, and validates the last one; the runs by their arms' names.
 
     Raises:
-        SystemExit: The script failed; its own message is on the screen.
+        ValueError: A run failed.
+        SystemExit: validate.py failed; its own message is on the screen.
     """
-    print(f'\n$ python {command}', flush=True)
-    script, *flags = command.split()
-    done = subprocess.run([sys.executable, SCRIPTS / script, *flags], stdout=subprocess.DEVNULL)
+    study = read_study(str(STUDY))
+    runs = plan_runs(study, output, 1, ARMS)
+    slots = [Slot.read('cpu:1')] * min(2, os.cpu_count() or 1)
+    print(f'{len(runs)} runs, {len(slots)} at a time: about five minutes on two cores. Their logs: {output}/runs')
+    for run in runs:
+        print(f'\n$ {shlex.join(["python", *run.command(slots[0])[1:]])}')
+    print(flush=True)
+    arms = tuple(arm for arm in study.arms if arm.name in ARMS)
+    compare = tuple(pair for pair in study.compare if set(pair) <= set(ARMS))
+    Scheduler(runs, slots, Quiet(replace(study, arms=arms, compare=compare), runs, output, study.title, slots)).run()
+    kwargs = ' '.join(f'{name}={value}'.replace(' ', '') for name, value in MODEL_KWARGS.items())
+    validate = (
+        f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs {kwargs} --num-classes 10 '
+        f'--img-size {SIZE} --mean 0.5 --std 0.5 --crop-pct 1 --device cpu -j 0 --checkpoint'
+    )
+    words = ['validate.py', *validate.split(), str(runs[-1].folder / 'last.pth.tar')]
+    print(f'\n$ {shlex.join(["python", *words])}', flush=True)
+    done = subprocess.run([sys.executable, SCRIPTS / words[0], *words[1:]], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
+    return {run.arm.name: run for run in runs}
 
 
-def _seconds_per_epoch(run: Path) -> float:
-    """Seconds from the start of training, when args.yaml is written, to the last checkpoint, per epoch."""
-    start, end = ((run / name).stat().st_mtime for name in ('args.yaml', 'last.pth.tar'))
-    return (end - start) / EPOCHS
+class Quiet(Reporter):
+    """Writes the report of the runs, and leaves the screen to the demo's own table."""
+
+    def show(self) -> None:
+        self.write()
+
+
+def build_cuts(runs: Mapping[str, StudyRun]) -> dict[str, KeepCut]:
+    """The cuts as they were at the end of the runs, by the arms' names."""
+    model = timm.create_model(
+        MODEL, num_classes=10, checkpoint_path=runs[FULL].folder / 'last.pth.tar', **MODEL_KWARGS
+    ).eval()
+    maps = keepaug.SaliencyMaps(IMAGES)
+    (kept,) = runs[RECYCLED].folder.glob('saliency-maps-*.pt')
+    held = torch.load(kept, weights_only=True)
+    maps.levels, maps.scales = held['levels'], held['scales']
+    return {
+        BLIND: keepaug.create_augment('keep-cut', size=CUT, tau=None),
+        FULL: keepaug.create_augment('keep-cut', model=model, num_classes=10, size=CUT, saliency='full'),
+        RECYCLED: keepaug.create_augment('keep-cut', size=CUT, saliency='recycled', maps=maps),
+    }
 
 
 def load_batch(indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Training images (B, 3, 40, 40) as the run normalises them, classes (B,), and digit masks bool (B, 1, 40, 40)."""
+    """Training images (B, 3, 40, 40) as the runs normalise them, classes (B,), and digit masks bool (B, 1, 40, 40)."""
     data = ClutteredDigits('train')
     images = torch.stack([data.image(index) for index in indices]).float().div(255)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
@@ -114,33 +138,70 @@ def load_batch(indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return (images - mean) / std, targets, torch.stack([data.mask(index) for index in indices])[:, None]
 
 
-def measure_cuts(cut, images: int, seed: int = 0) -> tuple[float, float]:
+def measure_cuts(cut: KeepCut, images: int, seed: int = 0) -> tuple[float, float]:
     """Share of the digit's pixels that a cut leaves, and of the image it removes, in percent, over training images."""
     kept, removed, generator = [], [], torch.Generator().manual_seed(seed)
     for first in range(0, images, 250):
-        x, target, digit = load_batch(range(first, min(first + 250, images)))
-        cut(x, target, generator)
+        indices = range(first, min(first + 250, images))
+        x, target, digit = load_batch(indices)
+        # Whole images, neither cropped nor flipped.
+        where = torch.tensor([[index, SIZE, SIZE, 0, 0, SIZE, SIZE, 0, 0] for index in indices])
+        cut(x, target, generator, where=where if cut.recycled else None)
         mask = cut.last['mask']
         kept.append((digit & ~mask).flatten(1).sum(1) / digit.flatten(1).sum(1))
         removed.append(mask.flatten(1).float().mean(1))
     return 100 * torch.cat(kept).mean().item(), 100 * torch.cat(removed).mean().item()
 
 
-def _table(rows: dict[str, dict[str, float]]) -> Table:
+def read_studied(path: Path) -> dict[str, dict[int, float]]:
+    """What the whole study found: the last accuracy by arm and seed; empty where its results are not at hand."""
+    if not path.exists():
+        return {}
+    studied: dict[str, dict[int, float]] = {}
+    with open(path, newline='') as file:
+        for row in csv.DictReader(file):
+            if row['status'] == 'done':
+                studied.setdefault(row['arm'], {})[int(row['seed'])] = float(row['last'])
+    return studied
+
+
+def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, float]]) -> Table:
+    """What a cut removes and leaves, the accuracy of these runs, and what the whole study found."""
+    studied = read_studied(STUDIED)
     table = Table(
-        title=f'Cluttered digits, {MODEL} of half width, {CUT} px cuts, {EPOCHS} epochs, one seed',
-        caption='Cutout loses part of its square over the border and so removes less; the blind window is the control '
-        'of keep-cut: the same windows, drawn without looking. Accuracies are of one seed each: a difference of '
-        'a few percent says nothing.',
+        title=f'Cluttered digits, {IMAGES:,} training images, {CUT} px cuts: one seed here, more in the study',
+        caption='The blind window is the control of keep-cut: the same windows, drawn without looking. Between single '
+        'runs a difference of a point says nothing; the study has the mean of several seeds with its deviation, and the '
+        'difference to the blind window, paired by seed, with its 95% interval.',
     )
-    for column in ('cut', 'image removed', 'digit pixels left', 'accuracy', 'seconds per epoch'):
+    for column in (
+        'cut',
+        'image removed',
+        'digit left',
+        'accuracy',
+        's per epoch',
+        'study: accuracy',
+        'over blind',
+    ):
         table.add_column(column, justify='left' if column == 'cut' else 'right')
-    for name, row in rows.items():
-        table.add_row(name, *(f'{row[key]:.1f} %' for key in ('removed', 'kept', 'accuracy')), f'{row["seconds"]:.1f}')
+    for name, run in runs.items():
+        kept, removed = shares[name]
+        clock, accuracy = read_clock(run.folder), run.curve('eval_top1')[-1][1]
+        found = studied.get(name, {})
+        difference = difference_of(found, studied.get(BLIND, {})) if name != BLIND else None
+        table.add_row(
+            name,
+            f'{removed:.1f} %',
+            f'{kept:.1f} %',
+            f'{accuracy:.1f} %',
+            f'{max(clock.values()) / len(clock):.1f}',
+            str(spread_of(list(found.values()))) if found else '-',
+            str(difference or '-'),
+        )
     return table
 
 
-def draw_sheet(blind, keep, rows: int = 6, seed: int = 0):
+def draw_sheet(blind: KeepCut, keep: KeepCut, rows: int = 6, seed: int = 0):
     """Image, its saliency with the region drawn from it, and the results of a blind and of a selective cut."""
     x, target, _ = load_batch(range(rows))
     generator = torch.Generator().manual_seed(seed)
