@@ -171,8 +171,8 @@ def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, f
     table = Table(
         title=f'Cluttered digits, {IMAGES:,} training images, {CUT} px cuts: one seed here, more in the study',
         caption='The blind window is the control of keep-cut: the same windows, drawn without looking. Between single '
-        'runs a difference of a point says nothing; the study has the mean of several seeds with its deviation, and the '
-        'difference to the blind window, paired by seed, with its 95% interval.',
+        'runs a difference of a point says nothing; the study gives the mean of several seeds with its deviation, and '
+        'the difference to the blind window, paired by seed, with its 95% interval.',
     )
     for column in (
         'cut',
