@@ -23,7 +23,8 @@ FLOORS = [
     {'record', 'validation'},
     {'options'},
     {'evaluation', 'export'},
-    {'demo', 'next_step', 'plot', 'preview', 'study'},
+    {'study'},
+    {'demo', 'next_step', 'plot', 'preview'},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = [path for path in sorted(PACKAGE.rglob('*.py')) if path != PACKAGE / '__init__.py']
