@@ -23,7 +23,7 @@ from rich.table import Table
 from timm.utils import setup_default_logging
 
 import keepaug
-from keepaug.augment.keep_cut import KeepCut
+from keepaug.augment.base import BatchAugment
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
 from keepaug.machine import describe_machine
@@ -113,7 +113,7 @@ class Quiet(Reporter):
         self.write()
 
 
-def build_cuts(runs: Mapping[str, StudyRun]) -> dict[str, KeepCut]:
+def build_cuts(runs: Mapping[str, StudyRun]) -> dict[str, BatchAugment]:
     """The cuts as they were at the end of the runs, by the arms' names."""
     model = timm.create_model(
         MODEL, num_classes=10, checkpoint_path=runs[FULL].folder / 'last.pth.tar', **MODEL_KWARGS
@@ -138,7 +138,7 @@ def load_batch(indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return (images - mean) / std, targets, torch.stack([data.mask(index) for index in indices])[:, None]
 
 
-def measure_cuts(cut: KeepCut, images: int, seed: int = 0) -> tuple[float, float]:
+def measure_cuts(cut: BatchAugment, images: int, seed: int = 0) -> tuple[float, float]:
     """Share of the digit's pixels that a cut leaves, and of the image it removes, in percent, over training images."""
     kept, removed, generator = [], [], torch.Generator().manual_seed(seed)
     for first in range(0, images, 250):
@@ -201,7 +201,7 @@ def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, f
     return table
 
 
-def draw_sheet(blind: KeepCut, keep: KeepCut, rows: int = 6, seed: int = 0):
+def draw_sheet(blind: BatchAugment, keep: BatchAugment, rows: int = 6, seed: int = 0):
     """Image, its saliency with the region drawn from it, and the results of a blind and of a selective cut."""
     x, target, _ = load_batch(range(rows))
     generator = torch.Generator().manual_seed(seed)
