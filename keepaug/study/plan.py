@@ -9,7 +9,7 @@ from keepaug import options
 from keepaug.options.prepare import defaults
 from keepaug.ranges import any_of
 from keepaug.study.runs import StudyRun, versions
-from keepaug.study.scale import DataShare, count_share, scaled_flags
+from keepaug.study.scale import DataShare, scaled_flags
 from keepaug.study.study import Study
 
 # What may differ between runs that are compared: where things lie and what computes.
@@ -58,12 +58,11 @@ def plan_runs(
             continue
         words = [*study.words(arm), *flags]
         args = parse(parser, words, arm.name, study.exact)
-        data = describe_data(args, scale)
+        share = data_share(study, args, scale, output)
+        data = share.describe() if share else describe_data(args)
         extra = scaled_flags(args, scale)
         if extra:
             args = parse(parser, [*words, *extra], arm.name, study.exact)
-        source = folder_to_shrink(args, scale)
-        share = DataShare(source, output / f'data-{scale:g}', scale) if source else None
         if share:
             extra += ['--data-dir', str(share.folder)]
         identity = {'flags': spell_options(args), 'data': data, **versions()}
@@ -108,18 +107,16 @@ def spell_options(args: argparse.Namespace) -> str:
     )
 
 
-def folder_to_shrink(args: argparse.Namespace, scale: float) -> str | None:
-    """The image folder of which a study on a small machine takes a share; None where there is none."""
-    return args.data_dir or args.data if scale < 1.0 and not args.dataset else None
+def data_share(study: Study, args: argparse.Namespace, scale: float, output: Path) -> DataShare | None:
+    """The share of an image folder that a run reads; None where it reads all there is."""
+    source = args.data_dir or args.data
+    if args.dataset or not source or (scale == 1.0 and not study.images_per_class):
+        return None
+    return DataShare(source, output / f'data-{scale:g}', scale, study.images_per_class)
 
 
-def describe_data(args: argparse.Namespace, scale: float = 1.0) -> str:
+def describe_data(args: argparse.Namespace) -> str:
     """The data in a few words, so that other data are noticed: the name, or how many images the splits hold."""
-    source = folder_to_shrink(args, scale)
-    if source:
-        return ' '.join(
-            f'{split}:{images}/{classes}' for split, (images, classes) in count_share(source, scale).items()
-        )
     source = args.data_dir or args.data
     if args.dataset or not source or not os.path.isdir(source):
         return args.dataset or 'a folder elsewhere'

@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
@@ -52,67 +52,57 @@ def _spell(value: float) -> str:
 
 @dataclass(frozen=True)
 class DataShare:
-    """The share of an image folder that a study on a small machine trains on.
+    """The share of an image folder that the runs of a study read: of each class some images, the same for every run.
 
     Attributes:
         source: Folder with splits, each with a folder per class.
         folder: Folder of links to the images that are left.
-        scale: Share that is left, in (0, 1].
+        scale: Share that is left, in (0, 1]; every class keeps one image at least.
+        per_class: Images of each class that the share is taken of, by split; a split that is not named keeps all.
     """
 
     source: str
     folder: Path
-    scale: float
+    scale: float = 1.0
+    per_class: Mapping[str, int] = field(default_factory=dict)
 
     def make(self) -> None:
-        """Makes the folder of links, where it is not there yet."""
-        shrink_folder(self.source, self.folder, self.scale)
+        """Makes the folder of links, where it is not complete yet.
 
+        Raises:
+            ValueError: It holds a share of another folder, or `source` has another layout.
+        """
+        done, origin = self.folder / '.complete', os.path.realpath(self.source)
+        if done.exists():
+            held = done.read_text()
+            if held != origin:
+                raise ValueError(
+                    f'{self.folder} holds images of {held or "another folder"}, not of {origin}: give another --output.'
+                )
+            return
+        for split, classes in _image_folder(self.source).items():
+            for name, files in classes.items():
+                folder = self.folder / split / name
+                folder.mkdir(parents=True, exist_ok=True)
+                for path in random.Random(f'0 {split} {name}').sample(files, self._left(split, files)):
+                    with contextlib.suppress(FileExistsError):  # made before, or by a run that starts beside this one
+                        (folder / path.name).symlink_to(path.absolute())
+        done.write_text(origin)
 
-def shrink_folder(source: str, target: Path, scale: float, seed: int = 0) -> None:
-    """Makes an image folder of links to a share of each class's images, the same ones for the same seed.
+    def describe(self) -> str:
+        """Images and classes of each split in a few words, whether the folder is made or not.
 
-    Args:
-        source: Folder with splits, each with a folder per class.
-        target: Folder to make; nothing is done where it is complete already.
-        scale: Share that is left, in (0, 1]; every class keeps one image at least.
-        seed: Seed of the choice.
+        Raises:
+            ValueError: `source` has another layout.
+        """
+        return ' '.join(
+            f'{split}:{sum(self._left(split, files) for files in classes.values())}/{len(classes)}'
+            for split, classes in _image_folder(self.source).items()
+        )
 
-    Raises:
-        ValueError: It holds a share of another folder, or `source` has another layout.
-    """
-    done, origin = target / '.complete', os.path.realpath(source)
-    if done.exists():
-        held = done.read_text()
-        if held != origin:
-            raise ValueError(
-                f'{target} holds images of {held or "another folder"}, not of {origin}: give another --output.'
-            )
-        return
-    for split, classes in _image_folder(source).items():
-        for name, files in classes.items():
-            folder = target / split / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in random.Random(f'{seed} {split} {name}').sample(files, _share(files, scale)):
-                with contextlib.suppress(FileExistsError):  # of an earlier try, or of a run that starts beside this one
-                    (folder / path.name).symlink_to(path.absolute())
-    done.write_text(origin)
-
-
-def count_share(source: str, scale: float) -> dict[str, tuple[int, int]]:
-    """Images and classes of each split that `shrink_folder` leaves, without making the folder.
-
-    Raises:
-        ValueError: The folder has another layout.
-    """
-    return {
-        split: (sum(_share(files, scale) for files in classes.values()), len(classes))
-        for split, classes in _image_folder(source).items()
-    }
-
-
-def _share(files: Sized, scale: float) -> int:
-    return max(1, round(len(files) * scale))
+    def _left(self, split: str, files: Sized) -> int:
+        """Images of a class that are left."""
+        return max(1, round(min(len(files), self.per_class.get(split, len(files))) * self.scale))
 
 
 def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
@@ -132,7 +122,7 @@ def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
         found[split] = {name: files for name, files in classes.items() if files}
     if not any(found.values()):
         raise ValueError(
-            f'--scale takes some of the images of each class, and {source} has no folders of splits with folders of '
-            'classes: give such a folder, or leave --scale out.'
+            f'--scale and images_per_class take some images of each class, and {source} has no folders of splits with '
+            'folders of classes: give such a folder, or leave them out.'
         )
     return {split: classes for split, classes in found.items() if classes}

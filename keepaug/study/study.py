@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ KEYS = {
     'columns',
     'arms',
     'compare',
+    'images_per_class',
     'exact',
     'deviates',
     'remains',
@@ -73,6 +74,7 @@ class Study:
         seeds: Runs per arm.
         configs: Recipe files of all arms.
         flags: Flags of all arms.
+        images_per_class: Images of each class that are read, by split; a split that is not named keeps all.
         exact: Whether runs are resumed exactly (`--exact-resume`); few optimizers and data sets cannot be.
         deviates: What differs from the paper, and why.
         remains: What of the table a training alone does not give.
@@ -89,6 +91,7 @@ class Study:
     seeds: int = 3
     configs: tuple[Path, ...] = ()
     flags: tuple[str, ...] = ()
+    images_per_class: Mapping[str, int] = field(default_factory=dict)
     exact: bool = True
     deviates: str = ''
     remains: str = ''
@@ -144,6 +147,7 @@ def read_study(path: str) -> Study:
         seeds,
         _find_configs(file, content),
         _words(file, content),
+        _read_images(path, content),
         bool(content.get('exact', True)),
         str(content.get('deviates') or '').strip(),
         str(content.get('remains') or '').strip(),
@@ -185,6 +189,15 @@ def _read_arm(
         raise ValueError(f"The arm {name} of {file} has paper: {paper!r}: write the paper's number.")
     configs = (*_find_configs(file, column), *_find_configs(file, settings))
     return Arm(name, configs, (*_words(file, column), *_words(file, settings)), paper, str(settings.get('row') or ''))
+
+
+def _read_images(path: str, content: Mapping[str, Any]) -> dict[str, int]:
+    images = content.get('images_per_class') or {}
+    if not isinstance(images, dict) or not all(type(count) is int and count > 0 for count in images.values()):
+        raise ValueError(
+            f'The study {path} has images_per_class: {images!r}: write a whole number for each split, at least 1.'
+        )
+    return {str(split): count for split, count in images.items()}
 
 
 def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -1,12 +1,17 @@
 """Study files and the plans made of them: what is read, what is refused, what is shrunk."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import Slot
-from keepaug.study.scale import shrink_folder
+from keepaug.study.scale import DataShare
 from keepaug.study.study import read_study
 from tests.sentences import says
+
+ROOT = Path(__file__).parents[2]
 
 PLAIN = '--model test_resnet --num-classes 3 --img-size 32 -b 8 --epochs 10 --warmup-epochs 5 -j 0'
 
@@ -128,6 +133,8 @@ def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
         ('arms: {a: {}}\ncolumns: [x]', ['columns', "['x']"]),
         ('arms: {a: {}}\ncompare: 5', ['compare', '5']),
         ('arms: {a: {}}\nseeds: true', ['seeds', 'True']),
+        ('arms: {a: {}}\nimages_per_class: {train: 0}', ['images_per_class', '0']),
+        ('arms: {a: {}}\nimages_per_class: 200', ['images_per_class', '200', 'split']),
     ],
 )
 def test_what_is_refused(text, named, tmp_path):
@@ -162,18 +169,30 @@ def test_scale_shrinks_epochs_and_data_together(study, data, tmp_path):
 
 
 def test_a_class_keeps_one_image(data, tmp_path):
-    shrink_folder(str(data), tmp_path / 'small', 0.01)
+    DataShare(str(data), tmp_path / 'small', 0.01).make()
     assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / 'small' / 'train').iterdir())] == [1, 1, 1]
     with pytest.raises(ValueError, match='--scale'):
-        shrink_folder(str(data / 'train' / 'class0'), tmp_path / 'none', 0.5)
+        DataShare(str(data / 'train' / 'class0'), tmp_path / 'none', 0.5).make()
+
+
+def test_so_many_images_of_each_class(study, data, tmp_path):
+    """The same for every arm and seed, and a share of them with --scale."""
+    study = replace(study, images_per_class={'train': 4})
+    run = plan_runs(study, tmp_path / 'out', 1, flags=['--data-dir', str(data)])[0]
+    assert run.identity['data'] == 'train:12/3 val:24/3' and not (tmp_path / 'out').exists()
+    run.make_data()
+    assert [len(list(folder.iterdir())) for folder in sorted(run.share.folder.glob('*/*'))] == [4, 4, 4, 8, 8, 8]
+    assert str(run.share.folder) in run.words
+    half = plan_runs(study, tmp_path / 'out', 1, scale=0.5, flags=['--data-dir', str(data)])[0]
+    assert half.identity['data'] == 'train:6/3 val:12/3'
 
 
 def test_a_share_of_other_data_is_not_taken(data, tmp_path):
-    shrink_folder(str(data), tmp_path / 'small', 0.5)
-    shrink_folder(str(data), tmp_path / 'small', 0.5)
+    DataShare(str(data), tmp_path / 'small', 0.5).make()
+    DataShare(str(data), tmp_path / 'small', 0.5).make()
     (tmp_path / 'other').mkdir()
     with pytest.raises(ValueError, match='small holds images of .*, not of .*other'):
-        shrink_folder(str(tmp_path / 'other'), tmp_path / 'small', 0.5)
+        DataShare(str(tmp_path / 'other'), tmp_path / 'small', 0.5).make()
 
 
 def test_runs_of_other_flags_are_not_mixed(study, data, tmp_path):
@@ -193,3 +212,14 @@ def test_runs_of_other_flags_are_not_mixed(study, data, tmp_path):
 def test_no_slot(text):
     with pytest.raises(ValueError, match=f'--slots {text}'):
         Slot.read(text)
+
+
+STUDIES = sorted(path for path in (ROOT / 'hparams' / 'studies').glob('*.yaml') if not path.stem.startswith('base-'))
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.stem)
+def test_every_arm_of_our_own_studies_passes_the_checks(path, data, tmp_path):
+    study = read_study(str(path))
+    flags = [] if study.path.stem.startswith('digits') else ['--data-dir', str(data)]
+    runs = plan_runs(study, tmp_path, 1, flags=flags)
+    assert len(runs) == len(study.arms) == len({run.identity['flags'] for run in runs})
