@@ -1,11 +1,11 @@
 """What a training run's augmentations would do to its own images, on one sheet, without training.
 
-    python -m keepaug.preview --data-dir /data/imagenet --model resnet50 --keep-cut --keep-size 60 \
-        --preview-checkpoint output/train/RUN/last.pth.tar
+    python -m keepaug.preview --data-dir /data/imagenet --model resnet50 --pretrained --keep-cut \
+        --preview-statistics 256 --preview-sizes 40 60 80 --preview-taus 0.3 0.6
 
 Takes the flags of `train.py` and follows its way from images to an augmented batch. Beside the sheet it prints how much
-of the saliency lies in what is removed or put back, which is what `--keep-size` and `--keep-tau` are chosen by: the
-same seed shows the same crops whatever these are.
+of the saliency lies in what is removed or put back, keep-cut and keep-paste beside the same windows drawn blindly, which
+is what `--keep-size` and `--keep-tau` are chosen by: the same seed shows the same crops whatever these are.
 """
 
 import argparse
@@ -27,8 +27,10 @@ from keepaug.console.errors import explain_errors, first_line
 from keepaug.data.classes import name_classes
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.files.drafts import whole_file
-from keepaug.measuring.regions import bare_model, measure, run_steps
-from keepaug.methods import outside_training, wrap_loader
+from keepaug.measuring.regions import bare_model, run_steps
+from keepaug.measuring.windows import RegionStatistics, build_trials
+from keepaug.methods import KeepMethod, active_methods, outside_training, wrap_loader
+from keepaug.methods.keep_region import SIZE, TAU, tau
 from keepaug.pictures.record import Record, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
 
@@ -46,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check:
         _logger.info('The flags fit together.')
         return
-    record = record_batch(args)
-    shares = [measure(step) for step in record.steps if step.mask is not None]
-    sheet = draw_sheet(record, shares)
+    record, statistics = look(args)
+    sheet = draw_sheet(record, statistics.of_run())
     with whole_file(args.preview_output, typed=True) as draft:
         sheet.save(draft)
-    if shares:
-        Console(width=110).print(share_table(shares, args.preview_images))
+    if rows := statistics.rows():
+        Console(width=120).print(share_table(rows, statistics.images))
     print(f'Sheet: {args.preview_output}')
 
 
@@ -68,6 +69,28 @@ def create_parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='training checkpoint whose weights measure saliency, early head included; as --resume',
     )
+    add(
+        '--preview-statistics',
+        type=int,
+        metavar='N',
+        help='images that shares of saliency are measured on; unset: those on the sheet',
+    )
+    add(
+        '--preview-sizes',
+        type=int,
+        nargs='+',
+        default=[],
+        metavar='PX',
+        help='values of --keep-size to measure too, a row of the table each',
+    )
+    add(
+        '--preview-taus',
+        type=tau,
+        nargs='+',
+        default=[],
+        metavar='SHARE',
+        help='values of --keep-tau to measure too, each with each of the sizes',
+    )
     return parser
 
 
@@ -81,6 +104,12 @@ def check_preview(args: argparse.Namespace) -> None:
     folder, suffix = os.path.dirname(output) or '.', os.path.splitext(output)[1].lower()
     if args.preview_images < 1:
         raise ValueError(f'--preview-images {args.preview_images} is too small: give at least 1.')
+    if args.preview_statistics is not None and args.preview_statistics < args.preview_images:
+        raise ValueError(
+            f'--preview-statistics {args.preview_statistics} is fewer than the {args.preview_images} images of '
+            '--preview-images: raise the one or lower the other.'
+        )
+    check_windows(args)
     if args.preview_checkpoint and args.resume:
         raise ValueError(
             f'--preview-checkpoint {args.preview_checkpoint} and --resume {args.resume} both give weights: drop one.'
@@ -91,11 +120,40 @@ def check_preview(args: argparse.Namespace) -> None:
         raise ValueError(f'--preview-output {output} cannot be written: name a file in a folder that exists.')
 
 
-def record_batch(args: argparse.Namespace) -> Record:
-    """Takes one batch through the run's data path and augmentations.
+def check_windows(args: argparse.Namespace) -> None:
+    """Checks the sizes and quantiles to try.
+
+    Raises:
+        ValueError: One sentence for the user.
+    """
+    on = keep_methods(args)
+    for flag, values, option in (
+        (SIZE, args.preview_sizes, '--preview-sizes'),
+        (TAU, args.preview_taus, '--preview-taus'),
+    ):
+        if values and not on:
+            raise ValueError(f'{option} is of windows that are drawn by saliency: add --keep-cut or --keep-paste.')
+        for value in values:
+            problem = flag.problem(argparse.Namespace(**{**vars(args), flag.dest: value}))
+            if problem:
+                raise ValueError(problem.replace(flag.option, option, 1))
+    if args.preview_sizes and all(method.draws_size(args) for method in on):
+        raise ValueError(f'--preview-sizes has no effect with {on[0].spelled(args)}, whose size is drawn: drop it.')
+
+
+def keep_methods(args: argparse.Namespace) -> list[KeepMethod]:
+    """The methods that are on and draw windows by saliency."""
+    return [method for method in active_methods(args) if isinstance(method, KeepMethod)]
+
+
+def look(args: argparse.Namespace) -> tuple[Record, RegionStatistics]:
+    """Takes batches through the run's data path and augmentations.
 
     Args:
         args: Options of `train.py` and of the preview, checked and prepared.
+
+    Returns:
+        The images of the sheet, and what was measured on them and on those of `--preview-statistics`.
 
     Raises:
         ValueError: Something cannot be built as the flags ask.
@@ -122,21 +180,42 @@ def record_batch(args: argparse.Namespace) -> Record:
     source = load_weights(args, task)
     _logger.info(f'Saliency is that of {source}.')
     task.train()
+    bare, augment = bare_model(task), getattr(task, 'augment', None)
+    statistics = RegionStatistics(
+        {
+            method.name: build_trials(
+                args,
+                method,
+                unwrap_model(task.get_eval_model()),
+                bare,
+                data_config['input_size'][1:],
+                args.preview_sizes,
+                args.preview_taus,
+            )
+            for method in keep_methods(args)
+        }
+    )
+    if not augment:
+        _logger.info('No augmentation of keepaug is on: the sheet shows what the loader gives.')
 
     # Again, so that models and flags which draw more or fewer numbers on the way get the same images.
     training.seed_everything(args)
-    x, target = forward.place_batch(*next(iter(loader)))
-    if mixup_fn is not None:
-        x, target = mixup_fn(x, target)
-    augment = getattr(task, 'augment', None)
-    rows = min(args.preview_images, len(x) // getattr(augment, 'rows_per_sample', 1))
-    with forward.autocast():
-        steps, labels = run_steps(augment.augments if augment else (), x, target, rows, bare_model(task))
-    if not steps:
-        _logger.info('No augmentation of keepaug is on: the sheet shows what the loader gives.')
-    mean, std = (adapt_to_chs(data_config[name], x.shape[1]) for name in ('mean', 'std'))
-    captions = list(label_captions(labels, name_classes(args.class_to_idx)))
-    return Record(f'{args.model}, {source}', x[:rows], steps, captions, mean, std)
+    wanted, record = args.preview_statistics or args.preview_images, None
+    for x, target in loader:
+        x, target = forward.place_batch(x, target)
+        if mixup_fn is not None:
+            x, target = mixup_fn(x, target)
+        rows = min(wanted - statistics.images, len(x) // getattr(augment, 'rows_per_sample', 1))
+        with forward.autocast():
+            steps, labels = run_steps(augment.augments if augment else (), x, target, rows, bare)
+            if record is None:
+                captions = list(label_captions(labels, name_classes(args.class_to_idx)))
+                mean, std = (adapt_to_chs(data_config[name], x.shape[1]) for name in ('mean', 'std'))
+                record = Record(f'{args.model}, {source}', x[:rows], steps, captions, mean, std)
+            statistics.add(steps, rows, args.seed + statistics.images)
+        if statistics.images >= wanted:
+            break
+    return record.first(args.preview_images), statistics
 
 
 def even_batch_size(images: int, dataset) -> int:

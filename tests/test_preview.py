@@ -10,10 +10,14 @@ from PIL import Image
 from keepaug import preview
 from keepaug.augment import BatchAugment, create_augment
 from keepaug.console.errors import explain_errors
-from keepaug.measuring.regions import Step, measure, run_steps
+from keepaug.functional import attention_grid
+from keepaug.measuring.intervals import half_width, student_t
+from keepaug.measuring.regions import Step, join, measure, run_steps
+from keepaug.measuring.windows import Trial, Window
 from keepaug.methods import method_of
 from keepaug.pictures import record
 from keepaug.pictures.record import label_captions, step_columns
+from tests.functional.backbones import create_backbone
 from tests.functional.toys import small_cnn
 from tests.scripts import TINY, run_train
 from tests.test_every_method import METHODS
@@ -109,10 +113,95 @@ def test_table_and_sheet_say_what_was_measured(data, run_preview, capsys, caplog
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if 'KeepCut' in line)
     cells = [cell.strip() for cell in row.strip('│').split('│')]
-    assert cells[:4] == ['KeepCut', 'removed', '6', '25.0 %']
-    assert all(0 < float(cell.removesuffix(' %')) < 100 for cell in cells[4:])
+    assert cells[:6] == ['KeepCut', 'removed', '16 px', '0.6', '6', '25.0 %']
+    assert all(0 < float(cell.removesuffix(' %')) < 100 for cell in cells[6:8])
+    assert cells[8].endswith(' points') and '±' in cells[8] and '--keep-tau none' in said
     assert 'sheet.png' in said
     assert any('untrained model' in record.message for record in caplog.records)
+
+
+def table_of(said: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip('│').split('│')] for line in said.splitlines() if line.startswith('│')]
+
+
+def test_sizes_and_quantiles_side_by_side(data, run_preview, capsys):
+    """On more images than are drawn, the run's own window first."""
+    run_preview(
+        f'{data} {TINY} --keep-cut --keep-size 12 --preview-images 4 --preview-statistics 22 --preview-sizes 8 16 '
+        '--preview-taus 0.3 none'
+    )
+    said = capsys.readouterr().out
+    rows = table_of(said)
+    windows = [('12 px', '0.6'), *((f'{size} px', tau) for size in (8, 16) for tau in ('0.3', 'none'))]
+    assert [tuple(row[2:4]) for row in rows] == windows
+    assert all(row[4] == '22' and row[5] == f'{100 * (int(row[2][:-3]) / 32) ** 2:.1f} %' for row in rows)
+    assert [row[8] == '-' for row in rows] == [tau == 'none' for _, tau in windows]
+    assert 'of 22' in said
+
+
+def test_no_control_is_named_where_nothing_has_one(data, run_preview, capsys):
+    run_preview(f'{data} {TINY} --attentive-cutmix --attentive-teacher self --img-size 64 --preview-images 4')
+    said = capsys.readouterr().out
+    assert 'AttentiveCutMix' in said and '--keep-tau' not in said and 'window' not in said
+
+
+@pytest.mark.parametrize('method', ['--keep-cut', '--keep-paste --aa rand-m3', '--keep-paste --aa rand-m3 --keep-cut'])
+def test_the_sheet_is_the_same_whatever_is_measured_beside(method, data, run_preview):
+    flags = f'{data} {TINY} {method} --keep-size 8 --preview-images 4'
+    sheets = [run_preview(f'{flags} {more}') for more in ('', '--preview-statistics 20 --preview-sizes 4 12')]
+    # Below the lines that tell the shares, of more images in the second.
+    pixels = [list(sheet.crop((0, 64, *sheet.size)).getdata()) for sheet in sheets]
+    assert pixels[0] == pixels[1]
+
+
+@pytest.mark.parametrize('side, method', [('low', 'keep-cut'), ('high', 'keep-paste')])
+def test_a_window_beside_its_control(side, method):
+    """A map whose left half is salient: n = 400 images, their windows drawn by it and blindly."""
+    saliency = torch.full((400, 1, 16, 16), 0.01)
+    saliency[..., :8] = 1.0
+    x, target = torch.zeros(400 * (2 if side == 'high' else 1), 3, 16, 16), torch.zeros(400, dtype=torch.long)
+    settings = dict(model=small_cnn(), num_classes=3, size=4)
+    augments = [create_augment(method, tau=tau, **settings) for tau in (0.3 if side == 'low' else 0.7, None)]
+    trial = Trial(method_of(method), Window(4, augments[0].tau), *augments)
+    trial.add((x, target), saliency, saliency, seed=0)
+    assert trial.count == 400 and trial.area == 1 / 16
+    blind, kept = trial.controls.mean(), trial.saliencies.mean()
+    assert blind == pytest.approx(1 / 16, abs=0.003), 'as much of the saliency as of the image'
+    # Of the 13 columns of places the last five show 0.01 alone, the first five 1.0 alone: less than 0.3 on either side.
+    total = 16 * 8 * 1.01
+    assert kept == pytest.approx((16 * 0.01 if side == 'low' else 16 * 1.0) / total, rel=1e-6)
+    gain, half = trial.gain
+    assert gain == pytest.approx(abs(kept - blind).item()) and 0 < half < gain / 10
+
+
+def test_interval_of_a_mean():
+    from scipy import stats
+
+    for freedom in (4, 9, 15, 255):
+        assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=0.01)
+    values = torch.arange(16.0)
+    mean, error = values.mean().item(), stats.sem(values.numpy())
+    low, high = stats.t.interval(0.95, 15, mean, error)
+    assert half_width(values) == pytest.approx((high - low) / 2, rel=1e-3)
+    assert math.isnan(half_width(values[:1]))
+
+
+def test_attentive_cutmix_shows_what_chose_the_region():
+    """The partner, and its attention, with the region outlined on both: the row's own map chose nothing."""
+    model = create_backbone('resnet')
+    augment = create_augment('attentive-cutmix', model=model, num_classes=7, grid=2, patches=1)
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 64, 64)
+    (step,), _ = run_steps([augment], x, torch.arange(6) % 3, 4, model)
+    partner = augment.last['partner'][:4]
+    assert torch.equal(step.drawn['partner_image'], x[partner])
+    columns, outlines = step_columns(step, (0.0,) * 3, (1.0,) * 3)
+    names = [f'AttentiveCutMix: {name}' for name in ('partner', "partner's attention", 'result')]
+    assert list(columns) == names and list(outlines) == names[:2]
+    best = attention_grid(model, x, 2)[partner].flatten(1).argmax(1)
+    for mask, cell in zip(step.mask[:, 0], best.tolist()):
+        top, left = 32 * (cell // 2), 32 * (cell % 2)
+        assert mask.sum() == 32**2 and mask[top : top + 32, left : left + 32].all()
 
 
 # From where: weights, early head, and nothing changed.
@@ -243,7 +332,9 @@ def test_saliency_is_shown_where_a_region_was_drawn_or_could_have_been(name, set
 
 
 def made_step(mask, judge, name='keep-cut', **drawn):
-    return Step('Made', method_of(name), {'mask': mask, **drawn}, judge, torch.zeros(len(mask), 3, *mask.shape[-2:]))
+    x = torch.zeros(len(mask), 3, *mask.shape[-2:])
+    augment = create_augment('cutout', size=2)
+    return Step(augment, method_of(name), (x, torch.zeros(len(x))), {'mask': mask, **drawn}, judge, x)
 
 
 def test_shares_of_a_hand_drawn_case():
@@ -252,13 +343,12 @@ def test_shares_of_a_hand_drawn_case():
     mask[1, 0, :, :2] = True  # the third image has no region
     judge = torch.ones(3, 1, 4, 4)
     judge[0, 0, :2, :2] = 3.0
-    own = torch.zeros(3, 1, 4, 4)
-    own[0, 0, 0, 0] = own[1, 0, 3, 3] = 5.0
-    shares = measure(made_step(mask, judge, saliency=own))
+    shares = measure(made_step(mask, judge))
     assert (shares.region, shares.count) == ('removed', 2)
     assert shares.area == pytest.approx((0.25 + 0.5) / 2)
-    assert shares.own == pytest.approx((1.0 + 0.0) / 2)
-    assert shares.full == pytest.approx((12 / 24 + 0.5) / 2)
+    assert shares.saliency == pytest.approx((12 / 24 + 0.5) / 2)
+    both = join([shares, measure(made_step(mask[1:2], judge[1:2]))])
+    assert both.count == 3 and both.saliency == pytest.approx((12 / 24 + 0.5 + 0.5) / 3)
 
 
 @pytest.mark.parametrize(
@@ -272,17 +362,16 @@ def test_shares_of_a_hand_drawn_case():
 )
 def test_what_was_done_is_told_by_the_method(name, drawn, region):
     shares = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4), name, **drawn))
-    assert (shares.region, shares.own, shares.full) == (region, None, 1.0)
-    assert shares.kept == (1.0 if name == 'keep-paste' else 0.0)
+    assert (shares.region, shares.saliency) == (region, 1.0)
     assert region in record.describe_shares(shares)
 
 
 def test_no_region_and_no_saliency():
     empty = measure(made_step(torch.zeros(2, 1, 4, 4, dtype=torch.bool), torch.ones(2, 1, 4, 4)))
-    assert empty.count == 0 and record.percent(empty.full) == '-'
+    assert empty.count == 0 and record.percent(empty.saliency) == '-'
     assert 'no region' in record.describe_shares(empty)
     flat = measure(made_step(torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.zeros(2, 1, 4, 4)))
-    assert flat.area == 1.0 and record.percent(flat.full) == '-'
+    assert flat.area == 1.0 and record.percent(flat.saliency) == '-'
 
 
 def test_captions():
@@ -324,6 +413,13 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
     'flags, words',
     [
         ('--preview-images 0', ['--preview-images 0', 'at least 1']),
+        ('--keep-cut --preview-statistics 4', ['--preview-statistics 4', '16 images', '--preview-images']),
+        ('--preview-sizes 8', ['--preview-sizes', '--keep-cut or --keep-paste']),
+        ('--cutout --preview-taus 0.5', ['--preview-taus', '--keep-cut or --keep-paste']),
+        ('--keep-cut --preview-sizes 8 33', ['--preview-sizes', 'at most 32', '33']),
+        ('--keep-cut --preview-sizes 0', ['--preview-sizes', 'at least 1', '0']),
+        ('--keep-cut --preview-taus 1.5', ['--preview-taus', '1.5']),
+        ('--keep-cut cutmix --preview-sizes 8', ['--preview-sizes', '--keep-cut cutmix', 'drawn']),
         ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
         ('--preview-output {tmp}/sheet.psd', ['--preview-output', '.png']),
         ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),

@@ -37,7 +37,7 @@ class AttentiveCutMix(PartnerMixer):
         **mixing: What `PartnerMixer` takes.
 
     `last`: `partner`, `lam`, `mask` bool (B, 1, H, W) True where the partner's pixels are, and `grid` float32
-    (B, g, g): the attention to each image itself (row `partner` of it chose the mask); None where nothing was mixed.
+    (B, g, g): the attention to the partner, whose best cells are the mask; None where nothing was mixed.
 
     Raises:
         ValueError: A value is out of range, or there is neither teacher nor model.
@@ -105,8 +105,8 @@ class AttentiveCutMix(PartnerMixer):
         if not may_be_any(applied):
             self.last = {'mask': torch.zeros(len(x), 1, *size, dtype=torch.bool, device=x.device), 'grid': None}
             return x, torch.ones(len(x), dtype=torch.float64, device=x.device)
-        attention = attention_grid(self.teacher, self._as_teacher_sees(x), self.grid)
-        mask = top_patches_mask(attention, self.patches, size)[partner]
+        attention = attention_grid(self.teacher, self._as_teacher_sees(x), self.grid)[partner]
+        mask = top_patches_mask(attention, self.patches, size)
         mask = mask & applied.to(x.device, non_blocking=True)[:, None, None, None]
         self.last = {'mask': mask, 'grid': attention}
         lam = 1 - mask.sum((1, 2, 3)).double() / (size[0] * size[1])

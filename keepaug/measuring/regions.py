@@ -20,18 +20,25 @@ class Step(NamedTuple):
     """What one augmentation did to the images of the sheet.
 
     Attributes:
-        name: The augmentation, by its class.
+        augment: The augmentation.
         method: What is known of it: what it does in its region, and which pictures tell.
+        received: The batch it was given, images and targets, in as many rows as it takes.
         drawn: What of `last` is per image.
         judge: Saliency (B, 1, H, W) of the images it received, by the full pass; None where it drew no region.
         result: Images (B, C, H, W) it gave.
     """
 
-    name: str
+    augment: BatchAugment
     method: Method
+    received: tuple[Tensor, Tensor]
     drawn: dict[str, Tensor]
     judge: Tensor | None
     result: Tensor
+
+    @property
+    def name(self) -> str:
+        """The augmentation, by its class."""
+        return type(self.augment).__name__
 
     @property
     def saliency(self) -> Tensor | None:
@@ -49,38 +56,38 @@ class Step(NamedTuple):
         """The step of the first images alone."""
         drawn = {name: value[:count] for name, value in self.drawn.items()}
         judge = None if self.judge is None else self.judge[:count]
-        return Step(self.name, self.method, drawn, judge, self.result[:count])
+        return self._replace(drawn=drawn, judge=judge, result=self.result[:count])
 
 
 class Shares(NamedTuple):
-    """How much of image and saliency lies in an augmentation's region, on average over the images that have one.
+    """How much of image and saliency lies in an augmentation's region, of the images that have one.
 
     Attributes:
         name: The augmentation.
         region: What happens in the region, as a participle.
-        keeps_region: Whether the region is what remains, and not what is lost.
-        count: Images that have one.
-        area: Share of the image.
-        own: Share of the saliency that the region was drawn by; None where it was drawn blindly.
-        full: Share of the saliency of the full pass.
+        areas: Share of each image, float64 (N,).
+        saliencies: Share of the saliency of the full pass, float64 (N,); nan where that is zero everywhere.
     """
 
     name: str
     region: str
-    keeps_region: bool
-    count: int
-    area: float
-    own: float | None
-    full: float
+    areas: Tensor
+    saliencies: Tensor
 
     @property
-    def kept(self) -> float:
-        """Share of the full pass's saliency that the augmentation left untouched.
+    def count(self) -> int:
+        """Images that have a region."""
+        return len(self.areas)
 
-        What lies outside the region that is removed or replaced. Where the region is put back onto a changed image,
-        what lies inside it.
-        """
-        return self.full if self.keeps_region else 1.0 - self.full
+    @property
+    def area(self) -> float:
+        """Mean share of the image."""
+        return self.areas.mean().item()
+
+    @property
+    def saliency(self) -> float:
+        """Mean share of the saliency."""
+        return self.saliencies.nanmean().item()
 
 
 def bare_model(task: TrainingTask) -> nn.Module:
@@ -112,36 +119,72 @@ def run_steps(
     """
     steps = []
     for augment in augments:
-        received, before, labels = len(x), x[:rows], target[:rows]
+        received = x, target
         x, target = call(augment, x, target, where=where)
         drawn = {name: value[:rows] for name, value in augment.last.items() if torch.is_tensor(value) and value.ndim}
         if not augment.active:
             continue
         # What looks at saliency has a map to show even where it draws no region, a mixer of whole images has not.
         seen = 'mask' in drawn and ('saliency' in drawn or drawn['mask'].any())
-        judge = input_saliency(model, before, labels) if seen else None
+        judge = input_saliency(model, *(part[:rows] for part in received)) if seen else None
+        if seen and 'partner' in drawn:
+            drawn['partner_image'] = received[0][drawn['partner']]
         # Where more rows come out than went in, the new ones stand behind the old.
-        result = x[max(0, len(x) - received) :][:rows]
-        steps.append(Step(type(augment).__name__, method_of(augment.name), drawn, judge, result))
+        result = x[max(0, len(x) - len(received[0])) :][:rows]
+        steps.append(Step(augment, method_of(augment.name), received, drawn, judge, result))
     return steps, target[:rows]
 
 
 def measure(step: Step) -> Shares:
-    """Shares of image and saliency in the region of a step that draws one; nan where no image has one."""
+    """Shares of image and saliency in the region of a step that draws one."""
     mask = step.mask
     has = mask.flatten(1).any(1)
-
-    def share(saliency: Tensor) -> float:
-        inside, total = ((saliency * part).double().sum((1, 2, 3))[has] for part in (mask, 1))
-        return (inside / total).nanmean().item()
-
-    own = step.drawn.get('saliency')
     return Shares(
-        name=step.name,
-        region=step.method.region_of(step.drawn),
-        keeps_region=step.method.keeps_region,
-        count=int(has.sum()),
-        area=share(torch.ones_like(step.judge)),
-        own=None if own is None else share(own),
-        full=share(step.judge),
+        step.name,
+        step.method.region_of(step.drawn),
+        areas=share_in(mask, torch.ones_like(step.judge))[has],
+        saliencies=share_in(mask, step.judge)[has],
     )
+
+
+def share_in(mask: Tensor, weight: Tensor) -> Tensor:
+    """Share of a weight (B, 1, H, W) that lies in a mask (B, 1, H, W): float64 (B,), nan where there is no weight."""
+    inside, total = ((weight * part).double().sum((1, 2, 3)) for part in (mask, 1))
+    return inside / total
+
+
+def join(parts: Sequence[Shares]) -> Shares:
+    """The shares of one augmentation in several batches as those of one."""
+    areas, saliencies = (torch.cat([getattr(part, name) for part in parts]) for name in ('areas', 'saliencies'))
+    # A batch without regions, such as one that was blended, cannot tell what happens in them.
+    told = next((part for part in parts if part.count), parts[0])
+    return told._replace(areas=areas, saliencies=saliencies)
+
+
+def saliency_kept(steps: Sequence[Step], model: nn.Module) -> float | None:
+    """Share of the saliency of images that still shows after all augmentations; None where nothing can be told.
+
+    Saliency is that of the full pass on the images as they came in, of pairs the clean ones. It still shows where no
+    augmentation has removed or replaced it; where a region is put back over a changed image, inside that alone. Of
+    images that come out twice it is that of the changed ones. Mean over the images, less those that were blended as a
+    whole, whose pixels are of two images everywhere.
+
+    Args:
+        steps: What the augmentations did, as `run_steps` gives it.
+        model: Model whose saliency it is.
+    """
+    rows = len(steps[0].result)
+    x, target = (part[:rows] for part in steps[0].received)
+    shown = torch.ones(rows, 1, *x.shape[-2:], dtype=torch.bool, device=x.device)
+    whole = torch.ones(rows, dtype=torch.bool, device=x.device)
+    for step in steps:
+        mask = step.drawn.get('mask')
+        if mask is not None:
+            mask = F.interpolate(mask.float(), x.shape[-2:]).bool()
+            shown &= mask if step.method.keeps_region else ~mask
+        if 'lam' in step.drawn:
+            cut = mask.flatten(1).any(1) if mask is not None else torch.zeros_like(whole)
+            whole &= cut | (step.drawn['lam'] == 1)
+    judge = input_saliency(model, x, target) if steps[0].judge is None else steps[0].judge
+    kept = share_in(shown, judge)[whole]
+    return kept.nanmean().item() if kept.isfinite().any() else None

@@ -1,7 +1,7 @@
 """One file per method: all that the command line must know of it."""
 
 from keepaug.methods.attentive_cutmix import AttentiveCutMixMethod
-from keepaug.methods.build import build_augment, outside_training, wrap_dataset, wrap_loader, wrap_task
+from keepaug.methods.build import build_augment, build_method, outside_training, wrap_dataset, wrap_loader, wrap_task
 from keepaug.methods.copies import CopiesMethod
 from keepaug.methods.cutmix_variant import CutMixVariantMethod
 from keepaug.methods.cutout import CutoutMethod
@@ -14,6 +14,7 @@ from keepaug.methods.initialization import InitializationMethod
 from keepaug.methods.joint_occlusion import JointOcclusionMethod
 from keepaug.methods.keep_cut import KeepCutMethod
 from keepaug.methods.keep_paste import KeepPasteMethod
+from keepaug.methods.keep_region import KeepMethod
 from keepaug.methods.method import Flag, Method, Need
 from keepaug.methods.pad_crop import PadCropMethod
 from keepaug.methods.recycled import RecycledMethod
@@ -25,11 +26,13 @@ from keepaug.methods.watching import WatchingMethod
 
 __all__ = [
     'Flag',
+    'KeepMethod',
     'Method',
     'Need',
     'active_methods',
     'all_methods',
     'build_augment',
+    'build_method',
     'method_of',
     'outside_training',
     'register_method',

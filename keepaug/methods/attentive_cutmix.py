@@ -80,6 +80,9 @@ class AttentiveCutMixMethod(Method):
     )
     augments = ('attentive-cutmix',)
     region = 'replaced'
+    # The region is where the partner is attended to: the map of the row's own image tells nothing of it.
+    pictures = {'partner_image': ('partner', False), 'grid': ("partner's attention", True)}
+    outlined = ('partner_image', 'grid')
     example = '--attentive-cutmix --attentive-teacher self'
 
     def needed(self, args: argparse.Namespace) -> Need:

@@ -10,7 +10,7 @@ from timm.utils import unwrap_model
 from torch import nn
 from torch.utils.data import Dataset
 
-from keepaug.augment import Compose
+from keepaug.augment import BatchAugment, Compose
 from keepaug.data.transform import TransformChanges, change_transform
 from keepaug.methods.method import Method
 from keepaug.methods.registry import active_methods
@@ -106,18 +106,25 @@ def build_augment(args: argparse.Namespace, model: nn.Module) -> Compose | None:
     Raises:
         ValueError: A value does not fit.
     """
+    built = [augment for method in active_methods(args) if (augment := build_method(method, args, model)) is not None]
+    return Compose(built) if built else None
+
+
+def build_method(method: Method, args: argparse.Namespace, model: nn.Module) -> BatchAugment | None:
+    """The batch augmentation of one method, see `build_augment`; None where it has none.
+
+    Raises:
+        ValueError: A value does not fit.
+    """
     bare = model.backbone if isinstance(model, EarlyExit) else model
-    augments = []
-    for method in active_methods(args):
-        with told_by_flags(method, args):
-            augment = method.build(args, model)
-            if augment is None:
-                continue
-            for images in image_shapes(args, bare):
-                augment.check_images(images)
-        augment.name = augment.name or method.name
-        augments.append(augment)
-    return Compose(augments) if augments else None
+    with told_by_flags(method, args):
+        augment = method.build(args, model)
+        if augment is None:
+            return None
+        for images in image_shapes(args, bare):
+            augment.check_images(images)
+    augment.name = augment.name or method.name
+    return augment
 
 
 @contextlib.contextmanager

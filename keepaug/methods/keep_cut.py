@@ -52,7 +52,7 @@ class KeepCutMethod(KeepMethod):
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = super().ignores(args)
-        if args.keep_cut != 'cutout':
+        if self.draws_size(args):
             ignored['keep_size'] = f'with --keep-cut {args.keep_cut}, whose size is drawn'
         if args.keep_cut == 'erase':
             ignored['keep_windows'] = 'with --keep-cut erase, which draws its own sizes'
@@ -76,6 +76,9 @@ class KeepCutMethod(KeepMethod):
             args.cutout is not None,
             ('--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.'),
         )
+
+    def draws_size(self, args: argparse.Namespace) -> bool:
+        return args.keep_cut != 'cutout'
 
     def region_of(self, drawn: Mapping[str, Any]) -> str:
         return 'replaced' if 'partner' in drawn else 'removed'

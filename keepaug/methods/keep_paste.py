@@ -63,13 +63,14 @@ class KeepPasteMethod(KeepMethod):
             ('--keep-paste has no policy to paste over: add --aa with one that timm knows, such as rand-m9-mstd0.5.'),
         )
 
+    def window_size(self, args: argparse.Namespace) -> int | None:
+        return args.keep_size if args.keep_paste_size is None else args.keep_paste_size
+
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
         changes.paired = True
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> KeepPaste:
-        settings = self.region_settings(args)
-        if args.keep_paste_size is not None:
-            settings['size'] = args.keep_paste_size
+        settings = self.region_settings(args) | {'size': self.window_size(args)}
         # What is cut after the paste is erased there, too: once is enough.
         erased_later = any('reprob' in method.takes_over(args) for method in active_methods(args) if method is not self)
         return KeepPaste(

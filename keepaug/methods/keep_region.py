@@ -77,6 +77,14 @@ class KeepMethod(Method):
     def uses_saliency(self, args: argparse.Namespace) -> bool:
         return args.keep_tau is not None
 
+    def window_size(self, args: argparse.Namespace) -> int | None:
+        """Edge of the window in pixels as the flags give it; None where they do not."""
+        return args.keep_size
+
+    def draws_size(self, args: argparse.Namespace) -> bool:
+        """Whether each region has a size of its own."""
+        return False
+
     def region_settings(self, args: argparse.Namespace) -> dict[str, Any]:
         """Hyper-parameters of a region that does not draw its size."""
         return dict(

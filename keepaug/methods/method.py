@@ -165,6 +165,8 @@ class Method:
         region: What happens in the region `mask` of `last`, as a participle.
         keeps_region: Whether the region is what remains of the image, and not what is lost.
         pictures: What of `last` is worth a picture, in the order of the columns: its label, and whether it is a map.
+            Besides there is `partner_image`, the image that each row is mixed with.
+        outlined: Those of them on which the region is outlined.
         example: A command line that turns it on, for the documentation and its tests.
     """
 
@@ -184,6 +186,7 @@ class Method:
         'grid': ('attention', True),
         'saliency': ('saliency', True),
     }
+    outlined: tuple[str, ...] = ('saliency',)
     example = ''
 
     @property

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from keepaug.measuring.regions import Shares, Step
+from keepaug.measuring.windows import DRAWS, Trial
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
 # Labels below this share of an image are left out of its caption.
@@ -36,8 +37,16 @@ class Record(NamedTuple):
     mean: Sequence[float]
     std: Sequence[float]
 
+    def first(self, count: int) -> 'Record':
+        """The record of the first images alone."""
+        return self._replace(
+            images=self.images[:count],
+            steps=[step.first(count) for step in self.steps],
+            captions=self.captions[:count],
+        )
 
-def draw_sheet(record: Record, shares: Sequence[Shares]) -> Image.Image:
+
+def draw_sheet(record: Record, shares: Sequence[Shares | Trial]) -> Image.Image:
     """Lays out what was recorded: a row per image, columns per step, the shares above and the labels below."""
     columns, outlines = {'image': to_pixels(record.images, record.mean, record.std)}, {}
     for step in record.steps:
@@ -70,29 +79,68 @@ def step_columns(
         else:
             columns[f'{step.name}: {label}'] = to_pixels(picture, mean, std)
     if step.mask is not None:
-        outlines[f'{step.name}: {step.method.pictures["saliency"][0]}'] = step.mask
+        labels = (f'{step.name}: {step.method.pictures[name][0]}' for name in step.method.outlined)
+        outlines = {label: step.mask for label in labels if label in columns}
     return {**columns, f'{step.name}: result': to_pixels(step.result, mean, std)}, outlines
 
 
-def share_table(shares: Sequence[Shares], images: int) -> Table:
-    """The shares for the screen."""
+def share_table(rows: Sequence[Shares | Trial], images: int) -> Table:
+    """The shares for the screen, keep-cut and keep-paste beside their controls."""
     table = Table(
-        title=f'Share of image and saliency in the region, mean over the images that have one, of {images}',
-        caption='Own map: what the region was drawn by. Full pass: the same judge for every flag; compare it with that '
-        'of a region drawn blindly, --keep-tau none.',
+        title=f'What lies in the region, mean over the images that have one, of {images}',
+        caption='Saliency: that of the full pass, the same judge for every row.',
     )
-    for column in ('augmentation', 'region', 'images', 'of the image', 'of the saliency, own map', '... full pass'):
+    columns = ['augmentation', 'region', 'images', 'of the image', 'of the saliency']
+    trials = [row for row in rows if isinstance(row, Trial)]
+    if trials:
+        columns[2:2] = ['window', 'tau']
+        columns += ['drawn blindly', 'kept beyond that']
+        table.caption += (
+            f' Drawn blindly: the same windows as with --keep-tau none, {DRAWS} draws per image. Kept beyond that: how '
+            'much more of the saliency is spared, with its 95% interval over images.'
+        )
+    for column in columns:
         table.add_column(column, justify='left' if column in ('augmentation', 'region') else 'right')
-    for row in shares:
-        table.add_row(row.name, row.region, str(row.count), *map(percent, (row.area, row.own, row.full)))
+    for row in rows:
+        window = describe_window(row) if isinstance(row, Trial) else ('-', '-')
+        control = describe_control(row) if isinstance(row, Trial) else ('-', '-')
+        table.add_row(
+            row.name,
+            row.region,
+            *(window if trials else ()),
+            str(row.count),
+            percent(row.area),
+            percent(row.saliency),
+            *(control if trials else ()),
+        )
     return table
 
 
-def describe_shares(row: Shares) -> str:
+def describe_window(trial: Trial) -> tuple[str, str]:
+    """Edge and quantile of a window, in words."""
+    size, tau = trial.window
+    return '-' if size is None else f'{size} px', 'none' if tau is None else f'{tau:g}'
+
+
+def describe_control(trial: Trial) -> tuple[str, str]:
+    """The share of the saliency in windows drawn blindly, and how much more is kept than there."""
+    if trial.blind is None:
+        return '-', '-'
+    gain, half = trial.gain
+    return percent(trial.controls.nanmean().item()), f'{100 * gain:+.1f} ± {100 * half:.1f} points'
+
+
+def describe_shares(row: Shares | Trial) -> str:
     """The shares for the sheet."""
     if not row.count:
         return f'{row.name}: no region in any image'
-    return f'{row.name}: {percent(row.area)} of the image, {percent(row.full)} of the saliency {row.region}'
+    name, control = row.name, ''
+    if isinstance(row, Trial):
+        size, tau = describe_window(row)
+        name += ', '.join(['', *filter(lambda part: part != '-', [size]), f'tau {tau}'])
+        if row.blind is not None:
+            control = f', {describe_control(row)[0]} drawn blindly'
+    return f'{name}: {percent(row.area)} of the image, {percent(row.saliency)} of the saliency {row.region}{control}'
 
 
 def percent(share: float | None) -> str:

@@ -136,6 +136,9 @@ class Recorder:
             row = {**row, **self.risks.measure(self.task, self.mixup_fn)}
             self.summary.write(row)
         scalars, pictures = self.watch.measure(row['epoch'])
+        if of_row := {name: scalars.pop(name) for name in self.watch.columns if name in scalars}:
+            row = {**row, **of_row}
+            self.summary.write(row)
         for sink in self.sinks:
             sink.write(row, scalars, pictures)
 

@@ -4,11 +4,10 @@ A contact sheet of what the augmentations did, and scalars:
 
 - `clean_train_top1` (`_top5`, `_loss`; of several labels `_map` ...): the model in training on `--watch-samples`
   training images, the same in every epoch, read as validation images are.
-- `saliency_kept/KeepCut`, and likewise of each augmentation that draws a region: the share of the saliency of the
-  images it received that it left untouched, which is what lies outside the region removed or replaced; for KeepPaste
-  what lies inside the region put back, as the policy has changed the rest. Saliency is that of the full pass, whatever
-  the region was drawn by, so that blind controls compare. Mean over those of up to 64 images of the epoch's last batch
-  that have a region; absent in epochs where none has: the augmentation is off, or mixup was drawn for the batch.
+- `saliency_kept`, a column of `summary.csv` too: the share of the saliency of the images as they came in that still
+  shows after all augmentations (`keepaug.measuring.regions.saliency_kept`). Saliency is that of the full pass, whatever
+  regions were drawn by, so that blind controls compare. Mean over up to 64 images of the epoch's last batch; absent
+  where no augmentation of keepaug is on, and in an epoch where all of them were blended by mixup.
 - `images_per_second`: of the epoch's training, all processes together, validation left out.
 """
 
@@ -23,7 +22,7 @@ from timm.task import TrainingTask
 from keepaug.data.classes import dataset_classes, name_classes
 from keepaug.data.seeding import preserved_streams
 from keepaug.measuring.clean_accuracy import CleanAccuracy, build_clean_accuracy
-from keepaug.measuring.regions import Shares, Step, bare_model, measure, run_steps
+from keepaug.measuring.regions import Step, bare_model, measure, run_steps, saliency_kept
 from keepaug.pictures.record import Record, draw_sheet, label_captions
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loop import LoopSettings
@@ -48,7 +47,12 @@ class Watch:
         clean: Measures the clean training accuracy; None to leave it out.
         smoothing: Label smoothing, left out of the captions.
         seed: The sheets' draws follow from it and the epoch.
+
+    Attributes:
+        columns: Scalars that stand in `summary.csv` too.
     """
+
+    columns = ('saliency_kept',)
 
     def __init__(
         self,
@@ -80,9 +84,11 @@ class Watch:
             scalars |= self.clean.measure(self.task)
         if self.augmented and self.task.received is not None:
             steps, captions = self._augment_again(epoch)
-            shares = [measure(step) for step in steps if step.mask is not None]
-            scalars |= {f'saliency_kept/{share.name}': share.kept for share in shares if share.count}
-            pictures['augmentations'] = self._draw(epoch, steps, captions, shares)
+            with self.settings.forward.autocast():
+                kept = saliency_kept(steps, bare_model(self.task)) if steps else None
+            if kept is not None:
+                scalars['saliency_kept'] = kept
+            pictures['augmentations'] = self._draw(epoch, steps, captions)
         return scalars, pictures
 
     def _augment_again(self, epoch: int) -> tuple[list[Step], list[str]]:
@@ -98,8 +104,9 @@ class Watch:
             labels = (labels - self.smoothing / labels.shape[1]) / (1.0 - self.smoothing)
         return steps, list(label_captions(labels, self.names))
 
-    def _draw(self, epoch: int, steps: list[Step], captions: list[str], shares: list[Shares]) -> np.ndarray:
+    def _draw(self, epoch: int, steps: list[Step], captions: list[str]) -> np.ndarray:
         """The sheet, uint8 (H, W, 3)."""
+        shares = [measure(step) for step in steps if step.mask is not None]
         x = self.task.received[0][: min(IMAGES, len(captions))]
         mean, std = (adapt_to_chs(self.data_config[name], x.shape[1]) for name in ('mean', 'std'))
         steps, captions = [step.first(len(x)) for step in steps], captions[: len(x)]
@@ -108,6 +115,8 @@ class Watch:
 
 class NoWatch:
     """Nothing is measured beside the row."""
+
+    columns = ()
 
     def measure(self, epoch: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         return {}, {}

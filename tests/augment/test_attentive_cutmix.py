@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import keepaug
-from keepaug.functional import top_patches_mask
+from keepaug.functional import attention_grid, top_patches_mask
 from tests.functional.backbones import assert_untouched, create_backbone, everything, leave_marks
 from tests.functional.reference import SIGNIFICANT, independent_p, rate_p, uniform_p
 
@@ -68,11 +68,13 @@ def test_agrees_with_a_loop(edge, mixing, batch):
     for seed in range(4):
         mixed, soft = mixer(x, target, _generator(seed))
         grid, partner, mask, lam = (mixer.last[name] for name in ('grid', 'partner', 'mask', 'lam'))
+        attention = attention_grid(mixer.teacher, x, mixer.grid)
+        assert grid is None or torch.equal(grid, attention[partner]), 'the attention that chose the mask'
         for i in range(batch):
             j = partner[i].item()
             assert batch == 1 or j != i
             if mask[i].any():
-                assert torch.equal(mask[i], top_patches_mask(grid[j : j + 1], 5, (edge, edge))[0])
+                assert torch.equal(mask[i], top_patches_mask(attention[j : j + 1], 5, (edge, edge))[0])
             wanted = x[i].clone()
             wanted[:, mask[i, 0]] = x[j][:, mask[i, 0]]
             assert torch.equal(mixed[i], wanted)

@@ -1,5 +1,6 @@
 """TensorBoard beside a run: what is written, and that the run stays the one it is without."""
 
+import csv
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keepaug.data.sets
-from keepaug.measuring.regions import Shares
+from keepaug.augment import create_augment
+from keepaug.measuring.regions import Step, saliency_kept
+from keepaug.methods import method_of
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
 
@@ -28,14 +31,7 @@ METHODS = {
     'several-labels': '--task multilabel --dataset hfds/fixture',
     'stream': '--dataset wds/fixture --train-num-samples 24 --val-num-samples 24',
 }
-SALIENCY_KEPT = {
-    'mixing': ['KeepCut'],
-    'paste': ['KeepPaste'],
-    'attentive': ['AttentiveCutMix'],
-    'occlusion': ['JointOcclusion'],
-    'workers': ['KeepCut'],
-    'plain-loader': ['KeepCut'],
-}
+SALIENCY_KEPT = ('mixing', 'paste', 'attentive', 'occlusion', 'workers', 'plain-loader')
 SLOW = ('workers', 'sizes', 'scripted', 'naflex')
 READERS = {'several-labels': create_several_labels, 'stream': create_stream}
 
@@ -50,7 +46,9 @@ def test_writes_numbers_and_sheets_and_changes_nothing(name, data, tmp_path, mon
     plain = run_train(flags, tmp_path, 'plain')
     with caplog.at_level('INFO', logger='train'):
         watched = run_train(f'{flags} --log-tensorboard', tmp_path, 'watched')
-    assert (plain / 'summary.csv').read_text() == (watched / 'summary.csv').read_text()
+    rows = [read_summary(run) for run in (plain, watched)]
+    in_row = [row.pop('saliency_kept', None) for row in rows[1]]
+    assert rows[0] == rows[1]
     states = [torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'] for run in (plain, watched)]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not list(plain.glob('events*'))
@@ -68,12 +66,16 @@ def test_writes_numbers_and_sheets_and_changes_nothing(name, data, tmp_path, mon
     assert ('left out' in caplog.text) == (clean is None)
     assert ('no sheet' in caplog.text) == (name not in SALIENCY_KEPT)
 
-    kept = SALIENCY_KEPT.get(name, [])
-    assert [scalar for scalar in scalars if 'saliency' in scalar] == [f'saliency_kept/{method}' for method in kept]
-    assert all(0 < event.value < 1 for method in kept for event in events.Scalars(f'saliency_kept/{method}'))
-    assert images == ['augmentations'] * bool(kept)
+    kept = name in SALIENCY_KEPT
+    assert [scalar for scalar in scalars if 'saliency' in scalar] == ['saliency_kept'] * kept
+    assert images == ['augmentations'] * kept
     if kept:
+        logged = {event.step: event.value for event in events.Scalars('saliency_kept')}
+        assert all(0 < value < 1 for value in logged.values())
+        assert {epoch: float(value) for epoch, value in enumerate(in_row) if value} == pytest.approx(logged, rel=1e-5)
         assert len(events.Images('augmentations')) == len(epochs)
+    else:
+        assert in_row == [None] * len(epochs), "stock's columns"
     if name == 'occlusion':
         assert {'risk_augmented', 'risk_clean'} <= set(scalars)
 
@@ -98,9 +100,7 @@ def test_wandb_gets_the_same(risk, data, tmp_path, wandb):
         numbers = {name: events.Scalars(name)[epoch].value for name in events.Tags()['scalars']}
         assert row.pop('phase', '') == ('augmented' if risk else '') and row.pop('epoch') == epoch
         assert row == pytest.approx(numbers)
-    assert {'train_loss', 'eval_top1', 'lr', 'clean_train_top1', 'images_per_second', 'saliency_kept/KeepCut'} <= set(
-        wandb[0]
-    )
+    assert {'train_loss', 'eval_top1', 'lr', 'clean_train_top1', 'images_per_second', 'saliency_kept'} <= set(wandb[0])
 
 
 def test_resumed_run_has_each_epoch_once(data, tmp_path):
@@ -116,15 +116,13 @@ def test_resumed_run_has_each_epoch_once(data, tmp_path):
 
 
 def test_what_is_drawn_once_for_a_batch_falls_both_ways(data, tmp_path):
-    """Over the epochs mixup is shown, which draws no region, and CutMix, which does."""
+    """Over the epochs mixup is shown, of which no share can be told, and CutMix, of which one can."""
     run = run_train(
         f'{data} {TINY} --epochs 8 --keep-cut cutmix --mixup 0.2 --keep-paste --aa rand-m9 --keep-size 8 '
         '--log-tensorboard --watch-samples 0',
         tmp_path,
     )
-    events = EventAccumulator(str(run)).Reload()
-    assert len(events.Scalars('saliency_kept/KeepPaste')) == 8
-    assert 1 < len(events.Scalars('saliency_kept/KeepCut')) < 8
+    assert 1 < len(EventAccumulator(str(run)).Reload().Scalars('saliency_kept')) < 8
 
 
 def test_no_clean_images_where_none_are_wanted(data, tmp_path):
@@ -132,11 +130,31 @@ def test_no_clean_images_where_none_are_wanted(data, tmp_path):
     assert not any('clean' in name for name in EventAccumulator(str(run)).Reload().Tags()['scalars'])
 
 
-def test_share_kept():
-    def shares(keeps_region: bool) -> Shares:
-        return Shares('Any', 'changed', keeps_region, count=1, area=0.1, own=None, full=0.3)
+def test_saliency_kept_of_a_hand_drawn_case():
+    """The left half of three images is salient; a policy changes all but their upper half, and then columns are cut."""
+    judge = torch.zeros(3, 1, 4, 4)
+    judge[..., :2] = 1.0
+    pasted, cut = torch.zeros(2, 3, 1, 4, 4, dtype=torch.bool)
+    pasted[:, :, :2] = True
+    cut[0, ..., 0] = True
+    cut[1, ..., 3] = True  # the third is blended with another image
 
-    assert [shares(keeps_region).kept for keeps_region in (False, True)] == [0.7, 0.3]
+    def step(name, **drawn):
+        x = torch.zeros(3, 3, 4, 4)
+        augment = create_augment('cutout', size=2)
+        return Step(augment, method_of(name), (torch.cat([x, x]), torch.zeros(6)), drawn, judge, x)
+
+    lam = torch.tensor([0.75, 0.75, 0.4], dtype=torch.float64)
+    paste, mix = step('keep-paste', mask=pasted), step('keep-cut', mask=cut, lam=lam)
+    assert saliency_kept([paste], None) == pytest.approx(1 / 2)
+    assert saliency_kept([mix], None) == pytest.approx((1 / 2 + 1) / 2), 'not the third'
+    assert saliency_kept([paste, mix], None) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert saliency_kept([step('mixup', lam=lam)], None) is None
+
+
+def read_summary(run) -> list[dict[str, str]]:
+    with open(run / 'summary.csv') as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
