@@ -13,7 +13,7 @@ from keepaug.augment import BatchAugment
 from keepaug.augment.base import call
 from keepaug.functional import input_saliency
 from keepaug.methods import Method, method_of
-from keepaug.models import EarlyExit
+from keepaug.models.early_exit import backbone_of
 
 
 class Step(NamedTuple):
@@ -93,7 +93,7 @@ class Shares(NamedTuple):
 def bare_model(task: TrainingTask) -> nn.Module:
     """The model of a task, without an early head and what else is trained beside it."""
     model = unwrap_model(task.get_eval_model())
-    return model.backbone if isinstance(model, EarlyExit) else model
+    return backbone_of(model)
 
 
 def run_steps(

@@ -24,6 +24,7 @@ from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loade
 from keepaug.data.wrapped import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.methods import active_methods
+from keepaug.methods.refinement import RisksMethod
 from keepaug.training.forward import Forward
 from keepaug.training.task import augment_batch
 
@@ -164,7 +165,7 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
 
     It measures alone, on the bare model, so that no collective is needed.
     """
-    wanted = args.risk_samples if args.risk_samples is not None else 2048 if args.refine_epochs else 0
+    wanted = RisksMethod.samples(args)
     dataset = loader.dataset
     if not wanted:
         return NoRisks()

@@ -17,7 +17,7 @@ from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import backbone_of
 from keepaug.models.names import unknown_model
 from keepaug.models.recorded import check_images, check_recorded
 from keepaug.ranges import PIXELS, Range
@@ -116,7 +116,7 @@ class AttentiveCutMixMethod(Method):
         )
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
-        model = model.backbone if isinstance(model, EarlyExit) else model
+        model = backbone_of(model)
         settings = dict(teacher=None, teacher_size=None)
         if args.attentive_teacher != SELF:
             settings = teacher_settings(args, model)

@@ -14,7 +14,7 @@ from keepaug.augment import BatchAugment, Compose
 from keepaug.data.transform import TransformChanges, change_transform
 from keepaug.methods.method import Method
 from keepaug.methods.registry import active_methods
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import backbone_of
 from keepaug.ranges import HyperParameterError
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.device import is_first_process
@@ -116,7 +116,7 @@ def build_method(method: Method, args: argparse.Namespace, model: nn.Module) -> 
     Raises:
         ValueError: A value does not fit.
     """
-    bare = model.backbone if isinstance(model, EarlyExit) else model
+    bare = backbone_of(model)
     with told_by_flags(method, args):
         augment = method.build(args, model)
         if augment is None:

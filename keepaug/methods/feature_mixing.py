@@ -10,7 +10,7 @@ from torch import nn
 from keepaug.augment import FeatureCutMix, ManifoldMixup
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import backbone_of
 
 ALL = 'all'
 STAGES = (
@@ -65,7 +65,7 @@ class FeatureMixingMethod(Method):
     def settings_of(self, args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
         """Hyper-parameters that both have."""
         return dict(
-            model=model.backbone if isinstance(model, EarlyExit) else model,
+            model=backbone_of(model),
             num_classes=args.num_classes,
             stages=read_stages(vars(args)[self.switch.dest]),
             **partner_settings(args),

@@ -6,7 +6,7 @@ from torch import nn
 
 from keepaug.augment import JointOcclusion
 from keepaug.methods.method import Flag, Method, Need
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import backbone_of
 
 RANGES = JointOcclusion.ranges
 # Modes that read a setting, where not all that occlude do.
@@ -114,4 +114,4 @@ class JointOcclusionMethod(Method):
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> JointOcclusion:
         settings = {flag.parameter: vars(args)[flag.dest] for flag in self.flags}
-        return JointOcclusion(model.backbone if isinstance(model, EarlyExit) else model, **settings)
+        return JointOcclusion(backbone_of(model), **settings)

@@ -8,6 +8,7 @@ from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.ranges import Range
 
 EPOCHS = Range(least=0, whole=True, unit='epoch')
+RISK_SAMPLES = 2048  # a mean loss over so many is certain to about a fiftieth of its spread
 
 
 class RefinementMethod(Method):
@@ -83,8 +84,8 @@ class RisksMethod(Method):
         metavar='N',
         range=Range(least=0, whole=True, unit='image'),
         resumable=True,
-        help='training images on which the loss is measured after each epoch, augmented and clean; unset: 2048 with '
-        '--refine-epochs, else none',
+        help='training images on which the loss is measured after each epoch, augmented and clean; unset: '
+        f'{RISK_SAMPLES} with --refine-epochs, else none',
     )
     needs = Method.needs | Need.OWN_SCRIPT
     on_batches = False
@@ -92,6 +93,13 @@ class RisksMethod(Method):
 
     def is_on(self, args: argparse.Namespace) -> bool:
         return bool(args.risk_samples)
+
+    @staticmethod
+    def samples(args: argparse.Namespace) -> int:
+        """Training images whose loss is measured; 0 for none."""
+        if args.risk_samples is None:
+            return RISK_SAMPLES if args.refine_epochs else 0
+        return args.risk_samples
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         yield (

@@ -73,6 +73,11 @@ class EarlyExit(nn.Module):
         return lambda name: layers.get(name.removeprefix('backbone.'), last)
 
 
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The model without an early head, where it has one."""
+    return model.backbone if isinstance(model, EarlyExit) else model
+
+
 class EarlyClassifier(nn.Module):
     """Images to early logits; only the layers before the early head are run.
 

@@ -5,7 +5,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from keepaug.augment.ramp import Ramp
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import backbone_of
 from keepaug.models.feature_dropout import StageDropout
 from keepaug.training.wrapped_task import WrappedTask
 
@@ -29,7 +29,7 @@ class FeatureDropoutTask(WrappedTask):
         model = unwrap_model(task.get_trainable_module())
         self.prob = prob
         self.risen = Ramp(ramp)
-        self.dropping = StageDropout(model.backbone if isinstance(model, EarlyExit) else model, kind, block)
+        self.dropping = StageDropout(backbone_of(model), kind, block)
         if not ramp:
             self.dropping.set_prob(prob)
 
