@@ -1,4 +1,4 @@
-"""What is known of a method stands in one object; the README's example, registered, is known everywhere."""
+"""What is known of a method stands in one object; the documentation's example, registered, is known everywhere."""
 
 import argparse
 import inspect
@@ -18,7 +18,7 @@ from tests import test_combinations
 from tests.scripts import TINY, run_train, run_validate
 from tests.sentences import says
 
-README = Path(__file__).parents[1] / 'README.md'
+PAGE = Path(__file__).parents[1] / 'docs' / 'adding-a-method.md'
 
 
 def test_every_augment_has_its_method():
@@ -51,8 +51,8 @@ def test_names_are_taken_once():
 
 @pytest.fixture
 def dim(monkeypatch):
-    """The method that the README shows, from its very words."""
-    code = re.search(r'```python\n(# dim\.py\n.*?)```', README.read_text(), re.DOTALL)[1]
+    """The method that the documentation shows, from its very words."""
+    code = re.search(r'```python\n(# dim\.py\n.*?)```', PAGE.read_text(), re.DOTALL)[1]
     exec(compile(code, 'dim.py', 'exec'), {})
     monkeypatch.setattr(train, 'parser', options.create_parser())
     yield methods.method_of('dim')
