@@ -4,8 +4,8 @@
         --preview-statistics 256 --preview-sizes 40 60 80 --preview-taus 0.3 0.6
 
 Takes the flags of `train.py` and follows its way from images to an augmented batch. Beside the sheet it prints how much
-of the saliency lies in what is removed or put back, keep-cut and keep-paste beside the same windows drawn blindly, which
-is what `--keep-size` and `--keep-tau` are chosen by: the same seed shows the same crops whatever these are.
+of the saliency lies in what is removed or put back, with keep-cut and keep-paste beside the same windows drawn blindly.
+Choose `--keep-size` and `--keep-tau` by that: the same seed shows the same crops whatever these are.
 """
 
 import argparse
