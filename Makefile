@@ -19,7 +19,7 @@ test-slow: $(VENV)/ready
 
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,eval]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,eval,examples]'
 	touch $@
 
 clean:

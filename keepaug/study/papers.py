@@ -13,7 +13,7 @@ from keepaug.study.study import Study, read_study
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'papers.md'
 RESULTS = Path('benchmarks') / 'results'
-HEAD = """# The papers' tables
+HEAD = r"""# The papers' tables
 
 Each table and figure is a study ([studies.md](studies.md)), one command:
 
