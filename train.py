@@ -165,6 +165,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
     recorder, next_step = record.NoRecorder(), None
     if primary:
+        record.keep_records(args, output_dir, methods.list_records(dataset_train, args))
         record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         settings.image_dir = output_dir if args.save_images else None
         saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)

@@ -205,11 +205,12 @@ def look(args: argparse.Namespace) -> tuple[Record, RegionStatistics]:
         x, target = forward.place_batch(x, target)
         if mixup_fn is not None:
             x, target = mixup_fn(x, target)
+        x, target = training.augmented_part(task, x, target)
         rows = min(wanted - statistics.images, len(x) // getattr(augment, 'rows_per_sample', 1))
         with forward.autocast():
             steps, labels = run_steps(augment.augments if augment else (), x, target, rows, bare)
             if record is None:
-                captions = list(label_captions(labels, name_classes(args.class_to_idx)))
+                captions = list(label_captions(labels, name_classes(args.class_to_idx), rows))
                 mean, std = (adapt_to_chs(data_config[name], x.shape[1]) for name in ('mean', 'std'))
                 record = Record(f'{args.model}, {source}', x[:rows], steps, captions, mean, std)
             statistics.add(steps, rows, args.seed + statistics.images)

@@ -376,9 +376,9 @@ def test_no_region_and_no_saliency():
 
 def test_captions():
     names = {0: 'cat', 2: 'dog'}
-    assert list(label_captions(torch.tensor([2, 1]), names)) == ['dog: 100 %', '1: 100 %']
+    assert list(label_captions(torch.tensor([2, 1]), names, 2)) == ['dog: 100 %', '1: 100 %']
     shares = torch.tensor([[0.25, 0.0, 0.75], [1.0, 0.0, 0.0], [0.5, 0.4999, 0.0001]])
-    assert list(label_captions(shares, names)) == ['dog: 75 %, cat: 25 %', 'cat: 100 %', 'cat: 50 %, 1: 50 %']
+    assert list(label_captions(shares, names, 3)) == ['dog: 75 %, cat: 25 %', 'cat: 100 %', 'cat: 50 %, 1: 50 %']
 
 
 def test_captions_follow_the_pixels(data, run_preview, monkeypatch):

@@ -10,6 +10,7 @@ from keepaug.augment.joint_occlusion import JointOcclusion
 from keepaug.augment.keep_cut import KeepCut
 from keepaug.augment.keep_paste import KeepPaste
 from keepaug.augment.label_mixing import CutMix, LabelMixer, Mixup
+from keepaug.augment.policy import Policy
 from keepaug.augment.recycled import SaliencyMaps
 from keepaug.augment.registry import create_augment, list_augments, register_augment
 
@@ -28,6 +29,7 @@ __all__ = [
     'LabelMixer',
     'ManifoldMixup',
     'Mixup',
+    'Policy',
     'SaliencyMaps',
     'check_edge',
     'create_augment',

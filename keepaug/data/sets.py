@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from timm.data import AugMixDataset, MultiLabelTarget, create_dataset
+from timm.data import AugMixDataset, ImageDataset, MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.errors import first_line
@@ -23,6 +23,7 @@ from keepaug.data.checks import (
 )
 from keepaug.data.classes import (
     ClassList,
+    check_loops,
     check_names,
     check_numbers,
     check_split,
@@ -230,6 +231,25 @@ def build_train_dataset(args, data_config: dict[str, Any], classes: ClassList | 
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     return dataset
+
+
+def open_image_folder(folder: str, img_mode: str, flag: str) -> Dataset:
+    """All images below a folder, whatever folders they lie in; their labels mean nothing.
+
+    Args:
+        folder: The folder.
+        img_mode: What images become, such as 'RGB'.
+        flag: The flag that gives the folder, for sentences.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if os.path.isdir(folder):
+        check_loops(survey_classes(folder, whole=True))
+    try:
+        return NamedFailures(ImageDataset(folder, input_img_mode=img_mode))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f'{flag} {folder} holds no images; name a folder that does.') from error
 
 
 def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:

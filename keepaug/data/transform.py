@@ -143,6 +143,10 @@ class TrainingTransform:
         self.places.clear()
         return Placed(sample, places)
 
+    def without_policy(self) -> 'TrainingTransform':
+        """The same for images that are cropped and flipped alone."""
+        return TrainingTransform(self.crop, transforms.Compose([]), self.convert)
+
     def _augment(self, image: Image.Image) -> list[Tensor]:
         """One image of the sample; of a pair the clean one and the augmented one."""
         clean = self.crop(image)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.data import ImageDataset
 from timm.data.loader import adapt_to_chs
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
@@ -16,9 +15,9 @@ from torch.utils.data import Dataset, IterableDataset
 from keepaug import validation
 from keepaug.console.progress import Progress
 from keepaug.data.checks import has_split_folders
-from keepaug.data.classes import ClassList, check_loops, dataset_classes
-from keepaug.data.folders import find_split, survey_classes
-from keepaug.data.unreadable import NamedFailures
+from keepaug.data.classes import ClassList, dataset_classes
+from keepaug.data.folders import find_split
+from keepaug.data.sets import open_image_folder
 from keepaug.evaluation.boxes import TrueBoxes
 from keepaug.evaluation.data import Data, PassSettings
 from keepaug.evaluation.fgsm import fgsm
@@ -174,12 +173,7 @@ def build_data(
         )
 
     def open_folder(path: str) -> Dataset:
-        if os.path.isdir(path):
-            check_loops(survey_classes(path, whole=True))
-        try:
-            return NamedFailures(ImageDataset(path, input_img_mode=args.input_img_mode or 'RGB'))
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f'--ood-data-dir {path} holds no images; name a folder that does.') from error
+        return open_image_folder(path, args.input_img_mode or 'RGB', '--ood-data-dir')
 
     root, numbers = args.data or args.data_dir, dataset_classes(dataset)
     classes = ClassList(numbers, 'the validation split') if numbers and not args.class_map else None

@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
     augment: BatchAugment
     method: Method
-    received: tuple[Tensor, Tensor]
+    received: tuple[Tensor, Tensor | None]
     drawn: dict[str, Tensor]
     judge: Tensor | None
     result: Tensor
@@ -99,17 +99,17 @@ def bare_model(task: TrainingTask) -> nn.Module:
 def run_steps(
     augments: Sequence[BatchAugment],
     x: Tensor,
-    target: Tensor,
+    target: Tensor | None,
     rows: int,
     model: nn.Module,
     where: Tensor | None = None,
-) -> tuple[list[Step], Tensor]:
+) -> tuple[list[Step], Tensor | None]:
     """Augments a batch and records what each augmentation did to its first images.
 
     Args:
         augments: Augmentations in the order a batch meets them.
         x: Images of the batch, as many rows as the augmentations take.
-        target: Their targets.
+        target: Their targets, or None for images without labels.
         rows: Images B to record.
         model: Model whose saliency judges the regions.
         where: Places of the images, where past steps guide an augmentation.
@@ -126,13 +126,19 @@ def run_steps(
             continue
         # What looks at saliency has a map to show even where it draws no region, a mixer of whole images has not.
         seen = 'mask' in drawn and ('saliency' in drawn or drawn['mask'].any())
-        judge = input_saliency(model, *(part[:rows] for part in received)) if seen else None
+        judge = input_saliency(model, *first_rows(received, rows)) if seen else None
         if seen and 'partner' in drawn:
             drawn['partner_image'] = received[0][drawn['partner']]
         # Where more rows come out than went in, the new ones stand behind the old.
         result = x[max(0, len(x) - len(received[0])) :][:rows]
         steps.append(Step(augment, method_of(augment.name), received, drawn, judge, result))
-    return steps, target[:rows]
+    return steps, first_rows((x, target), rows)[1]
+
+
+def first_rows(batch: tuple[Tensor, Tensor | None], rows: int) -> tuple[Tensor, Tensor | None]:
+    """The first rows of images and of targets, where there are any."""
+    x, target = batch
+    return x[:rows], None if target is None else target[:rows]
 
 
 def measure(step: Step) -> Shares:
@@ -174,7 +180,7 @@ def saliency_kept(steps: Sequence[Step], model: nn.Module) -> float | None:
         model: Model whose saliency it is.
     """
     rows = len(steps[0].result)
-    x, target = (part[:rows] for part in steps[0].received)
+    x, target = first_rows(steps[0].received, rows)
     shown = torch.ones(rows, 1, *x.shape[-2:], dtype=torch.bool, device=x.device)
     whole = torch.ones(rows, dtype=torch.bool, device=x.device)
     for step in steps:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from keepaug.console.interrupts import raise_pending_signal
 from keepaug.data.patches import create_patch_loader, eval_patches
 from keepaug.data.seeding import SeededLoader, draws_outside_epochs, plain_loader, preserved_streams
+from keepaug.data.unlabelled import labelled_numbers
 from keepaug.data.wrapped import Selection, WrappedDataset
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.methods import active_methods
@@ -188,8 +189,10 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
 
 
 def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:
-    """Numbers of so many samples of a map-style data set, or of all it has, in the order of a seeded draw."""
-    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
+    """Numbers of so many samples of a map-style data set, or of all whose labels are seen, in the order of a seeded draw."""
+    numbers = labelled_numbers(dataset)
+    order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
+    return [numbers[place] for place in order]
 
 
 def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: dict[str, Any], forward: Forward):

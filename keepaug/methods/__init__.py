@@ -1,7 +1,15 @@
 """One file per method: all that the command line must know of it."""
 
 from keepaug.methods.attentive_cutmix import AttentiveCutMixMethod
-from keepaug.methods.build import build_augment, build_method, outside_training, wrap_dataset, wrap_loader, wrap_task
+from keepaug.methods.build import (
+    build_augment,
+    build_method,
+    list_records,
+    outside_training,
+    wrap_dataset,
+    wrap_loader,
+    wrap_task,
+)
 from keepaug.methods.copies import CopiesMethod
 from keepaug.methods.cutmix_variant import CutMixVariantMethod
 from keepaug.methods.cutout import CutoutMethod
@@ -22,6 +30,7 @@ from keepaug.methods.refinement import RefinementMethod, RisksMethod
 from keepaug.methods.registry import active_methods, all_methods, method_of, register_method, unregister_method
 from keepaug.methods.stock_mixing import StockMixingMethod
 from keepaug.methods.torchvision_policy import TorchvisionPolicyMethod
+from keepaug.methods.uda import UdaMethod
 from keepaug.methods.watching import WatchingMethod
 
 __all__ = [
@@ -33,6 +42,7 @@ __all__ = [
     'all_methods',
     'build_augment',
     'build_method',
+    'list_records',
     'method_of',
     'outside_training',
     'register_method',
@@ -47,6 +57,7 @@ for _method in (
     PadCropMethod,
     TorchvisionPolicyMethod,
     CopiesMethod,
+    UdaMethod,
     KeepPasteMethod,
     KeepCutMethod,
     RecycledMethod,

@@ -19,7 +19,6 @@ from keepaug.ranges import HyperParameterError
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.device import is_first_process
 from keepaug.training.images import image_shapes
-from keepaug.training.recycling import RecyclingTask
 
 _logger = logging.getLogger('train')
 
@@ -83,9 +82,24 @@ def wrap_task(task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         return task
     if is_first_process():
         _logger.info('Batches are augmented by ' + ', then '.join(map(repr, augment.augments)))
-    if augment.recycling is not None:
-        return RecyclingTask(task, augment, args.augment_copies, dense=args.task == 'multilabel')
+    for method in active_methods(args):
+        own = method.augment_task(task, augment, args)
+        if own is not None:
+            return own
     return AugmentedTask(task, augment)
+
+
+def list_records(dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
+    """Text files that the methods leave in the run's folder, by name.
+
+    Args:
+        dataset: The training set, as `wrap_dataset` gave it.
+        args: Options returned by `keepaug.prepare`.
+    """
+    records = {}
+    for method in active_methods(args):
+        records |= method.records(dataset, args)
+    return records
 
 
 def outside_training(args: argparse.Namespace) -> argparse.Namespace:

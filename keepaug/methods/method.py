@@ -10,9 +10,10 @@ from timm.task import TrainingTask
 from torch import nn
 from torch.utils.data import Dataset
 
-from keepaug.augment import BatchAugment
+from keepaug.augment import BatchAugment, Compose
 from keepaug.data.transform import TransformChanges
 from keepaug.ranges import Range, choice_problem
+from keepaug.training.augmented_task import AugmentedTask
 
 Refusal = tuple[bool, str]  # whether something is refused, and the sentence that says so
 
@@ -265,12 +266,20 @@ class Method:
         return dataset
 
     def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
-        """The training loader that was made of a data set, as it wants it; a second loader comes in here."""
+        """The training loader that was made of a data set, as it wants it."""
         return loader
 
     def wrap_task(self, task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         """The training task as it wants it, before batches are augmented: a head or a loss of its own comes in here."""
         return task
+
+    def augment_task(self, task: TrainingTask, augment: Compose, args: argparse.Namespace) -> AugmentedTask | None:
+        """The task whose batches are augmented, where it needs one of its own kind; None for the common one."""
+        return None
+
+    def records(self, dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
+        """Text files that it leaves in the run's folder, by name; they must stay the same when a run is resumed."""
+        return {}
 
     def describe(self, args: argparse.Namespace) -> str:
         """Its line in the start block of the log, where it builds no augmentation that describes itself."""

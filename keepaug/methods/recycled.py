@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from timm.task import TrainingTask
 from torch.utils.data import Dataset, IterableDataset
 
+from keepaug.augment import Compose
 from keepaug.augment.recycled import MAP_SIZE, MAP_SIZES, RECYCLED
 from keepaug.data.checks import STREAMS
 from keepaug.data.places import PlacedCollate, PlacedSamples
@@ -13,6 +15,7 @@ from keepaug.data.seeding import plain_loader
 from keepaug.data.transform import TransformChanges
 from keepaug.methods.method import Flag, Method, Need, Refusal, typed
 from keepaug.methods.registry import active_methods
+from keepaug.training.recycling import RecyclingTask
 
 WAY_OUT = 'choose another --keep-saliency, such as low, or drop the other'
 
@@ -92,6 +95,9 @@ class RecycledMethod(Method):
         if isinstance(dataset, IterableDataset):
             raise ValueError(self._stream(args))
         return PlacedSamples(dataset)
+
+    def augment_task(self, task: TrainingTask, augment: Compose, args: argparse.Namespace) -> RecyclingTask:
+        return RecyclingTask(task, augment, args.augment_copies, dense=args.task == 'multilabel')
 
     def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
         plain = plain_loader(loader)

@@ -147,13 +147,17 @@ def percent(share: float | None) -> str:
     return '-' if share is None or share != share else f'{100 * share:.1f} %'
 
 
-def label_captions(target: Tensor, names: Mapping[int, str]) -> Iterator[str]:
+def label_captions(target: Tensor | None, names: Mapping[int, str], count: int) -> Iterator[str]:
     """Each image's labels with their shares, the largest first.
 
     Args:
-        target: Class indices (B,), or shares (B, K).
+        target: Class indices (B,), or shares (B, K); None for images without labels.
         names: Names by class index; the index stands for a class without one.
+        count: Images B.
     """
+    if target is None:
+        yield from ['no label'] * count
+        return
     if target.ndim == 1:
         target = F.one_hot(target)
     for shares in target.float().cpu():

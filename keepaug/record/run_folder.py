@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import count
 from typing import TypeVar
@@ -75,6 +75,33 @@ def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) 
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
+
+
+def keep_records(args, folder: str, records: Mapping[str, str]) -> None:
+    """Writes text files that belong to a run from its start; the first process calls this.
+
+    Args:
+        args: Options.
+        folder: The run's folder.
+        records: Texts by the names of their files.
+
+    Raises:
+        ValueError: The run that is resumed left another text, or the folder cannot be written.
+    """
+    for name, text in records.items():
+        former = os.path.join(os.path.dirname(args.resume or ''), name)
+        if args.resume and os.path.isfile(former):
+            with open(former, newline='') as file:
+                if file.read() != text:
+                    raise ValueError(
+                        f'--resume {args.resume} goes on with a run that had another {former}: give the data and the '
+                        '--seed of that run, and its flags.'
+                    )
+        try:
+            with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='') as file:
+                file.write(text)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
 
 
 def _make_new(folder: str) -> str:

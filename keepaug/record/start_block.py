@@ -100,6 +100,8 @@ def find_augmentations(
         sizes = [(edge, edge) for edge in args.train_img_sizes or ()] or [size]
         for augment in task.augment.augments:
             strength = ' or '.join(dict.fromkeys(map(augment.describe, sizes)))
+            if not strength:
+                continue
             found.append(
                 Augmentation(
                     augment.name or type(augment).__name__, f'{strength}, on the device', refined, augment.mixes_labels

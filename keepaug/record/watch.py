@@ -8,6 +8,8 @@ A contact sheet of what the augmentations did, and scalars:
   shows after all augmentations (`keepaug.measuring.regions.saliency_kept`). Saliency is that of the full pass, whatever
   regions were drawn by, so that blind controls compare. Mean over up to 64 images of the epoch's last batch; absent
   where no augmentation of keepaug is on, and in an epoch where all of them were blended by mixup.
+- `uda/labelled`, `uda/consistency`, `uda/confident`: with `--uda`, both losses of the epoch, the latter without its
+  weight, and the share of unlabelled images above the threshold.
 - `images_per_second`: of the epoch's training, all processes together, validation left out.
 """
 
@@ -82,6 +84,8 @@ class Watch:
             scalars['images_per_second'] = self.settings.progress.images_per_second
         if self.clean is not None:
             scalars |= self.clean.measure(self.task)
+        if self.augmented:
+            scalars |= self.task.scalars()
         if self.augmented and self.task.received is not None:
             steps, captions = self._augment_again(epoch)
             with self.settings.forward.autocast():
@@ -94,15 +98,15 @@ class Watch:
     def _augment_again(self, epoch: int) -> tuple[list[Step], list[str]]:
         """What the augmentations do to the last batch, and the labels that come out."""
         x, target = self.task.received
-        rows = min(MEASURED, len(x) // self.task.rows_per_sample)
+        rows = min(MEASURED, len(x) // self.task.augment.rows_per_sample)
         # Other draws in each epoch: one for the whole batch, as between mixup and CutMix, would fall alike for ever.
         with preserved_streams(self.settings.forward.device, self.seed + epoch), self.settings.forward.autocast():
             steps, labels = run_steps(
                 self.task.augment.augments, x, target, rows, bare_model(self.task), self.task.where
             )
-        if labels.ndim == 2:
+        if labels is not None and labels.ndim == 2:
             labels = (labels - self.smoothing / labels.shape[1]) / (1.0 - self.smoothing)
-        return steps, list(label_captions(labels, self.names))
+        return steps, list(label_captions(labels, self.names, rows))
 
     def _draw(self, epoch: int, steps: list[Step], captions: list[str]) -> np.ndarray:
         """The sheet, uint8 (H, W, 3)."""

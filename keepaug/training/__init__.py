@@ -16,5 +16,5 @@ from keepaug.training.ranking import Ranking, check_eval_metric
 from keepaug.training.recycling import exchange_maps, open_maps
 from keepaug.training.refinement import NoRefinement, Refinement, build_refinement
 from keepaug.training.schedule import HeldRate, build_optimizer, build_scheduler, resolve_learning_rate
-from keepaug.training.task import build_task, compile_task, distribute_task, set_progress, stop_mixing
+from keepaug.training.task import augmented_part, build_task, compile_task, distribute_task, set_progress, stop_mixing
 from keepaug.training.validation_pass import evaluate, share_statistics, validate

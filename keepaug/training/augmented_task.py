@@ -24,7 +24,7 @@ class AugmentedTask(WrappedTask):
     Attributes:
         augment: Callable `(x, target) -> (x, target)`; see `keepaug.augment`.
         watched: Whether the last training batch is kept.
-        received: That batch as it came in, images and targets.
+        received: The augmented part of that batch as it came in: images, and targets where there are any.
         where: The places of its crops, where saliency is recycled.
     """
 
@@ -35,7 +35,7 @@ class AugmentedTask(WrappedTask):
             owner.criterion = target_aware(owner.criterion)
         self.augment = augment
         self.watched = False
-        self.received: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.received: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self.where: torch.Tensor | None = None
 
     @property
@@ -53,6 +53,14 @@ class AugmentedTask(WrappedTask):
     def augment_batch(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of the training loader's, augmented."""
         return self.augment(input, target)
+
+    def augmented_part(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The images of a batch that are augmented, with their targets where there are any."""
+        return input, target
+
+    def scalars(self) -> dict[str, float]:
+        """What is told of the epoch beside its loss, mean over this process's batches, where they are watched."""
+        return {}
 
     def set_progress(self, progress: float) -> None:
         self.augment.set_progress(progress)

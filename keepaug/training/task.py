@@ -91,6 +91,13 @@ def augment_batch(task: TrainingTask, input: torch.Tensor, target: torch.Tensor)
     return task.augment_batch(input, target) if isinstance(task, AugmentedTask) else (input, target)
 
 
+def augmented_part(
+    task: TrainingTask, input: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The images of a loader's batch that a task augments, with their targets where it looks at them."""
+    return task.augmented_part(input, target) if isinstance(task, AugmentedTask) else (input, target)
+
+
 def set_progress(task: TrainingTask, epoch: int, epochs: int) -> None:
     """Tells what grows with the training that an epoch begins: 0 in the first of all epochs, 1 in the last."""
     if isinstance(task, WrappedTask):

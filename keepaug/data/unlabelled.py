@@ -1,0 +1,262 @@
+"""Batches of labelled and unlabelled images: a labelled one, and beside it several whose labels nobody sees.
+
+One sample of such a data set is a group: a labelled image, cropped and flipped, and unlabelled ones, each twice, before
+and after the policy. So collation, prefetching, workers, several processes and seeding are those of any data set. In a
+batch all labelled images come first, then the unlabelled ones before the policy, then the same after it.
+"""
+
+import copy
+import csv
+import io
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from timm.data import ImageDataset
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from keepaug.data.classes import dataset_classes, name_classes
+from keepaug.data.seeding import plain_loader
+from keepaug.data.transform import ChangedTransform
+from keepaug.data.views import Views
+from keepaug.data.wrapped import WrappedDataset
+from keepaug.datasets import balanced_subset
+
+_logger = logging.getLogger('train')
+
+UNLABELLED, LABELLED = EPOCHS = ('unlabelled', 'labelled')
+
+
+class Group(NamedTuple):
+    """What a sampler asks of `GroupedSamples`.
+
+    Attributes:
+        labelled: Which of the labelled samples, counted among them.
+        unlabelled: Which of the unlabelled images.
+    """
+
+    labelled: int
+    unlabelled: tuple[int, ...]
+
+
+class GroupedSamples(WrappedDataset):
+    """Groups of one labelled image and several unlabelled ones.
+
+    Unlabelled are all images of the training set, those with labels too, and those of a further set. By a bare number
+    it gives the sample of the training set.
+
+    Args:
+        dataset: Map-style training set, whose transform gives images before and after the policy.
+        numbers: Numbers of the samples whose labels are seen.
+        ratio: Unlabelled images in a group.
+        epoch: What an epoch passes over, a name in `EPOCHS`; of the other set it takes as much as it needs.
+        further: Images without labels beside those of the training set, their transform changed likewise.
+        labels_only: Leave the unlabelled images out of the groups, for a control with as many steps.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        numbers: Sequence[int],
+        ratio: int,
+        epoch: str = UNLABELLED,
+        further: Dataset | None = None,
+        labels_only: bool = False,
+    ):
+        super().__init__(dataset)
+        self.labelled = CropsOnly(dataset) if isinstance(dataset, ChangedTransform) else dataset
+        self.numbers = numbers
+        self.ratio = ratio
+        self.epoch = epoch
+        self.further = further
+        self.labels_only = labels_only
+
+    @WrappedDataset.transform.setter
+    def transform(self, transform) -> None:
+        for part in (self.dataset, self.labelled, self.further):
+            if part is not None:
+                part.transform = transform
+
+    @property
+    def images(self) -> int:
+        """Unlabelled images."""
+        return len(self.dataset) + (0 if self.further is None else len(self.further))
+
+    def __len__(self) -> int:
+        """Groups of an epoch. Where the ratio does not divide the unlabelled images, the last group fills up."""
+        return math.ceil(self.images / self.ratio) if self.epoch == UNLABELLED else len(self.numbers)
+
+    def __getitem__(self, request: Group | int) -> tuple[Any, Any]:
+        if not isinstance(request, Group):
+            return self.dataset[request]
+        image, target = self.labelled[self.numbers[request.labelled]]
+        if not request.unlabelled:
+            return image, target
+        before, after = zip(*map(self._pair, request.unlabelled))
+        return Views((image, *before, *after)), target
+
+    def _pair(self, number: int) -> Views:
+        """An unlabelled image before and after the policy."""
+        own = number < len(self.dataset)
+        return self.dataset[number][0] if own else self.further[number - len(self.dataset)][0]
+
+
+class CropsOnly(ChangedTransform):
+    """The images of another data set, cropped and flipped likewise, and nothing else.
+
+    Args:
+        dataset: The other one; it keeps its transform.
+    """
+
+    def __init__(self, dataset: ChangedTransform):
+        super().__init__(_copied(dataset.dataset), dataset.changes)
+
+    @ChangedTransform.transform.setter
+    def transform(self, transform) -> None:
+        self.dataset.transform = self.changes.apply(transform).without_policy()
+
+
+class GroupSampler(Sampler):
+    """The numbers that another sampler gives as groups: an epoch's own images, and as many of the others.
+
+    The unlabelled images of a group, and its labelled one, come together anew in every epoch.
+
+    Args:
+        samples: Data set of the groups.
+        sampler: Gives numbers of groups, each process its own.
+        rank: This process.
+        world_size: Processes, which share what is not given by number.
+
+    Attributes:
+        generator: Source of randomness; None for one that is seeded by torch's default one.
+    """
+
+    def __init__(self, samples: GroupedSamples, sampler: Sampler, rank: int = 0, world_size: int = 1):
+        self.samples = samples
+        self.sampler = sampler
+        self.rank = rank
+        self.world_size = world_size
+        self.generator: torch.Generator | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Epochs, where the sampler counts them, are its own.
+        if name == 'sampler':
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Group]:
+        generator = self.generator
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
+        if hasattr(self.sampler, 'generator'):
+            self.sampler.generator = generator
+        places = torch.tensor([*self.sampler], dtype=torch.int64)
+        samples, ratio = self.samples, self.samples.ratio
+        if samples.epoch == UNLABELLED:
+            images = (places[:, None] * ratio + torch.arange(ratio)).flatten() % samples.images
+            images = images[torch.randperm(len(images), generator=generator)]
+            labelled = self._share(len(samples.numbers), len(places), generator)
+        else:
+            images = self._share(samples.images, len(places) * ratio, generator)
+            labelled = places
+        for number, group in zip(labelled.tolist(), images.view(-1, ratio).tolist()):
+            yield Group(number, () if samples.labels_only else tuple(group))
+
+    def _share(self, size: int, count: int, generator: torch.Generator) -> Tensor:
+        """So many numbers below a size, this process's share of as many passes in random order as that takes."""
+        wanted = count * self.world_size
+        passes = [torch.randperm(size, generator=generator) for _ in range(math.ceil(wanted / size))]
+        return torch.cat(passes)[self.rank : wanted : self.world_size]
+
+
+def sample_groups(loader, samples: GroupedSamples, rank: int, world_size: int) -> None:
+    """Lets a loader of timm's, with or without prefetcher, ask for groups."""
+    batches = plain_loader(loader).batch_sampler
+    # That of --use-multi-epochs-loader is around another.
+    batches = batches if hasattr(batches, 'drop_last') else batches.sampler
+    batches.sampler = GroupSampler(samples, batches.sampler, rank, world_size)
+
+
+def choose_labels(dataset: Dataset, count: int | None, seed: int) -> Sequence[int]:
+    """Numbers of the samples whose labels a training sees: all, or as many of each class, ascending.
+
+    Args:
+        dataset: Map-style training set without a transform.
+        count: Labels, or None for all.
+        seed: The draw follows from it.
+
+    Raises:
+        ValueError: They are too few for the classes, or a class has too few.
+    """
+    if count is None:
+        return range(len(dataset))
+    try:
+        return balanced_subset(read_labels(dataset), count, seed)
+    except ValueError as error:
+        raise ValueError(f'--uda-labels {count} does not fit the training set: {error}') from error
+
+
+def read_labels(dataset: Dataset) -> list[int]:
+    """Class index of each sample, from where the data set lists it, else from the samples, all of which are decoded."""
+    inner = _innermost(dataset)
+    if hasattr(inner, 'target'):
+        return [inner.target(number) for number in range(len(inner))]
+    listed = getattr(inner, 'targets', None)
+    if listed is None:
+        rows = getattr(getattr(inner, 'reader', None), 'samples', ())
+        listed = [row[1] for row in rows if isinstance(row, tuple)]
+    if len(listed) != len(inner):
+        _logger.info('The data set does not list its labels: all images are read once to know them.')
+        listed = [inner[number][1] for number in range(len(inner))]
+    elif (change := getattr(inner, 'target_transform', None)) is not None:
+        listed = map(change, listed)
+    return [int(label) for label in listed]
+
+
+def list_labels(dataset: Dataset) -> str:
+    """The samples whose labels are seen, as the text of a csv file: number, class, name of the class, image file."""
+    grouped = find_groups(dataset)
+    inner = _innermost(dataset)
+    labels, names = read_labels(inner), name_classes(dataset_classes(inner))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator='\n')
+    rows.writerow(['number', 'class', 'name', 'file'])
+    for number in grouped.numbers:
+        file = inner.filename(number) if isinstance(inner, ImageDataset) and hasattr(inner.reader, 'samples') else ''
+        rows.writerow([number, labels[number], names.get(labels[number], ''), file])
+    return text.getvalue()
+
+
+def find_groups(dataset: Dataset) -> GroupedSamples | None:
+    """The groups under whatever wraps a training set; None where there are none."""
+    while isinstance(dataset, WrappedDataset):
+        if isinstance(dataset, GroupedSamples):
+            return dataset
+        dataset = dataset.dataset
+    return None
+
+
+def labelled_numbers(dataset: Dataset) -> Sequence[int]:
+    """Numbers of the samples of a map-style training set whose labels are seen."""
+    groups = find_groups(dataset)
+    return range(len(dataset)) if groups is None else groups.numbers
+
+
+def _innermost(dataset: Dataset) -> Dataset:
+    while isinstance(dataset, WrappedDataset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _copied(dataset: Dataset) -> Dataset:
+    """A data set that shares everything with another but its transform."""
+    copied = copy.copy(dataset)
+    if isinstance(copied, WrappedDataset):
+        copied.dataset = _copied(copied.dataset)
+    return copied

@@ -1,0 +1,238 @@
+"""Unsupervised data augmentation (Xie et al., 2019; KeepAugment, section 4.3): `--uda`."""
+
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from timm.task import TrainingTask
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset
+
+from keepaug.augment import Compose, Policy
+from keepaug.data.checks import STREAMS
+from keepaug.data.loaders import average_batch_size
+from keepaug.data.sets import open_image_folder
+from keepaug.data.transform import TransformChanges, change_transform, find_changes
+from keepaug.data.unlabelled import (
+    EPOCHS,
+    UNLABELLED,
+    GroupedSamples,
+    choose_labels,
+    find_groups,
+    list_labels,
+    sample_groups,
+)
+from keepaug.functional.consistency import ANNEALING
+from keepaug.methods.method import Flag, Method, Need, Refusal, spell, typed
+from keepaug.methods.refusals import STOCK_MIXERS
+from keepaug.methods.registry import active_methods
+from keepaug.ranges import COUNT, Range
+from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
+from keepaug.training.device import is_first_process, process_count, process_rank
+
+_logger = logging.getLogger('train')
+
+NO_ANNEALING = 'none'
+LOSSES = ('ce', 'poly')  # of one label per image, by softmax
+LABELS_FILE = 'uda-labels.csv'
+DROP = 'drop one of the two'
+
+
+class UdaMethod(Method):
+    """Trains on few labels and on all images: what is said of an image is to be said of its augmented copy too."""
+
+    name = 'uda'
+    title = 'UDA: learn from images without labels'
+    switch = Flag(
+        '--uda',
+        help='beside each labelled image take unlabelled ones, before and after --aa (and --keep-paste), and train the '
+        'network to say the same of both',
+    )
+    settings = (
+        Flag(
+            '--uda-labels',
+            type=int,
+            metavar='N',
+            range=COUNT,
+            help='labels of the training set that are seen, as many of each class, drawn by --seed; all its images are '
+            'used without labels; unset: all labels',
+        ),
+        Flag(
+            '--uda-data-dir',
+            type=str,
+            metavar='DIR',
+            resumable=True,
+            help='folder of further images without labels',
+        ),
+        Flag(
+            '--uda-ratio',
+            type=int,
+            default=7,
+            metavar='N',
+            range=COUNT,
+            help='unlabelled images to each labelled one of a batch, whose size is that of --batch-size',
+        ),
+        Flag(
+            '--uda-weight',
+            type=float,
+            default=1.0,
+            metavar='W',
+            range=Range(least=0),
+            help='weight of the loss on unlabelled images; 0: the labelled images alone, cropped and flipped, in as '
+            'many steps, the control',
+        ),
+        Flag(
+            '--uda-temperature',
+            type=float,
+            default=0.4,
+            metavar='T',
+            range=Range(above=0),
+            help='what logits of unlabelled images are divided by to make a sharper target; 1: as they are',
+        ),
+        Flag(
+            '--uda-threshold',
+            type=float,
+            default=0.8,
+            metavar='P',
+            range=Range(least=0, below=1),
+            help='largest probability, before the sharpening, that an unlabelled image must exceed to count',
+        ),
+        Flag(
+            '--uda-tsa',
+            type=str,
+            default=NO_ANNEALING,
+            choices=(NO_ANNEALING, *ANNEALING),
+            help='leave out labelled images whose label is more probable than a threshold that rises from chance to 1 '
+            'over the epochs: linear, early (log) or late (exp)',
+        ),
+        Flag(
+            '--uda-epoch',
+            type=str,
+            default=UNLABELLED,
+            choices=EPOCHS,
+            help='which images an epoch is a pass over',
+        ),
+    )
+    needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT
+    pictures = {}
+    example = '--uda --uda-labels 12 --uda-ratio 2 --aa rand-m9-mstd0.5'
+
+    def ignores(self, args: argparse.Namespace) -> dict[str, str]:
+        if args.uda_weight > 0:
+            return {}
+        names = ('uda_temperature', 'uda_threshold', 'uda_tsa', 'uda_data_dir')
+        names = (*names, 'aa') if args.uda_epoch == UNLABELLED else (*names, 'aa', 'uda_ratio')
+        return dict.fromkeys(names, 'with --uda-weight 0, which reads no unlabelled images')
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        loss = args.loss or LOSSES[0]
+        given = args.uda_data_dir
+        yield (
+            given is not None and not os.path.isdir(given),
+            f'--uda-data-dir {given} is no folder: name one of images.',
+        )
+        for flag, on, why in (
+            (
+                f'--dataset {args.dataset}',
+                args.dataset.lower().startswith(STREAMS),
+                'is a stream, which has no numbers',
+            ),
+            ('--task multilabel', args.task == 'multilabel', 'has several labels per image'),
+            (f'--loss {loss}', loss not in LOSSES, 'is no loss of one label by softmax'),
+            (f'--kd-model-name {args.kd_model_name}', bool(args.kd_model_name), 'has a loss of its own for all images'),
+            ('--train-img-sizes', bool(args.train_img_sizes), 'takes the transform out of the data set'),
+            (f'--aug-repeats {args.aug_repeats:g}', args.aug_repeats > 0, 'gives its samples to the processes itself'),
+            (f'--epoch-repeats {args.epoch_repeats:g}', args.epoch_repeats > 0, 'changes what an epoch is'),
+            ('--no-aug', args.no_aug, 'leaves no policy to make the second image'),
+            (
+                f'--uda-tsa {args.uda_tsa}',
+                args.uda_tsa != NO_ANNEALING and loss != LOSSES[0],
+                f'anneals the cross entropy and not --loss {loss}',
+            ),
+        ):
+            yield on, f'--uda does not work with {flag}, which {why}: {DROP}.'
+        for name, is_on in STOCK_MIXERS.items():
+            yield is_on(args), self._beside(spell(name), 'mixes labels, which unlabelled images lack')
+        others = [method for method in active_methods(args) if method is not self]
+        for other in others:
+            flag = other.spelled(args)
+            yield other.mixes_labels(args), self._beside(flag, 'mixes labels, which unlabelled images lack')
+            if args.uda_weight == 0:
+                yield other.on_batches, f'{flag} has no effect with --uda-weight 0, which augments no image: drop it.'
+        for flag, on in (
+            (f'--augment-copies {args.augment_copies}', args.augment_copies > 1),
+            (f'--joint-occlusion {args.joint_occlusion}', args.joint_occlusion is not None),
+        ):
+            yield on, self._beside(flag, 'puts every image into the batch several times')
+        yield args.keep_saliency == 'recycled', self._beside('--keep-saliency recycled', 'needs the loss of labels')
+        yield (
+            typed(args, 'reprob') > 0 and not any('reprob' in other.takes_over(args) for other in others),
+            self._beside(f'--reprob {typed(args, "reprob"):g}', 'erases labelled images too')[:-1]
+            + ', or add --keep-paste or --keep-cut erase, which erase the second image.',
+        )
+        yield (
+            not args.aa and args.uda_weight > 0,
+            '--uda has no policy to make the second image with: add --aa, such as rand-m9-mstd0.5.',
+        )
+
+    def _beside(self, flag: str, why: str) -> str:
+        return f'--uda does not work with {flag}, which {why}: {DROP}.'
+
+    def outside_training(self, args: argparse.Namespace) -> dict[str, Any]:
+        """Every image once, with its label: which images a run has seen labels of is nothing that pictures show."""
+        return dict(uda_labels=None, uda_data_dir=None, uda_ratio=1, uda_epoch=UNLABELLED)
+
+    def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
+        changes.paired = args.uda_weight > 0
+
+    def wrap_dataset(self, dataset: Dataset, args: argparse.Namespace) -> Dataset:
+        if isinstance(dataset, IterableDataset):
+            raise ValueError(self._beside(f'--dataset {args.dataset}', 'is a stream, which has no numbers'))
+        further = None
+        if args.uda_data_dir is not None:
+            mode = getattr(dataset, 'input_img_mode', None) or 'RGB'
+            further = open_image_folder(args.uda_data_dir, mode, '--uda-data-dir')
+            further = change_transform(further, find_changes(dataset))
+        numbers = choose_labels(dataset, args.uda_labels, args.seed)
+        return GroupedSamples(dataset, numbers, args.uda_ratio, args.uda_epoch, further, args.uda_weight == 0)
+
+    def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
+        samples = find_groups(dataset)
+        sample_groups(loader, samples, process_rank(), process_count())
+        if is_first_process():
+            size = int(average_batch_size(loader, args.batch_size))
+            beside = '' if samples.labels_only else f' and {size * samples.ratio} unlabelled ones'
+            passed = (
+                f'{samples.images} unlabelled' if samples.epoch == UNLABELLED else f'{len(samples.numbers)} labelled'
+            )
+            _logger.info(
+                f'UDA: {len(samples.numbers)} labels. An epoch is a pass over the {passed} images, {len(loader)} batches '
+                f'of {size} labelled images{beside}.'
+            )
+        return loader
+
+    def augment_task(self, task: TrainingTask, augment: Compose, args: argparse.Namespace) -> ConsistencyTask:
+        annealed = None
+        if args.uda_tsa != NO_ANNEALING:
+            annealed = AnnealedCrossEntropy(args.uda_tsa, args.smoothing)
+        return ConsistencyTask(
+            task, augment, args.uda_ratio, args.uda_weight, args.uda_temperature, args.uda_threshold, annealed
+        )
+
+    def build(self, args: argparse.Namespace, model: nn.Module) -> Policy | None:
+        return None if args.uda_weight == 0 or args.keep_paste else Policy()
+
+    def records(self, dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
+        return {LABELS_FILE: list_labels(dataset)}
+
+    def describe(self, args: argparse.Namespace) -> str:
+        if args.uda_weight == 0:
+            return 'labelled images alone, cropped and flipped'
+        annealed = '' if args.uda_tsa == NO_ANNEALING else f', labels annealed ({args.uda_tsa})'
+        return (
+            f'{args.uda_ratio} unlabelled images to each labelled one, weight {args.uda_weight:g}, temperature '
+            f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are cropped and flipped '
+            'alone'
+        )

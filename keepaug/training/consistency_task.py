@@ -1,0 +1,157 @@
+"""Training on labelled and unlabelled images together (Xie et al., Unsupervised Data Augmentation, 2019)."""
+
+from typing import NamedTuple
+
+import torch
+from timm.task import TrainingTask
+from torch import Tensor, nn
+
+from keepaug.augment import Compose
+from keepaug.functional import annealed_cross_entropy, annealing_threshold, consistency_loss
+from keepaug.training.augmented_task import AugmentedTask
+from keepaug.training.criterion import Criterion
+from keepaug.training.wrapped_task import innermost_task
+
+
+class Losses(NamedTuple):
+    """What a batch is trained by.
+
+    Attributes:
+        labelled: Mean loss of the labelled rows.
+        consistency: Divergence of what is said of augmented images, without its weight.
+        confident: Share of the unlabelled images that count in it.
+    """
+
+    labelled: Tensor
+    consistency: Tensor
+    confident: Tensor
+
+
+class AnnealedCrossEntropy(nn.Module):
+    """Cross entropy that leaves out rows which are known well already (Xie et al., section 3.4).
+
+    Args:
+        schedule: How the threshold rises; see `annealing_threshold`.
+        smoothing: Label smoothing.
+
+    Attributes:
+        progress: Share of the training, 0 to 1, that is done.
+    """
+
+    def __init__(self, schedule: str, smoothing: float = 0.0):
+        super().__init__()
+        self.schedule = schedule
+        self.smoothing = smoothing
+        self.progress = 0.0
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        threshold = annealing_threshold(self.schedule, self.progress, output.shape[1])
+        return annealed_cross_entropy(output, target, threshold, self.smoothing)
+
+
+class ConsistencyCriterion(nn.Module):
+    """The loss of labelled rows, and the weighted divergence of unlabelled ones (KeepAugment, section 4.3).
+
+    Takes logits of B labelled rows, U unlabelled images, and the same U images augmented, in this order, with B
+    targets; of B rows alone it is the labelled loss.
+
+    Args:
+        labelled: Criterion of the labelled rows.
+        weight: Weight of the divergence.
+        temperature: See `consistency_loss`.
+        threshold: See `consistency_loss`.
+    """
+
+    def __init__(self, labelled: Criterion, weight: float = 1.0, temperature: float = 0.4, threshold: float = 0.8):
+        super().__init__()
+        self.labelled = labelled
+        self.weight = weight
+        self.temperature = temperature
+        self.threshold = threshold
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if len(output) == len(target):
+            return self.labelled(output, target)
+        losses = self.losses(output, target)
+        return losses.labelled + self.weight * losses.consistency
+
+    def losses(self, output: Tensor, target: Tensor) -> Losses:
+        """The parts of the loss."""
+        clean, augmented = output[len(target) :].chunk(2)
+        consistency, confident = consistency_loss(clean, augmented, self.temperature, self.threshold)
+        return Losses(self.labelled(output[: len(target)], target), consistency, confident.float().mean())
+
+
+class ConsistencyTask(AugmentedTask):
+    """A task whose batches hold unlabelled images too, each before and after a policy (`keepaug.data.unlabelled`).
+
+    Only the unlabelled images are augmented. All rows, the labelled, the unlabelled and the augmented ones, go through
+    the network in one batch, whose statistics are of all.
+
+    Args:
+        task: The task; its criterion becomes that of the labelled rows.
+        augment: What makes the augmented image out of the pair.
+        ratio: Unlabelled images to each labelled one.
+        weight: See `ConsistencyCriterion`.
+        temperature: See `consistency_loss`.
+        threshold: See `consistency_loss`.
+        annealed: Takes the place of the task's criterion; None to leave it.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        augment: Compose,
+        ratio: int,
+        weight: float = 1.0,
+        temperature: float = 0.4,
+        threshold: float = 0.8,
+        annealed: AnnealedCrossEntropy | None = None,
+    ):
+        super().__init__(task, augment)
+        self.ratio = ratio
+        self.annealed = annealed
+        owner = innermost_task(task)
+        owner.criterion = ConsistencyCriterion(annealed or owner.criterion, weight, temperature, threshold)
+        self.criterion = owner.criterion
+        self._reset()
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of a batch to each labelled one."""
+        return 1 + 2 * self.ratio
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if not self.training:
+            return self.task(input, target)
+        labelled, target = len(input) // self.rows_per_sample, target[: len(input) // self.rows_per_sample]
+        pairs, _ = self.augmented_part(input, target)
+        if self.watched:
+            self.received = pairs, None
+        augmented, _ = self.augment(pairs, None)
+        result = self.task(torch.cat([input[:labelled], pairs[: len(augmented)], augmented]), target)
+        if self.watched:
+            with torch.no_grad():
+                losses = self.criterion.losses(result['output'], target)
+            self._sums += torch.stack(losses).double()
+            self._batches += 1
+        return result
+
+    def augmented_part(self, input: Tensor, target: Tensor) -> tuple[Tensor, None]:
+        return input[len(input) // self.rows_per_sample :], None
+
+    def set_progress(self, progress: float) -> None:
+        self._reset()
+        if self.annealed is not None:
+            self.annealed.progress = min(progress, 1.0)
+        super().set_progress(progress)
+
+    def scalars(self) -> dict[str, float]:
+        if not self._batches:
+            return {}
+        means = Losses(*(self._sums / self._batches).tolist())
+        return {f'uda/{name}': value for name, value in means._asdict().items()}
+
+    def _reset(self) -> None:
+        self._sums = torch.zeros(len(Losses._fields), dtype=torch.float64, device=self.device)
+        self._batches = 0
