@@ -46,6 +46,9 @@ OWN = {
     'recycled-erase': '--keep-cut erase --keep-saliency recycled --augment-copies 2 --joint-occlusion '
     '--train-crop-mode pad4',
     'recycled-cutmix': '--keep-cut cutmix --keep-saliency recycled --mixup-mode elem --train-crop-mode rkrr',
+    'uda': '--uda --uda-labels 6 --uda-ratio 2 --uda-tsa log --aa rand-m9-mstd0.5 --keep-cut --keep-size 8',
+    'uda-paste': '--uda --uda-ratio 1 --uda-threshold 0.4 --uda-epoch labelled --keep-paste --keep-size 8 --aa rand-m9 '
+    '--keep-saliency early --reprob 0.3',
     'refinement': '--refine-epochs 1 --refine-fade 1 --keep-cut --keep-size 8 --reprob 0.3 --mixup 0.3',
     'refinement-plain': '--refine-epochs 1 --refine-plain --keep-paste --keep-size 8 --aa rand-m9 --reprob 0.3',
 }
@@ -58,6 +61,7 @@ KINDS = {
     'inside the model': ('feature-cutmix', 'manifold-mixup', 'feature-dropout'),
     'pairs': ('keep-paste', 'keep-paste-and-cut', 'torchvision-policy'),
     'recycled': ('recycled', 'recycled-erase', 'recycled-cutmix'),
+    'unlabelled': ('uda', 'uda-paste'),
     'doubled batch': ('joint-occlusion', 'copies'),
 }
 

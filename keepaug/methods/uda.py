@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,16 +127,11 @@ class UdaMethod(Method):
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         loss = args.loss or LOSSES[0]
-        given = args.uda_data_dir
-        yield (
-            given is not None and not os.path.isdir(given),
-            f'--uda-data-dir {given} is no folder: name one of images.',
-        )
         for flag, on, why in (
             (
                 f'--dataset {args.dataset}',
                 args.dataset.lower().startswith(STREAMS),
-                'is a stream, which has no numbers',
+                'is a stream of images without numbers',
             ),
             ('--task multilabel', args.task == 'multilabel', 'has several labels per image'),
             (f'--loss {loss}', loss not in LOSSES, 'is no loss of one label by softmax'),
@@ -146,13 +140,12 @@ class UdaMethod(Method):
             (f'--aug-repeats {args.aug_repeats:g}', args.aug_repeats > 0, 'gives its samples to the processes itself'),
             (f'--epoch-repeats {args.epoch_repeats:g}', args.epoch_repeats > 0, 'changes what an epoch is'),
             ('--no-aug', args.no_aug, 'leaves no policy to make the second image'),
-            (
-                f'--uda-tsa {args.uda_tsa}',
-                args.uda_tsa != NO_ANNEALING and loss != LOSSES[0],
-                f'anneals the cross entropy and not --loss {loss}',
-            ),
         ):
-            yield on, f'--uda does not work with {flag}, which {why}: {DROP}.'
+            yield on, self._beside(flag, why)
+        yield (
+            args.uda_tsa != NO_ANNEALING and loss != LOSSES[0],
+            f'--uda-tsa {args.uda_tsa} anneals the cross entropy, not --loss {loss}: {DROP}.',
+        )
         for name, is_on in STOCK_MIXERS.items():
             yield is_on(args), self._beside(spell(name), 'mixes labels, which unlabelled images lack')
         others = [method for method in active_methods(args) if method is not self]
@@ -189,7 +182,7 @@ class UdaMethod(Method):
 
     def wrap_dataset(self, dataset: Dataset, args: argparse.Namespace) -> Dataset:
         if isinstance(dataset, IterableDataset):
-            raise ValueError(self._beside(f'--dataset {args.dataset}', 'is a stream, which has no numbers'))
+            raise ValueError(self._beside(f'--dataset {args.dataset}', 'is a stream of images without numbers'))
         further = None
         if args.uda_data_dir is not None:
             mode = getattr(dataset, 'input_img_mode', None) or 'RGB'

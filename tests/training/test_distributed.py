@@ -173,6 +173,7 @@ def _exchange_maps(rank: int) -> dict:
 
 EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
 RECYCLED = '--exact-resume --resume auto --keep-cut --keep-size 8 --keep-saliency recycled --train-crop-mode pad4'
+UDA = '--exact-resume --resume auto --uda --uda-labels 8 --uda-ratio 1 --aa rand-m9 --keep-paste --keep-size 8'
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
 SCRIPTS = [
@@ -189,6 +190,9 @@ SCRIPTS = [
     ('recycled-whole', RECYCLED),
     ('recycled-parts', RECYCLED + ' --stop-epoch 1'),
     ('recycled-parts', RECYCLED),
+    ('uda-whole', UDA),
+    ('uda-parts', UDA + ' --stop-epoch 1'),
+    ('uda-parts', UDA),
 ]
 
 
@@ -310,6 +314,10 @@ def test_exact_resume_of_recycled_saliency(processes):
     maps = [torch.load(folder / name / 'saliency-maps-1.pt') for name in ('recycled-whole', 'recycled-parts')]
     assert all(torch.equal(maps[0][part], maps[1][part]) for part in maps[0])
     assert (maps[0]['levels'] > 0).flatten(1).any(1).sum() >= 14
+
+
+def test_exact_resume_of_unlabelled_images(processes):
+    assert_same_run(processes[0] / 'uda-whole', processes[0] / 'uda-parts')
 
 
 def test_exact_resume(processes):
