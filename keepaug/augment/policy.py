@@ -8,7 +8,10 @@ from keepaug.augment.keep_paste import split_pairs
 
 
 class Policy(BatchAugment):
-    """Takes pairs, 2B rows, the B images before the policy first, and gives those after it; switched off, the others."""
+    """Takes pairs, 2B rows, the B images before the policy first, and gives those after it; switched off, the others.
+
+    `KeepPaste` that pastes nothing. `last`: `mask` bool (B, 1, H, W), False everywhere: no place is put back.
+    """
 
     rows_per_sample = 2
 
@@ -23,4 +26,5 @@ class Policy(BatchAugment):
         self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:
         _, augmented, target = split_pairs(x, target)
+        self.last = {'mask': augmented.new_zeros(len(augmented), 1, *augmented.shape[-2:], dtype=torch.bool)}
         return augmented, target

@@ -12,7 +12,7 @@ from keepaug.augment.base import default_window
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.functional import input_saliency
 from keepaug.measuring.intervals import half_width
-from keepaug.measuring.regions import Shares, Step, join, measure, first_rows, share_in
+from keepaug.measuring.regions import Shares, Step, first_rows, join, measure, share_in
 from keepaug.methods import KeepMethod, build_method, method_of
 
 # Windows drawn for each image: beyond a few, what differs is the images.
@@ -123,10 +123,9 @@ class Trials(list[Trial]):
 
     def add(self, step: Step, rows: int, seed: int) -> None:
         """Measures the first images of a batch, given what the augmentation of the run did to it."""
-        x, target = step.received
-        images = x[: len(x) // step.augment.rows_per_sample]
-        saliency = None if self.source is None else self.source(*first_rows((x, target), len(images)))
-        judge = input_saliency(self.model, *first_rows((x, target), rows)) if step.judge is None else step.judge
+        images = len(step.received[0]) // step.augment.rows_per_sample
+        saliency = None if self.source is None else self.source(*first_rows(step.received, images))
+        judge = input_saliency(self.model, *first_rows(step.received, rows)) if step.judge is None else step.judge
         for trial in self:
             trial.add(step.received, saliency, judge, seed)
 

@@ -116,6 +116,8 @@ class UdaMethod(Method):
     )
     needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT
     pictures = {}
+    region = 'put back'
+    keeps_region = True
     example = '--uda --uda-labels 12 --uda-ratio 2 --aa rand-m9-mstd0.5'
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
