@@ -244,11 +244,11 @@ def open_image_folder(folder: str, img_mode: str, flag: str) -> Dataset:
     Raises:
         ValueError: There are none.
     """
-    if os.path.isdir(folder):
-        check_loops(survey_classes(folder, whole=True))
     try:
+        if os.path.isdir(folder):
+            check_loops(survey_classes(folder, whole=True))
         return NamedFailures(ImageDataset(folder, input_img_mode=img_mode))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, AssertionError, OSError) as error:  # the second where it is no folder
         raise ValueError(f'{flag} {folder} holds no images; name a folder that does.') from error
 
 

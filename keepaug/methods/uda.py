@@ -228,6 +228,6 @@ class UdaMethod(Method):
         annealed = '' if args.uda_tsa == NO_ANNEALING else f', labels annealed ({args.uda_tsa})'
         return (
             f'{args.uda_ratio} unlabelled images to each labelled one, weight {args.uda_weight:g}, temperature '
-            f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are cropped and flipped '
-            'alone'
+            f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are cropped and '
+            'flipped alone'
         )
