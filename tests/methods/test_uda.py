@@ -119,9 +119,7 @@ def test_watching_changes_nothing_and_tells_of_both_losses(data, tmp_path):
     watched = run_train(f'{flags} --log-tensorboard', tmp_path, 'watched')
     assert_same(checkpoint(watched)['state_dict'], checkpoint(plain)['state_dict'])
     events = EventAccumulator(str(watched)).Reload()
-    assert {'uda/labelled', 'uda/consistency', 'uda/confident', 'saliency_kept'} <= {
-        *events.Tags()['scalars']
-    }
+    assert {'uda/labelled', 'uda/consistency', 'uda/confident', 'saliency_kept'} <= {*events.Tags()['scalars']}
     shares = [event.value for event in events.Scalars('uda/confident')]
     assert len(shares) == 2 and all(0 < share <= 1 for share in shares)
 
