@@ -203,8 +203,8 @@ class UdaMethod(Method):
                 f'{samples.images} unlabelled' if samples.epoch == UNLABELLED else f'{len(samples.numbers)} labelled'
             )
             _logger.info(
-                f'UDA: {len(samples.numbers)} labels. An epoch is a pass over the {passed} images, {len(loader)} batches '
-                f'of {size} labelled images{beside}.'
+                f'UDA: {len(samples.numbers)} labels. An epoch is a pass over the {passed} images, {len(loader)} '
+                f'batches of {size} labelled images{beside}.'
             )
         return loader
 
