@@ -189,7 +189,7 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
 
 
 def choose_samples(dataset: Dataset, wanted: int, seed: int) -> list[int]:
-    """Numbers of so many samples of a map-style data set, or of all whose labels are seen, in the order of a seeded draw."""
+    """Numbers of samples whose labels are seen, so many or all, in the order of a seeded draw."""
     numbers = labelled_numbers(dataset)
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
     return [numbers[place] for place in order]
