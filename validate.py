@@ -182,8 +182,8 @@ def validate_with_retry(args, retry: bool, gallery: Gallery | None = None) -> Or
 
 def main() -> None:
     setup_default_logging()
-    args = parser.parse_args()
-    args = options.complete_validation(args)
+    args = options.complete_validation(parser.parse_args())
+    args.typed = options.typed_options(parser)
     options.check_validate(args)
     validation.check_averaging(args)
     data.check_data_folder(args.dataset, args.data or args.data_dir, {'--split': args.split})
@@ -194,7 +194,7 @@ def main() -> None:
     gallery = Gallery(args.analysis_dir) if args.evaluate else None
     runs, failed = validated.choose_runs(args), []
     check_runs(args, runs)
-    if len(runs) == 1 and 'model' not in runs[0]:
+    if len(runs) == 1 and 'checkpoint' not in runs[0]:
         results = validate_with_retry(argparse.Namespace(**{**vars(args), **runs[0]}), args.retry, gallery)
     else:
         results, failed = validate_several(args, runs, gallery)

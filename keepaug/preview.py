@@ -31,6 +31,7 @@ from keepaug.measuring.regions import bare_model, run_steps
 from keepaug.measuring.windows import RegionStatistics, build_trials
 from keepaug.methods import KeepMethod, active_methods, outside_training, wrap_loader
 from keepaug.methods.keep_region import SIZE, TAU, tau
+from keepaug.models.loading import UNFIT
 from keepaug.pictures.record import Record, draw_sheet, label_captions, share_table
 from keepaug.training.early_exit_task import find_early_exit
 
@@ -257,12 +258,10 @@ def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, fla
     Raises:
         ValueError: The checkpoint cannot be read, or is of another model; `flag` named it.
     """
-    if path.endswith('.safetensors'):
-        raise ValueError(f'{flag} {path} is no training checkpoint: give plain weights with --initial-checkpoint.')
-    check_checkpoint(path, flag)
+    check_checkpoint(path, flag, of_run=True)
     try:
         resume_task_checkpoint(task, path, log_info=False)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except UNFIT as error:
         raise ValueError(
             f'{flag} {path} does not fit --model {args.model} with {args.num_classes} classes '
             f'({first_line(error)}); give the flags of the run that wrote it.'

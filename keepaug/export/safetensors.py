@@ -3,8 +3,9 @@
 import json
 
 from keepaug.export.output import whole_file
-from keepaug.export.source import CONFIG_KEY, Source
+from keepaug.export.source import Source
 from keepaug.export.timm_folder import save_weights, timm_config
+from keepaug.files.checkpoints import CONFIG_KEY
 
 SUFFIX = '.safetensors'
 

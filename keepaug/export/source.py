@@ -1,27 +1,30 @@
 """What is exported: a checkpoint, and the model that it describes itself."""
 
-import argparse
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError, safe_open
 from timm.data import resolve_input_data_config
-from timm.models import clean_state_dict, is_model, model_entrypoint, parse_model_name, resolve_model_input_args
+from timm.models import clean_state_dict, model_entrypoint, resolve_model_input_args
 from torch import Tensor, nn
 
 from keepaug.console.errors import first_line
 from keepaug.data.classes import name_classes, number_classes
 from keepaug.data.folders import find_split, survey_classes
-from keepaug.files.checkpoints import AVERAGED, CONFIG_KEY, check_checkpoint, is_class_list
+from keepaug.files.checkpoints import (
+    AVERAGED,
+    SAFETENSORS,
+    check_checkpoint,
+    find_weights,
+    is_class_list,
+    is_weight,
+    read_exported,
+)
+from keepaug.models.described import describe
 from keepaug.models.recorded import check_images, check_recorded
 
-# Where timm's scripts keep the weights themselves.
-PLAIN = ('state_dict', 'model')
 # What a run may say about its images; the rest is the architecture's own.
 PREPROCESSING = ('in_chans', 'img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
 
@@ -110,71 +113,17 @@ def _override(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
 
 def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
     """What a file holds: the arguments of its run, the weights, and whether these are averaged."""
-    checkpoint = check_checkpoint(path, 'CHECKPOINT')
-    if path.endswith('.safetensors'):
-        recorded, weights, averaged = _read_safetensors(path)
+    checkpoint, source = check_checkpoint(path, 'CHECKPOINT', averaged=use_ema), f'CHECKPOINT {path}'
+    recorded = describe(checkpoint, path, 'CHECKPOINT')
+    if path.endswith(SAFETENSORS):
+        averaged = read_exported(path, 'CHECKPOINT')[1].get('averaged') == 'true'
         if averaged and not use_ema:
-            raise ValueError(f'--no-ema finds no plain weights in CHECKPOINT {path}, which holds the average: drop it.')
-        return recorded, weights, averaged
-    if path.endswith(('.npz', '.npy')):
-        raise ValueError(f'CHECKPOINT {path} holds NumPy arrays; give a checkpoint of PyTorch or a safetensors file.')
-    keys = [key for key in (AVERAGED if use_ema else ()) + PLAIN if checkpoint.get(key) is not None]
-    weights = checkpoint[keys[0]] if keys else checkpoint
-    if not isinstance(weights, dict) or not weights or not all(map(_is_weight, weights, weights.values())):
-        raise ValueError(f'CHECKPOINT {path} holds no named weights; give one that a training run wrote.')
-    recorded = checkpoint.get('args')
-    recorded = dict(vars(recorded)) if isinstance(recorded, argparse.Namespace) else {}
-    # Without arguments, timm's saver stores the name of the class here, which may be no model's name.
-    name = checkpoint.get('arch')
-    if isinstance(name, str) and _is_known(name):
-        recorded.setdefault('model', name)
-    return recorded, clean_state_dict(weights), bool(keys) and keys[0] in AVERAGED
-
-
-def _read_safetensors(path: str) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
-    try:
-        with safe_open(path, framework='pt') as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-        config = json.loads(metadata.get(CONFIG_KEY, '{}'))
-        recorded = _arguments(config) if config else {}
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'CHECKPOINT {path} cannot be read: it is truncated or no safetensors file.') from error
-    return recorded, weights, metadata.get('averaged') == 'true'
-
-
-def _arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """What timm's config.json says, as arguments of timm's scripts."""
-    model_kwargs = dict(config.get('model_args', {}))
-    of_images = config['pretrained_cfg']
-    return dict(
-        model=config['architecture'],
-        num_classes=config['num_classes'],
-        gp=model_kwargs.pop('global_pool', None),
-        in_chans=model_kwargs.pop('in_chans', None),
-        class_to_idx={name: index for index, name in enumerate(config.get('label_names') or ())},
-        model_kwargs={name: value for name, value in model_kwargs.items() if name != 'num_classes'},
-        **{name: of_images[name] for name in PREPROCESSING[2:] if name in of_images},  # its size has the channels too
-    )
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    """Whether an entry of a file is a named tensor that loading would copy as it is."""
-    return (
-        isinstance(name, str)
-        and isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not value.is_meta
-        and not value.is_quantized
-    )
-
-
-def _is_known(name: str) -> bool:
-    try:
-        source, name = parse_model_name(name)
-    except ValueError:
-        return False
-    return source is not None or is_model(name)
+            raise ValueError(f'--no-ema finds no plain weights in {source}, which holds the average: drop it.')
+        return recorded, checkpoint, averaged
+    weights, key = find_weights(checkpoint, source, averaged=use_ema)
+    if not all(map(is_weight, weights.values())):
+        raise ValueError(f'{source} holds no named weights; give one that a training run wrote.')
+    return recorded, clean_state_dict(weights), key in AVERAGED
 
 
 def build_model(args: Mapping[str, Any]) -> nn.Module:
@@ -198,7 +147,7 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) ->
     """Loads every tensor of the model, and leaves none of the file over.
 
     Raises:
-        ValueError: The weights are of another model, or not finite.
+        ValueError: The weights are of another model.
     """
     wanted = model.state_dict()
     # Batch norm that was split over views (--split-bn) evaluates with its main statistics.
@@ -216,9 +165,6 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) ->
             f'CHECKPOINT {path} does not fit {name} with {getattr(model, "num_classes", "?")} classes: {told}; '
             'give --model, --num-classes and --model-kwargs of the run that wrote it.'
         )
-    broken = [key for key, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise ValueError(f'CHECKPOINT {path} holds values that are not finite, in {broken[0]}; its run diverged.')
     model.load_state_dict(weights)
 
 

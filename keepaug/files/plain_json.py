@@ -23,6 +23,18 @@ def write_json(path: str, value: Any, typed: bool = False) -> None:
         file.write(to_json(value))
 
 
+def parse_json(text: str) -> Any:
+    """A value from JSON that may be anybody's.
+
+    Raises:
+        ValueError: It is no JSON, or nested deeper than any description is.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError('It is nested too deep.') from error
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

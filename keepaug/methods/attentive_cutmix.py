@@ -17,7 +17,9 @@ from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
+from keepaug.models.described import describe, described_name, described_size, model_arguments, same_architecture
 from keepaug.models.early_exit import backbone_of
+from keepaug.models.loading import UNFIT, classifiers, one_short_try
 from keepaug.models.names import unknown_model
 from keepaug.models.recorded import check_images, check_recorded
 from keepaug.ranges import PIXELS, Range
@@ -164,24 +166,30 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         ValueError: The weights cannot be had, or are of another model.
     """
-    name, path = args.attentive_teacher, args.attentive_teacher_checkpoint
-    recorded = _recorded(check_checkpoint(path, '--attentive-teacher-checkpoint')) if path else {}
-    arguments = recorded.get('model_kwargs') or {}
+    name, path, flag = args.attentive_teacher, args.attentive_teacher_checkpoint, '--attentive-teacher-checkpoint'
+    recorded = describe(check_checkpoint(path, flag, averaged=True), path, flag) if path else {}
+    if name == PAPERS_TEACHER:  # which nobody need have typed
+        name = described_name(recorded, f'{flag} {path}', '--attentive-teacher') or name
+    if not same_architecture(recorded.get('model', name), name):
+        recorded = {}
+    arguments, size = model_arguments(recorded), described_size(recorded)
+    images = {key: recorded[key] for key in ('mean', 'std') if key in recorded} | ({'img_size': size} if size else {})
 
     def build(pretrained: bool = False) -> nn.Module:
         return timm.create_model(
             pretrained=pretrained,
             **resolve_model_input_args(
                 name,
-                {**recorded, 'in_chans': channels, 'input_size': None},
+                {**images, 'in_chans': channels},
                 **{**arguments, 'num_classes': 0, 'in_chans': channels},
             ),
         )
 
     if path:
-        check_recorded(build, arguments, os.path.getsize(path), f'--attentive-teacher-checkpoint {path}')
+        check_recorded(build, arguments, os.path.getsize(path), f'{flag} {path}')
     try:
-        teacher = build(pretrained=not path)
+        with one_short_try(not path):
+            teacher = build(pretrained=not path)
     except Exception as error:  # whatever a download or a model without weights raises
         reason = first_line(error).split('. ')[0]
         raise ValueError(
@@ -192,35 +200,23 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
         _load_weights(teacher, name, path)
     if is_first_process():
         _logger.info(f'Teacher {name} attends for --attentive-cutmix, from {path or "its pretrained weights"}')
-    own = resolve_input_data_config(teacher, args=recorded)
-    check_images(own, f'--attentive-teacher-checkpoint {path}' if path else f'--attentive-teacher {name}')
+    own = resolve_input_data_config(teacher, args=images)
+    check_images(own, f'{flag} {path}' if path else f'--attentive-teacher {name}')
     return teacher.eval().requires_grad_(False), own
-
-
-def _recorded(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of the model and the images of its run; nothing where it holds weights alone."""
-    run = checkpoint.get('args')
-    run = vars(run) if isinstance(run, argparse.Namespace) else {}
-    recorded = {name: run[name] for name in ('img_size', 'mean', 'std', 'model_kwargs') if run.get(name)}
-    if run.get('input_size'):
-        recorded['img_size'] = tuple(run['input_size'][1:])
-    return recorded
 
 
 def _load_weights(teacher: nn.Module, name: str, path: str) -> None:
     """All weights but the classifier's from a checkpoint of the same model."""
-    classifiers = teacher.pretrained_cfg.get('classifier') or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     try:
         weights = load_state_dict(path)
         missing, unknown = teacher.load_state_dict(weights, strict=False)
         # What belongs to no classifier must fit: a part of another network attends to nothing. Some classifiers are a
         # norm or a hidden layer and the last one, which alone is named, of a common parent.
-        heads = tuple(f'{head.rpartition(".")[0] or head}.' for head in classifiers)
+        heads = tuple(f'{head.rpartition(".")[0] or head}.' for head in classifiers(teacher))
         strange = [*missing, *(key for key in unknown if not key.startswith(heads))]
         if strange:
             raise RuntimeError(f'{strange[0]} is in one of the two only')
-    except (RuntimeError, AttributeError, TypeError) as error:
+    except UNFIT as error:
         raise ValueError(
             f'--attentive-teacher-checkpoint {path} does not fit --attentive-teacher {name} ({first_line(error)}): '
             f'name the model it was trained as.'

@@ -1,6 +1,7 @@
 """The command line: stock's flags, ours, and the checks that turn a bad combination into one clear sentence."""
 
 from keepaug.options.add_arguments import add_arguments
+from keepaug.options.argv import typed_options
 from keepaug.options.parse import create_config_parser, create_parser, parse_args, parse_options, without_sweep
 from keepaug.options.prepare import prepare
 from keepaug.options.stock_checks import check_stock
@@ -21,5 +22,6 @@ __all__ = [
     'parse_args',
     'parse_options',
     'prepare',
+    'typed_options',
     'without_sweep',
 ]

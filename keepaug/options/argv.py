@@ -103,6 +103,19 @@ def stock_first(parser: argparse.ArgumentParser) -> StockFirst:
     return parser.parse_known_args
 
 
+def typed_options(parser: argparse.ArgumentParser, args: Sequence[str] | None = None) -> frozenset[str]:
+    """Names of the options that a command line gives, whatever their values."""
+    unset = object()
+    # What adds to a list must begin with one; such an option counts as given where anything is in it.
+    marks = {
+        action.dest: None if action.nargs in ('+', '*') else unset
+        for action in parser._actions
+        if action.option_strings
+    }
+    given = vars(parser.parse_args(args, argparse.Namespace(**marks)))
+    return frozenset(name for name in marks if given.get(name) is not marks[name])
+
+
 def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str | None]]:
     """Each word with the one behind it."""
     return zip(words, [*words[1:], None])

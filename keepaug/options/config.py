@@ -3,15 +3,14 @@
 import argparse
 import contextlib
 import difflib
-import logging
 import numbers
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 
-_logger = logging.getLogger('train')
-
+from keepaug.files.plain_yaml import MOST_BYTES, parse_yaml
 
 def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     """The mapping in a YAML file, which the message calls by its flag; an empty file is an empty mapping.
@@ -21,13 +20,15 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     """
     try:
         with open(path, encoding='utf-8') as file:
-            content = yaml.safe_load(file)
+            content = parse_yaml(file.read(MOST_BYTES + 1))
     except OSError as error:
         raise ValueError(f'{flag} {path} cannot be read ({error.strerror}): give the path of a YAML file.') from error
     except UnicodeDecodeError as error:
         raise ValueError(f'{flag} {path} is not a text file in UTF-8: give the path of a YAML file.') from error
     except yaml.YAMLError as error:
         raise ValueError(f'{flag} {path} is not YAML{_place(error)}: write one "key: value" per line.') from error
+    except ValueError as error:
+        raise ValueError(f'{flag} {path} {error}: write one "key: value" per line.') from error
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ValueError(
@@ -36,36 +37,41 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     strange = [key for key in content if not isinstance(key, str)]
     if strange:
         raise ValueError(
-            f'{flag} {path} has the key {strange[0]!r}, which is no text: '
+            f'{flag} {path} has the key {shown(strange[0])}, which is no text: '
             'write the name of an argument, in quotes if need be.'
         )
     return content
 
 
-def read_defaults(parser: argparse.ArgumentParser, paths: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The defaults that YAML files set, as `(known, unknown)`: converted values of arguments, and other keys.
+def read_defaults(
+    parser: argparse.ArgumentParser, paths: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The defaults that YAML files set: converted values of arguments, other keys, and what is to be said of these.
 
     A later file wins key by key, and its value takes the place of the whole earlier one, lists and mappings too; `null`
-    brings the built-in default back. Unknown keys are named in a warning, for a slip of the pen looks just like them.
+    brings the built-in default back. Stock's script takes unknown keys, but a slip of the pen looks just like them.
 
     Raises:
         ValueError: as `read_config`, or a value does not fit its argument.
     """
     actions = {action.dest: action for action in parser._actions if action.default is not argparse.SUPPRESS}
-    known, unknown = {}, {}
+    known, unknown, told = {}, {}, []
     for path in paths:
         for key, value in read_config(path).items():
             if key in actions:
                 try:
                     known[key] = convert(actions[key], value)
                 except ValueError as error:
-                    raise ValueError(f'--config {path} sets {key} to {value!r}: {error}.') from error
-            else:
-                unknown[key] = value
-                nearest = difflib.get_close_matches(key, actions, n=1)
-                hint = f', the nearest one is {nearest[0]}' if nearest else ''
-                _logger.warning(f'{path}: no argument is called {key}{hint}; it is recorded, but nothing reads it.')
-    return known, unknown
+                    raise ValueError(f'--config {path} sets {key} to {shown(value)}: {error}.') from error
+                continue
+            nearest = difflib.get_close_matches(key[:100], actions, n=1)
+            hint = f', the nearest one is {nearest[0]}' if nearest else ''
+            sentence = f'{path}: no argument is called {key[:100]}{hint}'
+            if key.startswith('__') or key == 'taken_over':  # which would change the arguments themselves
+                raise ValueError(f'--config {sentence}; drop it.')
+            unknown[key] = value
+            told.append(sentence)
+    return known, unknown, told
 
 
 @contextlib.contextmanager
@@ -95,7 +101,11 @@ def convert(action: argparse.Action, value: Any) -> Any:
     if action.nargs == 0:
         return _expect(isinstance(value, bool), value, 'write true or false')
     if isinstance(action.default, dict):
-        return _expect(isinstance(value, dict), value, 'write a mapping such as {name: value}')
+        return _expect(
+            isinstance(value, dict) and all(isinstance(name, str) for name in value) and _is_plain(value),
+            value,
+            'write a mapping such as {name: value}',
+        )
     if action.nargs == '?' and action.const is not None and isinstance(value, bool):
         return action.const if value else None
     if action.nargs in (None, '?'):
@@ -103,6 +113,7 @@ def convert(action: argparse.Action, value: Any) -> Any:
     length = action.nargs if isinstance(action.nargs, int) else None
     fits = isinstance(value, list) and length in (None, len(value))
     _expect(fits, value, f'write a list of {length} values' if length else 'write a list such as [a, b]')
+    _expect(value or action.nargs != '+' or action.default == [], value, 'write at least one value, or null for none')
     return [_convert_item(action, item) for item in value]
 
 
@@ -116,20 +127,61 @@ def text_options(parser: argparse.ArgumentParser) -> tuple[str, ...]:
 
 
 def _convert_item(action: argparse.Action, value: Any) -> Any:
-    numeric = action.type not in (None, str)
-    way_out = {int: 'write a whole number'}.get(action.type, 'write a number') if numeric else 'write text, in quotes'
-    if numeric and isinstance(value, str):
-        try:
-            value = action.type(value)
-        except ValueError as error:
-            raise ValueError(way_out) from error
+    if action.type in (None, str):
+        value = _as_text(value)
     else:
-        # Stock hands proper numbers on as they are, to text options too.
-        number = isinstance(value, numbers.Real) and not (numeric and isinstance(value, bool))
-        _expect(number or not numeric and isinstance(value, str), value, way_out)
+        whole = action.type is int
+        way_out = 'write a whole number' if whole else 'write a number'
+        if isinstance(value, str):
+            try:
+                value = action.type(value)
+            except (ValueError, OverflowError) as error:
+                raise ValueError(way_out) from error
+        else:
+            # Stock hands proper numbers on as they are.
+            number = isinstance(value, int if whole else numbers.Real) and not isinstance(value, bool)
+            _expect(number and _is_small(value), value, way_out)
     if action.choices is not None:
         _expect(value in action.choices, value, f'choose {" or ".join(map(str, action.choices))}')
     return value
+
+
+def _as_text(value: Any) -> str:
+    """A value as it would have been typed; a fraction has more than one spelling, and yes and no are no text to YAML."""
+    if value is False:  # as stock reads `aa: off`
+        return ''
+    whole = isinstance(value, int) and not isinstance(value, bool) and _is_small(value)
+    return str(value) if whole else _expect(isinstance(value, str), value, 'write text, in quotes')
+
+
+def _is_small(value: numbers.Real) -> bool:
+    """Whether a number is one that a float can hold, too."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of what can be typed: text, numbers, lists and mappings."""
+    left, seen = [value], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, (dict, list, tuple)):
+            if id(value) not in seen:
+                seen.add(id(value))
+                left += [*value, *value.values()] if isinstance(value, dict) else value
+        elif not (value is None or isinstance(value, (str, float)) or isinstance(value, int) and _is_small(value)):
+            return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """A value of a file in a sentence, cut short where it is long."""
+    form = reprlib.Repr()
+    form.maxstring = form.maxother = form.maxlong = 100
+    return form.repr(value)
 
 
 def _expect(fits: bool, value: Any, way_out: str) -> Any:

@@ -1,6 +1,7 @@
 """From a command line to the arguments of a run and the text of its `args.yaml`."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 import yaml
@@ -10,6 +11,8 @@ from keepaug.options.argv import stock_first
 from keepaug.options.config import read_defaults, replaced_defaults
 from keepaug.options.newer import add_newer, implied_defaults, name_loss
 from keepaug.options.train import create_train_parser
+
+_logger = logging.getLogger('train')
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -87,13 +90,18 @@ def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None = 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     given, rest = create_config_parser(parser).parse_known_args(argv)
     try:
-        known, unknown = read_defaults(parser, [path for path in given.configs if path])
+        known, unknown, told = read_defaults(parser, [path for path in given.configs if path])
     except ValueError as error:
         parser.error(str(error))
     with replaced_defaults(parser, known):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
     with replaced_defaults(parser, {**implied_defaults(args), **known}):
-        return parser.parse_args(rest, argparse.Namespace(**unknown))
+        args = parser.parse_args(rest, argparse.Namespace(**unknown))
+    if told and vars(args).get('check'):  # as a run does not, for stock's takes any key
+        parser.error(f'--config {told[0]}; write the name of an argument, or drop it.')
+    for sentence in told:
+        _logger.warning(f'{sentence}; it is recorded, but nothing reads it.')
+    return args
 
 
 def _name_loss(args: argparse.Namespace) -> None:

@@ -7,9 +7,11 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Refusal
 from keepaug.methods.refusals import all_flags, foreign_script_refusals, refusals
 from keepaug.methods.registry import active_methods
+from keepaug.models.described import describe, described_name
 from keepaug.options.config import text_options
 from keepaug.options.newer import name_loss
 from keepaug.options.parse import create_parser
@@ -60,7 +62,20 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         if isinstance(value := vars(completed)[name], numbers.Real):
             setattr(completed, name, str(value) if value is not False else '')
     name_loss(completed)
+    name_teacher(completed)
     return completed
+
+
+def name_teacher(args: argparse.Namespace) -> None:
+    """Fills `args.kd_model_name`, where it is unset, from what the file of `--kd-pretrained-path` says of itself.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    path, flag = args.kd_pretrained_path, '--kd-pretrained-path'
+    if path and not args.kd_model_name:
+        described = describe(check_checkpoint(path, flag, averaged=True), path, flag)
+        args.kd_model_name = described_name(described, f'{flag} {path}', '--kd-model-name') or None
 
 
 def defaults() -> dict[str, Any]:

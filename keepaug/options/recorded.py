@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from keepaug.options.config import convert, read_config
+from keepaug.options.config import convert, read_config, shown
 from keepaug.options.parse import create_parser
 from keepaug.options.prepare import prepare
 
@@ -64,6 +64,6 @@ def read_values(recorded: Mapping[str, Any]) -> argparse.Namespace:
         try:
             value = convert(action, list(value) if isinstance(value, tuple) else value)
         except ValueError as error:
-            raise ValueError(f'{action.dest} is {value!r}, {error}.') from error
+            raise ValueError(f'{action.dest} is {shown(value)}, {error}.') from error
         setattr(args, action.dest, copy.copy(value))
     return args

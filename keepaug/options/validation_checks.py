@@ -48,7 +48,15 @@ def _defaults() -> dict[str, Any]:
     parser = create_validate_parser()
     add_ours(parser)
     # How one of several runs came to be judged, and is called beside the others (`keepaug.validation.runs`).
-    return {**vars(parser.parse_args([])), 'named_by': '', 'label': '', 'device_modules': None}
+    # Which options were typed counts where somebody took it down, as `main` does; what a file says of its model follows.
+    return {
+        **vars(parser.parse_args([])),
+        'named_by': '',
+        'label': '',
+        'device_modules': None,
+        'typed': None,
+        'described': None,
+    }
 
 
 def _kernels(args: argparse.Namespace) -> Iterable[Refusal]:

@@ -6,6 +6,7 @@ state, and the flags that both parts of a run must share.
 
 import ast
 import logging
+import math
 import os
 from argparse import Namespace
 from typing import Any
@@ -126,7 +127,12 @@ class ExactResume(StockResume):
         keep_formats(optimizer, resumed)
         held = resumed[KEY]
         self.maps.read(os.path.dirname(self.path), held.get('maps', ''))
-        for group, lr in zip(optimizer.param_groups, held['lr'], strict=True):
+        if len(held['lr']) != len(optimizer.param_groups):
+            raise ValueError(
+                f'--resume {self.path} holds {len(held["lr"])} learning rates, and the optimizer has '
+                f'{len(optimizer.param_groups)} groups of weights: give the flags of that run, or drop --exact-resume.'
+            )
+        for group, lr in zip(optimizer.param_groups, held['lr']):
             group['lr'] = lr
         load_schedule_state(scheduler, held['schedule'])
         scheduler.step(resumed['epoch'] + 1, resumed['metric'])
@@ -172,10 +178,21 @@ def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] |
     if isinstance(scheduler, PlateauLRScheduler):
         counts = (state or {}).get('lr_scheduler')
         # torch would take over anything under any name.
-        if not isinstance(counts, dict) or {*counts} != {*scheduler.lr_scheduler.state_dict()}:
-            raise ValueError('The checkpoint to resume holds the state of another schedule than --sched plateau.')
+        own = scheduler.lr_scheduler.state_dict()
+        if not (
+            isinstance(counts, dict) and {*counts} == {*own} and all(_is_like(counts[key], own[key]) for key in own)
+        ):
+            raise ValueError(
+                'The checkpoint of --resume holds the state of another schedule than --sched plateau: give the flags of '
+                'its run, or drop --exact-resume.'
+            )
         scheduler.lr_scheduler.load_state_dict(counts)
         scheduler.restore_lr = state.get('restore_lr')
+
+
+def _is_like(value: Any, own: Any) -> bool:
+    numbers = (int, float)
+    return isinstance(value, numbers) if isinstance(own, numbers) else value is None or isinstance(value, type(own))
 
 
 def keep_formats(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
@@ -216,7 +233,7 @@ def open_exact_resume(args) -> StockResume:
     flags['device'] = str(args.device).partition(':')[0]
     if not args.resume:
         return ExactResume(flags)
-    resumed = check_checkpoint(args.resume, '--resume')
+    resumed = check_checkpoint(args.resume, '--resume', of_run=True)
     _check_kind(args.resume, resumed)
     _check_flags(args.resume, resumed[KEY]['flags'], flags)
     if resumed[KEY].get('maps'):
@@ -249,17 +266,20 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
 
 def _is_sound(checkpoint: dict[str, Any]) -> bool:
     """Whether the parts of a checkpoint are what a run with `--exact-resume` writes there."""
-    held, args = checkpoint[KEY], checkpoint.get('args')
-    if not isinstance(held, dict) or type(checkpoint.get('epoch')) is not int:
+    held, args, metric = checkpoint[KEY], checkpoint.get('args'), checkpoint['metric']
+    if not isinstance(held, dict) or type(checkpoint.get('epoch')) is not int or checkpoint['epoch'] < 0:
         return False
     flags, rates, schedule = held.get('flags'), held.get('lr'), held.get('schedule')
+    samples, maps = held.get('samples'), held.get('maps', '')
     return (
         isinstance(flags, dict)
         and all(isinstance(text, str) for item in flags.items() for text in item)
         and isinstance(rates, list)
-        and all(isinstance(rate, (int, float)) for rate in rates)
+        and all(isinstance(rate, (int, float)) and 0 <= rate < math.inf for rate in rates)
         and (schedule is None or isinstance(schedule, dict))
-        and isinstance(checkpoint['metric'], (int, float))
+        and (samples is None or type(samples) is int and samples >= 0)
+        and isinstance(maps, str)
+        and isinstance(metric, (int, float))
         and isinstance(args, Namespace)
         and type(vars(args).get('epochs')) is int
     )

@@ -7,15 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+MOST_EPOCHS = 10**9
 KEPT = re.compile(r'checkpoint-\d+\.pth\.tar')  # as timm's saver calls them
 
 
-def check_run(checkpoint: Mapping[str, Any], source: str) -> None:
+def check_run(checkpoint: Mapping[str, Any], source: str, needs_epoch: bool = True) -> None:
     """Says in a sentence what a checkpoint tells of its run that no run writes.
 
     Args:
         checkpoint: What `check_checkpoint` read.
-        source: Its file, for the sentence.
+        source: Its flag and file, for the sentence.
+        needs_epoch: Whether the epoch to start with must come from the checkpoint.
 
     Raises:
         ValueError: The epoch is none, or the history names other files than the saver's own, which lie in its folder.
@@ -23,6 +25,11 @@ def check_run(checkpoint: Mapping[str, Any], source: str) -> None:
     strange = ''
     if not (_is_epoch(checkpoint.get('epoch')) and _is_epoch(checkpoint.get('version'))):
         strange = 'as epoch or version what is no number'
+    elif needs_epoch and checkpoint.get('epoch') is None:
+        raise ValueError(
+            f'{source} holds no epoch, so nothing tells where to go on: give --start-epoch, or take its weights alone with '
+            '--initial-checkpoint.'
+        )
     elif checkpoint.get('saver') is not None:
         strange = find_strange(checkpoint['saver'])
     if strange:
@@ -58,7 +65,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _is_epoch(value: Any) -> bool:
-    return value is None or type(value) is int and value >= 0
+    return value is None or type(value) is int and 0 <= value < MOST_EPOCHS
 
 
 def _is_metric(value: Any) -> bool:

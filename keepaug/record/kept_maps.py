@@ -7,7 +7,7 @@ import torch
 from timm.task import TrainingTask
 
 from keepaug.augment.recycled import SaliencyMaps
-from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.files.checkpoints import LAST, read_file
 from keepaug.files.drafts import whole_file
 from keepaug.training.recycling import RecyclingTask
 
@@ -67,7 +67,7 @@ class KeptMaps(NoMaps):
             ValueError: The file is gone, or of another run.
         """
         path = maps_path(folder, name)
-        held = check_checkpoint(path, '--resume')
+        held = read_file(path, '--resume')
         for part in ('levels', 'scales'):
             own, kept = getattr(self.maps, part), held.get(part)
             if not isinstance(kept, torch.Tensor) or (kept.shape, kept.dtype) != (own.shape, own.dtype):

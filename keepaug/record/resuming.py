@@ -8,8 +8,10 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 
 from keepaug.console.errors import first_line
-from keepaug.files.checkpoints import LAST, check_checkpoint, recorded_classes
+from keepaug.files.checkpoints import LAST, check_checkpoint, find_weights, recorded_classes
+from keepaug.models.loading import UNFIT
 from keepaug.record.history import check_run
+from keepaug.record.optimizer_state import check_optimizer_state, check_scaler_state, find_misfit
 from keepaug.record.run_folder import run_folder
 from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
 from keepaug.training.recycling import RecyclingTask
@@ -33,8 +35,7 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     """
     resumed_epoch = None
     if args.resume:
-        held = check_checkpoint(args.resume, '--resume')
-        check_run(held, f'--resume {args.resume}')
+        held = check_resumed(args, find_early_exit(task) is not None, scaler)
         _log_early_head(held, task)
         _check_classes(held, args)
         _tell_maps(args, task)
@@ -46,18 +47,47 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
                 loss_scaler=None if args.no_resume_opt else scaler,
                 log_info=args.rank == 0,
             )
-        except (RuntimeError, ValueError, KeyError) as error:
+            misfit = '' if args.no_resume_opt else find_misfit(optimizer)
+            if misfit:
+                raise ValueError(misfit)
+        except UNFIT as error:
             raise ValueError(_mismatch(args, error)) from error
     if args.start_epoch is not None:
         return args.start_epoch
     return resumed_epoch or 0
 
 
+def check_resumed(args, early_exit: bool = False, scaler=None) -> dict[str, Any]:
+    """What the checkpoint of `--resume` holds, after a look at all that a run takes from it.
+
+    Args:
+        args: Options.
+        early_exit: Whether the run has an early head, whose optimizer's state stands apart.
+        scaler: Loss scaler of the run, or None.
+
+    Raises:
+        ValueError: It cannot be read, or holds what no run writes.
+    """
+    source = f'--resume {args.resume}'
+    held = check_checkpoint(args.resume, '--resume', of_run=True)
+    check_run(held, source, needs_epoch=args.start_epoch is None)
+    if args.model_ema:
+        find_weights(held, source, averaged=True)
+    if not args.no_resume_opt:
+        check_optimizer_state(held.get('optimizer'), source)
+        of_head = (held.get('task_state') or {}).get('early_exit_optimizer')
+        if early_exit and of_head is not None:
+            check_optimizer_state(of_head, source, 'early_exit_optimizer')
+        if scaler is not None and scaler.state_dict_key in held:
+            check_scaler_state(held[scaler.state_dict_key], source)
+    return held
+
+
 def resume_ema(args, task: TrainingTask) -> None:
     """Restores averaged weights, or starts the average from the resumed plain ones where the file has none."""
     try:
         load_task_ema_checkpoint(task, args.resume)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except UNFIT as error:
         raise ValueError(_mismatch(args, error)) from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from timm.data import resolve_input_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
 from timm.models import resolve_model_input_args
@@ -12,7 +13,8 @@ from timm.utils import set_jit_fuser
 
 from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
-from keepaug.files.checkpoints import check_checkpoint
+from keepaug.files.checkpoints import ARRAYS, check_checkpoint
+from keepaug.models.loading import one_short_try, watched_loading
 from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('train')
@@ -36,8 +38,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
     if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
         in_chans = 3
-    if args.initial_checkpoint:
-        check_checkpoint(args.initial_checkpoint, '--initial-checkpoint')
+    check_start(args)
     overlay = {}
     if args.pretrained_path:
         # num_classes -1 makes timm re-initialise the head instead of loading the file's.
@@ -47,6 +48,9 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     if args.naflex_loader and args.naflex_patch_sizes:
         # Patches of another side than the model's enter through resampled weights.
         model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
+    pretrained_file = ' '.join(find_pretrained_file(args))
+    weights = pretrained_file or (args.initial_checkpoint and f'--initial-checkpoint {args.initial_checkpoint}')
+    downloads = args.pretrained and not pretrained_file or args.model.startswith('hf-hub:')
     try:
         model_args = resolve_model_input_args(
             args.model,
@@ -57,28 +61,29 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             pretrained_cfg_overlay=overlay or None,
             **model_kwargs,
         )
-        model = create_model(
-            pretrained=args.pretrained,
-            drop_rate=args.drop,
-            drop_path_rate=args.drop_path,
-            drop_block_rate=args.drop_block,
-            bn_momentum=args.bn_momentum,
-            bn_eps=args.bn_eps,
-            scriptable=args.torchscript,
-            checkpoint_path=args.initial_checkpoint,
-            pretrained_cfg_overlay=overlay or None,
-            **model_args,
-        )
+        with one_short_try(downloads), watched_loading() as loaded:
+            model = create_model(
+                pretrained=args.pretrained,
+                drop_rate=args.drop,
+                drop_path_rate=args.drop_path,
+                drop_block_rate=args.drop_block,
+                bn_momentum=args.bn_momentum,
+                bn_eps=args.bn_eps,
+                scriptable=args.torchscript,
+                checkpoint_path=args.initial_checkpoint,
+                pretrained_cfg_overlay=overlay or None,
+                **model_args,
+            )
     except OSError as error:  # what a failing download is, too
         raise ValueError(
             f'The weights of --model {args.model} cannot be had ({first_line(error)}): give a file of them with '
             '--pretrained-path, or drop --pretrained.'
         ) from error
-    except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError) as error:
-        what = f'--model {args.model}'
-        if args.initial_checkpoint:
-            what += f' with --initial-checkpoint {args.initial_checkpoint}'
+    except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError, SafetensorError) as error:
+        what = f'--model {args.model}' + (f' with {weights}' if weights else '')
         raise ValueError(f'{what} cannot be built as asked: {first_line(error)}.') from error
+    if pretrained_file:
+        loaded.check(model, weights, f'--model {args.model}')
     try:
         _adjust_head(model, args.head_init_scale, args.head_init_bias)
         if args.grad_checkpointing:
@@ -98,6 +103,32 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     if args.naflex_loader:
         data_config['patch_size'] = find_patch_size(model, args.model)
     return model, data_config
+
+
+def check_start(args) -> None:
+    """Looks at the files of weights that a model starts from.
+
+    Raises:
+        ValueError: One cannot be read, or its weights cannot be used.
+    """
+    if args.initial_checkpoint:
+        check_checkpoint(args.initial_checkpoint, '--initial-checkpoint', averaged=True, arrays=True)
+    flag, path = find_pretrained_file(args) or ('', '')
+    if path:
+        if path.endswith(ARRAYS) and not args.pretrained_cfg_overlay.get('custom_load'):
+            raise ValueError(
+                f'{flag} {path} holds arrays of NumPy: add --pretrained-cfg-overlay custom_load=True, or give it as '
+                '--initial-checkpoint.'
+            )
+        check_checkpoint(path, flag, averaged=True, arrays=True)
+
+
+def find_pretrained_file(args) -> tuple[str, str] | tuple[()]:
+    """The flag that names a file of pretrained weights to start from, and the file; nothing where none does."""
+    path = args.pretrained_cfg_overlay.get('file') or args.pretrained_path
+    if not (args.pretrained and path):
+        return ()
+    return ('--pretrained-path' if path == args.pretrained_path else '--pretrained-cfg-overlay file'), str(path)
 
 
 def set_kernels(args) -> None:

@@ -1,9 +1,12 @@
 """The training task: model and loss, compiled and distributed."""
 
 import inspect
+import os
 
+import timm
 import torch
 from timm.data import Mixup
+from timm.models import load_checkpoint, resolve_model_input_args
 from timm.task import (
     ClassificationTask,
     FeatureDistillationTask,
@@ -12,10 +15,14 @@ from timm.task import (
     TokenDistillationTask,
     TrainingTask,
 )
+from timm.utils import unwrap_model
 
 from keepaug.console.errors import first_line
 from keepaug.data.loaders import drop_prefetched
 from keepaug.files.checkpoints import check_checkpoint
+from keepaug.models.described import describe, described_size, model_arguments, same_architecture
+from keepaug.models.loading import UNFIT, one_short_try
+from keepaug.models.recorded import check_recorded
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loss import loss_kwargs
 from keepaug.training.wrapped_task import WrappedTask
@@ -32,11 +39,9 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
         return MultiLabelClassificationTask(model, threshold=args.multilabel_threshold, **common)
     if not args.kd_model_name:
         return ClassificationTask(model, **common)
-    if args.kd_pretrained_path:
-        check_checkpoint(args.kd_pretrained_path, '--kd-pretrained-path')
     distill = dict(
         student_model=model,
-        teacher_model=args.kd_model_name,
+        teacher_model=_described_teacher(args, model, device, dtype) or args.kd_model_name,
         teacher_pretrained_path=args.kd_pretrained_path,
         distill_loss_weight=args.distill_loss_weight,
         task_loss_weight=args.task_loss_weight,
@@ -55,7 +60,8 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
     }
     task_class, settings = kinds[args.kd_distill_type]
     try:
-        return task_class(**settings, **distill)
+        with one_short_try(not args.kd_pretrained_path):
+            return task_class(**settings, **distill)
     except OSError as error:  # what a failing download is, too
         raise ValueError(
             f'The weights of --kd-model-name {args.kd_model_name} cannot be had ({first_line(error)}): '
@@ -66,6 +72,54 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
             f'--kd-model-name {args.kd_model_name} cannot teach --model {args.model} by --kd-distill-type '
             f'{args.kd_distill_type}: {first_line(error)}.'
         ) from error
+
+
+def _described_teacher(
+    args, student: torch.nn.Module, device: torch.device, dtype: torch.dtype
+) -> torch.nn.Module | None:
+    """The teacher of `--kd-pretrained-path`, where its file says of it what timm, given its name, would not know.
+
+    Raises:
+        ValueError: The file cannot be read, or is of another model.
+    """
+    path, flag, name = args.kd_pretrained_path, '--kd-pretrained-path', args.kd_model_name
+    if not path:
+        return None
+    described = describe(check_checkpoint(path, flag, averaged=True), path, flag)
+    if not same_architecture(described.get('model', ''), name):  # what was typed wins, and must fit
+        return None
+    arguments, student = model_arguments(described), unwrap_model(student)
+    size = described_size(described) if timm.models.get_pretrained_cfg_value(name, 'fixed_input_size') else None
+    if not (arguments or size or {'gp', 'mean', 'std'} & described.keys()):
+        return None
+
+    def build() -> torch.nn.Module:
+        return timm.create_model(
+            **resolve_model_input_args(
+                name,
+                {'input_size': size and (student.in_chans, *size)},
+                in_chans=student.in_chans,
+                num_classes=student.num_classes,
+                global_pool=described.get('gp'),
+                **arguments,
+            ),
+        )
+
+    check_recorded(build, arguments, os.path.getsize(path), f'{flag} {path}')
+    try:
+        teacher = build()
+        load_checkpoint(teacher, path, use_ema=True)
+    except (*UNFIT, AssertionError) as error:
+        raise ValueError(
+            f'{flag} {path} does not fit --kd-model-name {name} with {student.num_classes} classes '
+            f'({first_line(error)}): give a teacher of the same classes, and the model it was trained as.'
+        ) from error
+    # Images reach the teacher as its own run prepared them.
+    teacher.pretrained_cfg = {
+        **teacher.pretrained_cfg,
+        **{key: tuple(described[key]) for key in ('mean', 'std') if key in described},
+    }
+    return teacher.to(device=device, dtype=dtype)
 
 
 def stop_mixing(loader, mixup_fn: Mixup | None, task: TrainingTask) -> None:

@@ -1,17 +1,15 @@
 """Which class has which number in a validation, and what it is called."""
 
-import json
 from collections.abc import Sequence
 
 import torch
-from safetensors import safe_open
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch.utils.data import Dataset
 
 from keepaug.data.checks import has_split_folders, image_extensions, is_image_folder, warn
 from keepaug.data.classes import ClassList, dataset_classes, name_classes, number_classes
 from keepaug.data.folders import find_split, name_some, split_folder, survey_classes
-from keepaug.files.checkpoints import CONFIG_KEY, check_checkpoint, recorded_classes
+from keepaug.files.checkpoints import SAFETENSORS, read_exported, read_file, recorded_classes
 
 
 def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | None = None) -> ClassList | None:
@@ -36,7 +34,7 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
         return None
     flag = vars(args).get('named_by') or '--checkpoint'
     source = f'{flag} {args.checkpoint}' if args.checkpoint else f'--model {args.model}'
-    held = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
+    held = read_file(args.checkpoint, flag) if args.checkpoint else {}
     if recorded := recorded_classes(held, source):
         return ClassList(
             _compared(recorded, valid_labels), f'--valid-labels {args.valid_labels}' if args.valid_labels else source
@@ -87,15 +85,8 @@ def _exported_numbers(args, model: torch.nn.Module) -> dict[str, int]:
     Raises:
         ValueError: The record is damaged.
     """
-    if args.checkpoint.endswith('.safetensors'):
-        with safe_open(args.checkpoint, framework='pt') as file:
-            config = (file.metadata() or {}).get(CONFIG_KEY, '{}')
-        try:
-            names = json.loads(config).get('label_names')
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f'--checkpoint {args.checkpoint} is damaged: its {CONFIG_KEY} is no JSON object.'
-            ) from error
+    if args.checkpoint.endswith(SAFETENSORS):
+        names = read_exported(args.checkpoint, vars(args).get('named_by') or '--checkpoint')[0].get('label_names')
     else:
         names = () if args.checkpoint else getattr(model, 'pretrained_cfg', {}).get('label_names')
     if not isinstance(names, (list, tuple)) or len({*map(str, names)}) != len(names):

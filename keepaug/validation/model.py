@@ -10,18 +10,20 @@ from json import JSONDecodeError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from timm.data import resolve_input_data_config
 from timm.layers import apply_test_time_pool
 from timm.models import load_checkpoint, reparameterize_model, resolve_model_input_args
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
+from keepaug.models.described import describe, described_channels, described_size
+from keepaug.models.loading import one_short_try
 from keepaug.models.recorded import check_images, check_recorded
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
-from keepaug.validation.runs import LOCAL
+from keepaug.validation.runs import LOCAL, is_typed
 
 _logger = logging.getLogger('validate')
 
@@ -42,9 +44,10 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     in_chans = args.in_chans if args.in_chans is not None else (args.input_size[0] if args.input_size else None)
     if in_chans is None and ':' not in args.model:  # a folder or the Hub brings its own
         in_chans = 3
-    held, flag = {}, args.named_by or '--checkpoint'
+    held, flag, told = {}, args.named_by or '--checkpoint', {}
     if args.checkpoint:
-        held = check_checkpoint(args.checkpoint, flag)
+        held = check_checkpoint(args.checkpoint, flag, averaged=args.use_ema, arrays=True)
+        told = describe(held, args.checkpoint, flag)
         if args.use_ema and all(held.get(key) is None for key in AVERAGED):
             # timm would take the plain weights without a word.
             raise ValueError(
@@ -62,12 +65,23 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         described = _describe(args)
         if described is not None:
             check_recorded(lambda: create_model(pretrained=False, **model_args), *described)
-        model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
+        with one_short_try(args.pretrained):
+            model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
-    except (RuntimeError, TypeError, AssertionError, KeyError, SafetensorError, JSONDecodeError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        AssertionError,
+        KeyError,
+        AttributeError,
+        SafetensorError,
+        JSONDecodeError,
+    ) as error:
         what = f'{flag} {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
-        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}.') from error
+        unknown = args.checkpoint and not told.get('model') and not is_typed(args, 'model')
+        hint = ', the default: the file does not say which model it is of, give --model' if unknown else ''
+        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}{hint}.') from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
             raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
@@ -77,8 +91,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     data_config = resolve_input_data_config(model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
     if described is not None:
         check_images(data_config, described[-1])
-    if args.checkpoint.endswith('.safetensors'):
-        _compare_size(args.checkpoint, data_config)
+    _compare_images(told, data_config, args.checkpoint)
     pooled = False
     if args.test_pool:
         model, pooled = apply_test_time_pool(model, data_config)
@@ -93,9 +106,9 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
 def _describe(args) -> tuple[Any, int, str] | None:
     """What a file says of the model: its arguments, the bytes of its weights, and its name; None where flags say it."""
     if not args.model.startswith(LOCAL):
-        if args.named_by != '--compare':
+        if not args.described:
             return None
-        return args.model_kwargs, os.path.getsize(args.checkpoint), f'--compare {args.checkpoint}'
+        return args.described['model_kwargs'], os.path.getsize(args.checkpoint), args.described['source']
     folder, arguments, size = args.model.removeprefix(LOCAL), {}, 0
     with contextlib.suppress(OSError, ValueError, AttributeError):  # timm says why a folder cannot be read
         size = sum(entry.stat().st_size for entry in os.scandir(folder))
@@ -115,18 +128,29 @@ def _explain_mismatch(error: Exception) -> str:
     return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, and checkpoints of one count together'
 
 
-def _compare_size(path: str, data_config: dict[str, Any]) -> None:
-    """Says where an exported file was trained at another size than it is judged at; stock's script does not look."""
-    with safe_open(path, framework='pt') as file:
-        try:
-            size = json.loads((file.metadata() or {}).get('input_size', 'null'))
-        except JSONDecodeError:
-            return
-    if isinstance(size, list) and size and tuple(size) != tuple(data_config['input_size']):
-        _logger.warning(
-            f'{path} is of a run on images {tuple(size)} and is judged on {tuple(data_config["input_size"])}; '
-            f'give --input-size {" ".join(map(str, size))} for those of the run.'
+def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str) -> None:
+    """Says where a run prepared its images otherwise than they are for the validation; stock's script does not look."""
+    size = described_size(told)
+    if size is not None:
+        told = {**told, 'input_size': (described_channels(told) or data_config['input_size'][0], *size)}
+    for name in ('input_size', 'mean', 'std', 'crop_pct', 'interpolation'):
+        run, here = (
+            tuple(value) if isinstance(value := images.get(name), list) else value for images in (told, data_config)
         )
+        if run is None or run == here:
+            continue
+        values = ' '.join(map(str, run)) if isinstance(run, tuple) else run
+        if name == 'input_size':
+            _logger.warning(
+                f'{path} is of a run on images {run} and is judged on {here}; give --input-size {values} for those of the '
+                'run.'
+            )
+        else:
+            flag = '--' + name.replace('_', '-')
+            _logger.warning(
+                f'{path} is of a run with {flag} {values} and is judged with {name} {here}; give {flag} {values} for that '
+                'of the run.'
+            )
 
 
 def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:

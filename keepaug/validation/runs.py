@@ -1,15 +1,23 @@
 """Which models a validation judges, and what each is called beside the others."""
 
-import argparse
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from timm.models import is_model, list_models
+from timm.models import get_pretrained_cfg_value, is_model, list_models
 from timm.utils import natural_key
 
 from keepaug.files.checkpoints import check_checkpoint
+from keepaug.models.described import (
+    describe,
+    described_channels,
+    described_name,
+    described_size,
+    is_plain_name,
+    model_arguments,
+    same_architecture,
+)
 
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
@@ -41,8 +49,8 @@ def choose_runs(args) -> list[dict[str, Any]]:
     """What to validate: changes of `model` and `checkpoint` to the options, one entry per run, each with a `label`.
 
     A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
-    pretrained models; those of `--compare` follow, but for files that are judged already. A single entry without
-    changes is one plain run. With `--compare`, `named_by` is the flag that named the entry itself, or empty for one of
+    pretrained models; those of `--compare` follow, but for files that are judged already. A single entry without a
+    checkpoint is one plain run. A checkpoint that describes its own model is judged as that. With `--compare`, `named_by` is the flag that named the entry itself, or empty for one of
     many that a folder or a pattern stands for.
 
     Raises:
@@ -50,7 +58,7 @@ def choose_runs(args) -> list[dict[str, Any]]:
     """
     runs = _chosen_runs(args)
     if args.compare:
-        named_by = '' if 'model' in runs[0] else '--checkpoint'
+        named_by = '' if 'checkpoint' in runs[0] else '--checkpoint'
         runs = [dict(model=args.model, checkpoint=args.checkpoint, named_by=named_by) | run for run in runs]
         judged = {os.path.realpath(run['checkpoint'] or _exported_folder(run['model']) or os.devnull) for run in runs}
         for path in args.compare:
@@ -101,12 +109,42 @@ def _compared_run(args, path: str) -> dict[str, Any]:
     """The run of a checkpoint of `--compare`, as the architecture it says it is of."""
     if _is_exported(path):
         return dict(model=LOCAL + path, checkpoint='', named_by='--compare')
-    held = check_checkpoint(path, '--compare')
-    trained = vars(held['args']) if isinstance(held.get('args'), argparse.Namespace) else {}
-    known = {name: trained[name] for name in ('model_kwargs', 'num_classes') if trained.get(name) is not None}
-    arch = held.get('arch')
-    model = arch if arch and isinstance(arch, str) else args.model
-    return known | dict(model=model, checkpoint=path, named_by='--compare')
+    changes = _follow(args, path, '--compare', typed=frozenset())
+    return dict(model=args.model) | changes | dict(checkpoint=path, named_by='--compare')
+
+
+def is_typed(args, name: str) -> bool:
+    """Whether an option was given; all count as given where nobody took it down."""
+    return args.typed is None or name in args.typed
+
+
+def _follow(args, path: str, flag: str, typed: Collection[str] | None) -> dict[str, Any]:
+    """What a checkpoint says of its model, as changes to options that were not typed.
+
+    Evaluation size, crop and normalisation stay those of the validation, but for a model that is built for one size.
+    """
+    if typed is None:
+        return {}
+    source = f'{flag} {path}'
+    told = describe(check_checkpoint(path, flag, averaged=args.use_ema, arrays=True), path, flag)
+    changes, model = {}, args.model
+    if 'model' not in typed:
+        model = described_name(told, source, '--model') or model
+        changes['model'] = model
+    if not same_architecture(told.get('model', model), model):
+        return changes
+    size, channels, given = described_size(told), described_channels(told), {'img_size', 'input_size'} & {*typed}
+    if channels is not None and 'in_chans' not in typed and 'input_size' not in typed:
+        changes['in_chans'] = channels
+    for name in ('num_classes', 'gp'):
+        if name in told and name not in typed:
+            changes[name] = told[name]
+    if 'model_kwargs' not in typed:
+        changes['model_kwargs'] = model_arguments(told)
+    if size is not None and not given and is_plain_name(model) and get_pretrained_cfg_value(model, 'fixed_input_size'):
+        changes['input_size'] = [channels or 3, *size]
+    changes['described'] = dict(source=source, model_kwargs=changes.get('model_kwargs', {}))
+    return changes
 
 
 def _chosen_runs(args) -> list[dict[str, Any]]:
@@ -114,7 +152,11 @@ def _chosen_runs(args) -> list[dict[str, Any]]:
         files = _find(args.checkpoint, *CHECKPOINTS) or _find(args.checkpoint, '*.safetensors')
         if not files:
             raise ValueError(f'--checkpoint {args.checkpoint} holds no *.pth.tar or *.pth; name another folder.')
-        return [dict(model=args.model, checkpoint=path) for path in sorted(files, key=natural_key)]
+        return [
+            dict(model=args.model, checkpoint=path) | _follow_one(args, path) for path in sorted(files, key=natural_key)
+        ]
+    if args.checkpoint and (changes := _follow(args, args.checkpoint, '--checkpoint', args.typed)):
+        return [changes]
     if args.model == 'all':
         names = list_models(pretrained=True, exclude_filters=OTHER_CLASSES)
     elif is_model(args.model) or ':' in args.model:
@@ -125,6 +167,14 @@ def _chosen_runs(args) -> list[dict[str, Any]]:
             with open(args.model) as file:
                 names = [line.strip() for line in file if line.strip()]
     return [dict(model=name, checkpoint='') for name in names] or [{}]
+
+
+def _follow_one(args, path: str) -> dict[str, Any]:
+    """What one checkpoint of a folder says of its model; nothing of one that cannot be read, which its own turn tells."""
+    try:
+        return _follow(args, path, '--checkpoint', args.typed)
+    except ValueError:
+        return {}
 
 
 def _find(folder: str, *patterns: str) -> list[str]:

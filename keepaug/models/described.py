@@ -1,0 +1,167 @@
+"""What a checkpoint says of its own model and of the images of its run, looked at before anything is built by it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm
+from timm.models import parse_model_name
+
+from keepaug.files.checkpoints import SAFETENSORS, damaged, read_exported, recorded_args
+from keepaug.models.recorded import MOST_PIXELS
+
+# What tells the model, and what tells its images, by the names of the training script's options.
+OF_MODEL = ('model', 'num_classes', 'gp', 'in_chans', 'bn_eps', 'model_kwargs')
+OF_IMAGES = ('img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+MOST_CLASSES = 10**7
+MOST_CHANNELS = 1_000
+MOST_LETTERS = 100
+
+
+def describe(checkpoint: Mapping[str, Any], path: str, flag: str) -> dict[str, Any]:
+    """What a file says of its model and the images of its run; nothing of what it leaves open.
+
+    Args:
+        checkpoint: What `check_checkpoint` read.
+        path: Its file; one of safetensors that we exported describes itself, too.
+        flag: The flag that named it, for the sentence.
+
+    Returns:
+        Of `OF_MODEL` and `OF_IMAGES` what it tells, and the `class_to_idx` it holds, which is not looked at.
+
+    Raises:
+        ValueError: It tells what is none of a model.
+    """
+    source = f'{flag} {path}'
+    if path.endswith(SAFETENSORS):
+        told = _exported(read_exported(path, flag)[0], source)
+    else:
+        told = recorded_args(checkpoint, source)
+        # Without arguments, timm's saver stores the name of the class here, which may be no model's name.
+        name = checkpoint.get('arch')
+        if isinstance(name, str) and (is_plain_name(name) or told):
+            told.setdefault('model', name)
+    described = {name: told[name] for name in CHECKS if told.get(name) not in (None, '', {})}
+    for name, value in described.items():
+        if not CHECKS[name](value):
+            raise damaged(source, f'{value!r:.100} as {name}')
+    if told.get('class_to_idx'):
+        described['class_to_idx'] = told['class_to_idx']
+    return described
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name is that of an architecture that timm knows, and not of a place to read one from."""
+    try:
+        source, architecture = parse_model_name(name)
+    except ValueError:
+        return False
+    return source is None and timm.is_model(architecture)
+
+
+def same_architecture(name: str, other: str) -> bool:
+    """Whether two names differ in the tag of their weights at most."""
+    return name.partition('.')[0] == other.partition('.')[0]
+
+
+def described_name(described: Mapping[str, Any], source: str, flag: str) -> str:
+    """The architecture that a description names; empty where it names none.
+
+    Args:
+        described: What `describe` found.
+        source: Flag and file of the checkpoint, for the sentence.
+        flag: The flag that would say it.
+
+    Raises:
+        ValueError: It names one that timm does not know, or a place.
+    """
+    name = described.get('model', '')
+    if name and not is_plain_name(name):
+        raise ValueError(
+            f'{source} is of the model {name:.100}, which is none that timm knows here by its name: give {flag}.'
+        )
+    return name
+
+
+def model_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Further arguments of the model's constructor, as a description tells them."""
+    arguments = dict(described.get('model_kwargs') or {})
+    if 'bn_eps' in described:
+        arguments.setdefault('bn_eps', described['bn_eps'])
+    return arguments
+
+
+def described_size(described: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Size of the run's images, (H, W); None where nothing tells."""
+    if 'input_size' in described:
+        return tuple(described['input_size'][1:])
+    return (described['img_size'],) * 2 if 'img_size' in described else None
+
+
+def described_channels(described: Mapping[str, Any]) -> int | None:
+    """Channels of the run's images; None where nothing tells."""
+    return described.get('in_chans') or (described['input_size'][0] if 'input_size' in described else None)
+
+
+def _exported(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What timm's config.json says, as arguments of timm's scripts."""
+    arguments, of_images = config.get('model_args') or {}, config.get('pretrained_cfg') or {}
+    labels = config.get('label_names') or ()
+    if not (isinstance(arguments, Mapping) and isinstance(of_images, Mapping) and isinstance(labels, (list, tuple))):
+        raise damaged(source, 'a description of another form than timm writes')
+    arguments = dict(arguments)
+    return dict(
+        model=config.get('architecture'),
+        num_classes=config.get('num_classes'),
+        gp=arguments.pop('global_pool', None),
+        in_chans=arguments.pop('in_chans', None),
+        class_to_idx={name: index for index, name in enumerate(labels) if isinstance(name, str)},
+        model_kwargs={name: value for name, value in arguments.items() if name != 'num_classes'},
+        **{name: of_images[name] for name in OF_IMAGES if name in of_images},  # its size has the channels too
+    )
+
+
+def _is_whole(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any, above: float = -math.inf) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9 and value > above
+
+
+def _are_numbers(above: float = -math.inf) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, (list, tuple))
+        and 0 < len(value) <= MOST_CHANNELS
+        and all(_is_number(entry, above) for entry in value)
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and _is_whole(1, MOST_CHANNELS)(value[0])
+        and all(map(_is_whole(1, MOST_PIXELS), value[1:]))
+    )
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_LETTERS
+
+
+# Whether a value can be one of its option. The arguments of a constructor are looked at where it is called.
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    'model': _is_word,
+    'num_classes': _is_whole(0, MOST_CLASSES),
+    'gp': _is_word,
+    'in_chans': _is_whole(1, MOST_CHANNELS),
+    'bn_eps': lambda value: _is_number(value, above=0),
+    'model_kwargs': lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
+    'img_size': _is_whole(1, MOST_PIXELS),
+    'input_size': _is_size,
+    'mean': _are_numbers(),
+    'std': _are_numbers(above=0),
+    'crop_pct': lambda value: _is_number(value, above=0.01),
+    'interpolation': _is_word,
+}

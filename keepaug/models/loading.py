@@ -1,0 +1,126 @@
+"""Weights that timm loads while it builds a model: whether they came, and without waiting for a network that is not there."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants as hub
+import torch
+
+_logger = logging.getLogger('train')
+
+# What torch and timm raise where weights or states are of another network or run.
+UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+# Share of a model's values, without its classifier, that may be missing in a file of weights for it: an adapted model
+# has another norm, pooling or position embedding.
+MOST_MISSING = 0.2
+# Seconds to wait for the Hub to answer at all.
+PATIENCE = 3.0
+
+
+@contextmanager
+def one_short_try(wanted: bool = True) -> Iterator[None]:
+    """Lets timm look for pretrained weights in its cache alone where the Hub cannot be reached.
+
+    The Hub's own client would try again and again, for a minute or two.
+
+    Args:
+        wanted: Whether anything is to be had from there at all.
+    """
+    if not wanted or hub.HF_HUB_OFFLINE or _answers(hub.ENDPOINT):
+        yield
+        return
+    with _replaced(hub, 'HF_HUB_OFFLINE', True):
+        yield
+
+
+def _answers(address: str) -> bool:
+    parts = urlsplit(address)
+    proxy = f'{parts.scheme}_proxy'
+    if os.environ.get(proxy) or os.environ.get(proxy.upper()) or os.environ.get('all_proxy'):
+        return True  # it may be reached some other way
+    port = parts.port or {'http': 80}.get(parts.scheme, 443)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+class LoadedWeights:
+    """What `load_state_dict` was given while a model was built.
+
+    Attributes:
+        missing: Names of weights of the model that were not loaded; None where nothing was.
+    """
+
+    def __init__(self):
+        self.missing: list[str] | None = None
+
+    def check(self, model: torch.nn.Module, source: str, name: str) -> None:
+        """Says in a sentence that a file's weights did not enter a model; some that did not, in a warning.
+
+        Args:
+            model: The model.
+            source: Flag and file of the weights.
+            name: Flag and name of the model.
+
+        Raises:
+            ValueError: More than a part of the weights, the classifier's aside, are not in the file.
+        """
+        if self.missing is None:  # timm has loaded NumPy's arrays by another way, which wants them all
+            return
+        weights = {
+            key: value.numel() for key, value in model.state_dict().items() if not _is_of(key, classifiers(model))
+        }
+        missing = [key for key in self.missing if key in weights]
+        share = sum(weights[key] for key in missing) / max(1, sum(weights.values()))
+        if share > MOST_MISSING:
+            raise ValueError(
+                f'{source} is of another network than {name}: it lacks {len(missing)} of its {len(weights)} weights, such as '
+                f'{missing[0]}; give the weights of this one, or its own --model.'
+            )
+        if missing:
+            _logger.warning(
+                f'{source} lacks {len(missing)} of the {len(weights)} weights of {name}, such as {missing[0]}: they begin '
+                'at random.'
+            )
+
+
+@contextmanager
+def watched_loading() -> Iterator[LoadedWeights]:
+    """Takes down which weights a model that is built meanwhile does not get from a file; timm tells its log alone."""
+    loaded, load = LoadedWeights(), torch.nn.Module.load_state_dict
+
+    def watch(module: torch.nn.Module, *args, **kwargs):
+        result = load(module, *args, **kwargs)
+        loaded.missing = list(result.missing_keys)
+        return result
+
+    with _replaced(torch.nn.Module, 'load_state_dict', watch):
+        yield loaded
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Gives an attribute another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def classifiers(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of a model's last layers, as its pretrained configuration has them."""
+    named = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def _is_of(key: str, modules: Iterable[str]) -> bool:
+    return any(key.startswith(f'{module}.') for module in modules)

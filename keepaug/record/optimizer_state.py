@@ -1,0 +1,140 @@
+"""What a checkpoint holds of its optimizer, looked at before and after an optimizer takes it over.
+
+torch takes over anything under any name, and stumbles over it in the first step.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from keepaug.files.checkpoints import damaged, is_weight
+
+# Hyper-parameters that are below 0 in no run.
+NOT_NEGATIVE = ('lr', 'initial_lr', 'momentum', 'weight_decay')
+# What has a value for each of its parameter's, whatever the optimizer.
+OF_EACH_WEIGHT = ('momentum_buffer', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
+# What an optimizer has of matrices that keeps less of them than of vectors.
+FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col'}
+
+
+def check_optimizer_state(state: Any, source: str, key: str = 'optimizer') -> None:
+    """Says in a sentence what a checkpoint holds as state of an optimizer that none has.
+
+    Args:
+        state: The state.
+        source: Flag and file of the checkpoint, for the sentence.
+        key: Where the state stands in it.
+
+    Raises:
+        ValueError: It is missing, of another form, or not finite.
+    """
+    if state is None:
+        raise ValueError(
+            f'{source} holds no state of the optimizer: begin with a fresh one by --no-resume-opt, or take its weights '
+            'alone with --initial-checkpoint.'
+        )
+    fault = next(_faults(state), '')
+    if fault:
+        raise damaged(source, f'{fault} in {key}, which --no-resume-opt leaves out')
+
+
+def check_scaler_state(state: Any, source: str) -> None:
+    """Says in a sentence what a checkpoint holds as state of a loss scaler that none has.
+
+    Raises:
+        ValueError: It holds something else than numbers by name, or a scale that is none.
+    """
+    if not (isinstance(state, Mapping) and all(_is_number(value) and value >= 0 for value in state.values())):
+        raise damaged(source, 'what is no state of a loss scaler as amp_scaler, which --no-resume-opt leaves out')
+
+
+def find_misfit(optimizer: torch.optim.Optimizer) -> str:
+    """What an optimizer cannot go on with of the state that it has taken over, in words; empty if there is nothing."""
+    optimizer = getattr(optimizer, '_base_optimizer', optimizer)  # of timm's Lookahead
+    for group in optimizer.param_groups:
+        for name, default in optimizer.defaults.items():
+            # Switches that are newer than the checkpoint are set by the optimizers themselves.
+            if not _is_alike(group[name], default) if name in group else _is_numeric(default):
+                return f'it has no {name} that suits'
+        states = [(parameter, state) for parameter in group['params'] if (state := optimizer.state.get(parameter))]
+        names = {name for _, state in states for name in state}
+        for parameter, state in states:
+            missing = sorted(names - state.keys())
+            if missing and not names & FACTORED:
+                return f'it has {missing[0]} for some of its weights alone'
+            for name, value in state.items():
+                if name in OF_EACH_WEIGHT and value is not None and not _is_shaped(value, parameter):
+                    return f'it has {_kind(value)} as {name} of a weight of shape {tuple(parameter.shape)}'
+                if name == 'step' and not (_is_number(value) and value >= 0):
+                    return f'it has {value!r:.100} as number of steps'
+    return ''
+
+
+def _faults(state: Any) -> Iterator[str]:
+    if not isinstance(state, Mapping) or not {'state', 'param_groups'} <= {*state}:
+        yield f'a {type(state).__name__} without state and groups of parameters'
+        return
+    of_parameters, groups = state['state'], state['param_groups']
+    if not (isinstance(of_parameters, Mapping) and all(map(_is_entry, of_parameters.items()))):
+        yield 'what is no state for each parameter'
+        return
+    if not isinstance(groups, (list, tuple)) or not groups:
+        yield 'no groups of parameters'
+        return
+    known = set()
+    for group in groups:
+        numbers = group.get('params') if isinstance(group, Mapping) else None
+        if not isinstance(numbers, (list, tuple)) or not all(type(number) is int for number in numbers):
+            yield 'a group without numbers of parameters'
+            return
+        known.update(numbers)
+        for name in NOT_NEGATIVE:
+            if name in group and not (_is_number(group[name]) and group[name] >= 0):
+                yield f'the {name} {group[name]!r:.100}'
+    if not of_parameters.keys() <= known:
+        yield 'state of parameters that are in no group'
+    for entries in of_parameters.values():
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.isnan().any():
+                yield f'a {name} that is no number'
+
+
+def _is_entry(item: tuple[Any, Any]) -> bool:
+    number, entries = item
+    return type(number) is int and isinstance(entries, Mapping) and all(isinstance(name, str) for name in entries)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number; some optimizers keep theirs in a tensor of one."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and bool(value.isfinite().all())
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_shaped(value: Any, parameter: torch.Tensor) -> bool:
+    """Whether a value is a plain tensor of a parameter's shape."""
+    return is_weight(value) and value.shape == parameter.shape
+
+
+def _kind(value: Any) -> str:
+    return f'a tensor of shape {tuple(value.shape)}' if isinstance(value, torch.Tensor) else f'a {type(value).__name__}'
+
+
+def _is_numeric(default: Any) -> bool:
+    return isinstance(default, (int, float, tuple)) and not isinstance(default, bool)
+
+
+def _is_alike(value: Any, default: Any) -> bool:
+    """Whether a hyper-parameter is of the kind of its default."""
+    if isinstance(default, bool):
+        return value is None or isinstance(value, bool)
+    if default is None:
+        return value is None or isinstance(value, (bool, str)) or _is_number(value)
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and len(value) == len(default) and all(map(_is_number, value))
+    return _is_number(value) if _is_numeric(default) else isinstance(value, type(default))
