@@ -9,9 +9,13 @@ Every flag of timm's script keeps its meaning; `python train.py --help` lists th
 
 import argparse
 import logging
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what follows takes seconds, which Ctrl-C ends without a word
 
 import torch
 from timm import create_model
@@ -51,8 +55,10 @@ def main() -> None:
     args = keepaug.prepare(args)
     options.check_stock(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data)
+    data.check_named_set(args)
     data.check_class_folders(args)
     if args.check:
+        record.check_weight_files(args)
         _logger.info('The flags fit together.')
         return
 

@@ -10,7 +10,11 @@ import argparse
 import logging
 import math
 import os
+import signal
 from collections import OrderedDict
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what follows takes seconds, which Ctrl-C ends without a word
 
 import torch
 from timm import create_model

@@ -30,6 +30,15 @@ from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_
         ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
         ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
         (
+            '{TINY} --check --dataset keepaug/clutered-digits',
+            ['--dataset keepaug/clutered-digits', 'keepaug/cluttered-digits'],
+        ),
+        ('{TINY} --check --dataset keepaug/cluttered-digits --num-classes 5', ['10 classes', '--num-classes 10']),
+        ('/no/birds {TINY} --check --dataset keepaug/cub', ['/no/birds', '--dataset keepaug/cub', 'not exist']),
+        ('/no/cifar {TINY} --check --dataset torch/cifar10', ['/no/cifar', '--dataset torch/cifar10', '--data-dir']),
+        ('{empty} {TINY} --check --dataset torch/cifar100 --num-classes 10', ['100 classes', '--num-classes 100']),
+        ('{data} {TINY} --mean 1 2 --check', ['--mean 1.0 2.0', '3 channels']),
+        (
             '{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut '
             '--keep-saliency low',
             ['--keep-saliency low', '112', 'full'],

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -48,7 +49,7 @@ def explain_errors(main: Callable[[], object]) -> None:
         try:
             main()
         except KeyboardInterrupt:
-            print('Interrupted.', file=sys.stderr)
+            _say('Interrupted.')
             _leave(128 + (received_signal() or signal.SIGINT))
         except Exception as error:
             of_loader = explain_loader(error)
@@ -88,7 +89,14 @@ def _print(error: Exception, sentence: str) -> None:
     if isinstance(error, RunFailed) and rank not in ('', '0'):
         return  # the first process tells it for all
     where = f' [process {rank}]' if rank else ''
-    print(f'{os.path.basename(sys.argv[0])}: error{where}: {sentence}', file=sys.stderr)
+    _say(f'{os.path.basename(sys.argv[0])}: error{where}: {sentence}')
+
+
+def _say(line: str) -> None:
+    """Writes a line to standard error, where there is one that can be written."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
 def _sentence(error: Exception) -> str:
@@ -102,7 +110,18 @@ def _sentence(error: Exception) -> str:
 def _leave(status: int) -> None:
     if is_distributed():
         # Other processes wait in a collective that this one will never join: leave without waiting for them.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         leave_at_once(status)
+    _flush()
     sys.exit(status)
+
+
+def _flush() -> None:
+    """Writes out what was said; nothing of it is left to fail, and to change the status, where nobody reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())

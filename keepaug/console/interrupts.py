@@ -46,8 +46,10 @@ _acknowledged = threading.Event()  # the process knows of it and is about to end
 def handled_signals() -> Iterator[None]:
     """Handles Ctrl-C and SIGTERM as told above, unless whoever runs this handles or ignores them already."""
     global _child_handler, _process, _received
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    ours = [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
+    # Scripts leave Ctrl-C to the system while they import, and again when they end: it ends them without a word.
+    free = {signal.SIGINT: (signal.default_int_handler, signal.SIG_DFL), signal.SIGTERM: (signal.SIG_DFL,)}
+    handlers = {number: signal.getsignal(number) for number in free}
+    ours = [number for number, handler in handlers.items() if handler in free[number]]
     if threading.current_thread() is not threading.main_thread() or not ours or os.name != 'posix':
         yield
         return

@@ -8,6 +8,7 @@ from keepaug.console.logs import is_first_process
 from keepaug.data.classes import ClassList, check_split, open_split
 from keepaug.data.folders import SPLIT_NAMES, TRAIN_NAMES, name_some, split_folder, split_name, survey_classes
 from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS
+from keepaug.ranges import any_of
 
 _logger = logging.getLogger('train')
 
@@ -18,6 +19,18 @@ TORCH_FOLDERS = ('torch/folder', 'torch/image_folder')
 STREAMS = ('tfds/', 'wds/', 'hfids/')
 # Of these timm takes the test images for any split that is not called as one of training.
 TORCH_IN_TWO = ('torch/cifar10', 'torch/cifar100', 'torch/mnist', 'torch/kmnist', 'torch/fashion_mnist')
+
+# How many classes a data set has that is known by its name.
+CLASSES = {
+    'torch/cifar10': 10,
+    'torch/cifar100': 100,
+    'torch/mnist': 10,
+    'torch/kmnist': 10,
+    'torch/fashion_mnist': 10,
+    'keepaug/cluttered-digits': 10,
+    'keepaug/cub': 200,
+    'keepaug/tiny-imagenet': 200,
+}
 
 
 def is_image_folder(name: str) -> bool:
@@ -47,12 +60,18 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     Raises:
         ValueError: No folder is given, or it does not exist, is empty or has not these splits.
     """
+    if name.startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
+        raise ValueError(f'--dataset {name} is unknown: choose {any_of(known)}.')
     if name in EMBEDDED_DATASETS and root:
         raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
     if name in UNPACKED_DATASETS and not root:
         raise ValueError(
             f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
             '--data-dir.'
+        )
+    elif name in UNPACKED_DATASETS and not os.path.exists(root):
+        raise ValueError(
+            f'The folder {root} of --dataset {name} does not exist; give the one its archive was unpacked to.'
         )
     if is_image_folder(name):
         if not root:
@@ -83,6 +102,23 @@ def check_split_name(name: str, root: str | None, split: str, flag: str) -> None
         split_folder(root, split, flag)
     elif name.lower() in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
         raise ValueError(f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test.')
+
+
+def check_named_set(args) -> None:
+    """Says what is wrong with a data set that is known by its name, as far as that tells: its folder, its classes.
+
+    Raises:
+        ValueError: Its folder is not there, or it has more classes than `--num-classes`.
+    """
+    name, root = args.dataset, args.data_dir or args.data
+    if name.lower().startswith('torch/') and not args.dataset_download and not os.path.isdir(root or ''):
+        what = f'the folder {root} does not exist' if root else 'no folder is given'
+        raise ValueError(f'--dataset {name} is read from a folder, and {what}: give it by --data-dir.')
+    count = CLASSES.get(name.lower())
+    if count is not None and args.num_classes is not None and count > args.num_classes:
+        raise ValueError(
+            f'--dataset {name} has {count} classes, --num-classes is {args.num_classes}; give --num-classes {count}.'
+        )
 
 
 def check_class_folders(args) -> None:

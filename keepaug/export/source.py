@@ -23,7 +23,7 @@ from keepaug.files.checkpoints import (
     read_exported,
 )
 from keepaug.models.described import describe
-from keepaug.models.recorded import check_images, check_recorded
+from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 
 # What a run may say about its images; the rest is the architecture's own.
 PREPROCESSING = ('in_chans', 'img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
@@ -78,6 +78,9 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
     )
     if not args.get('model'):
         raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
+    problem = statistics_problem(overrides or {}, args.get('in_chans') or (args.get('input_size') or [3])[0])
+    if problem:
+        raise ValueError(problem)
     of_file = {} if (overrides or {}).get('model_kwargs') else recorded.get('model_kwargs') or {}
     check_recorded(lambda: build_model(args), of_file, os.path.getsize(path), f'CHECKPOINT {path}')
     try:

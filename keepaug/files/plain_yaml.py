@@ -38,7 +38,9 @@ def parse_yaml(text: str) -> Any:
         raise
     except (ValueError, OverflowError) as error:  # of a date in the thirteenth month, say
         reason = str(error)
-        raise ValueError(reason if reason.startswith('holds') else f'holds a value that cannot be ({reason})') from error
+        raise ValueError(
+            reason if reason.startswith('holds') else f'holds a value that cannot be ({reason})'
+        ) from error
     finally:
         loader.dispose()
 

@@ -117,6 +117,10 @@ class AttentiveCutMixMethod(Method):
             (f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.'),
         )
 
+    def weight_files(self, args: argparse.Namespace) -> dict[str, str]:
+        path = args.attentive_teacher_checkpoint
+        return {'--attentive-teacher-checkpoint': path} if path else {}
+
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
         model = backbone_of(model)
         settings = dict(teacher=None, teacher_size=None)

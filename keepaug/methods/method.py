@@ -225,6 +225,10 @@ class Method:
         """What cannot be with it, beyond its needs and the ranges of its flags; asked only where it is on."""
         yield from ()
 
+    def weight_files(self, args: argparse.Namespace) -> dict[str, str]:
+        """Files of weights that it reads, by the flag that names them; asked only where it is on."""
+        return {}
+
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         """Whether targets come out mixed."""
         return False

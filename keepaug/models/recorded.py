@@ -91,6 +91,23 @@ def check_images(data_config: Mapping[str, Any], source: str) -> None:
                 )
 
 
+def statistics_problem(args: Mapping[str, Any], channels: int) -> str:
+    """What is wrong with how many means and deviations images are given, as a sentence; empty where nothing is.
+
+    Args:
+        args: Options.
+        channels: Channels of the images.
+    """
+    for name in ('mean', 'std'):
+        values = args.get(name)
+        if values and len(values) not in (1, channels):
+            return (
+                f'--{name} {" ".join(map(str, values))} has {len(values)} values for {channels} channels: give one for '
+                'each channel, or one for all.'
+            )
+    return ''
+
+
 def _check_arguments(arguments: Any, source: str) -> None:
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise ValueError(f'{source} is refused: what it holds as arguments of its model has no names.')

@@ -12,6 +12,7 @@ import yaml
 
 from keepaug.files.plain_yaml import MOST_BYTES, parse_yaml
 
+
 def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     """The mapping in a YAML file, which the message calls by its flag; an empty file is an empty mapping.
 

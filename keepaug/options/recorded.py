@@ -2,13 +2,29 @@
 
 import argparse
 import copy
+import functools
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from keepaug.files.checkpoints import recorded_args
 from keepaug.options.config import convert, read_config, shown
 from keepaug.options.parse import create_parser
 from keepaug.options.prepare import prepare
+
+_logger = logging.getLogger('validate')
+
+# What a run adds to its arguments, and what was called otherwise before.
+NOT_FLAGS = {
+    'class_to_idx',
+    'distributed',
+    'prefetcher',
+    'rank',
+    'stood_down',
+    'taken_over',
+    'world_size',
+}
 
 
 def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> argparse.Namespace:
@@ -26,11 +42,11 @@ def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> a
         ValueError: Nothing is recorded, or a value does not fit its argument.
     """
     beside = os.path.join(os.path.dirname(path), 'args.yaml')
-    recorded = checkpoint.get('args')
-    recorded = vars(recorded) if isinstance(recorded, argparse.Namespace) else recorded
+    held = checkpoint.get('args') is not None
+    recorded = recorded_args(checkpoint, f'The checkpoint {path}')
     if file:
         source, recorded = f'--risk-args {file}', read_config(file, '--risk-args')
-    elif isinstance(recorded, Mapping):
+    elif held:
         source = f'the arguments in {path}'
     elif path and os.path.isfile(beside):
         source, recorded = beside, read_config(beside, 'The file')
@@ -39,10 +55,32 @@ def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> a
             f'--evaluate risk does not know how {path or "the model"} was trained, it records no arguments: give its '
             'args.yaml with --risk-args, or leave risk out.'
         )
+    _tell_unknown(recorded, source)
     try:
         return prepare(read_values(recorded))
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot follow {source}: {error}') from error
+
+
+def _tell_unknown(recorded: Mapping[str, Any], source: str) -> None:
+    """Says which recorded arguments nothing here knows: a method from outside may have changed the images by them."""
+    known = {action.dest for action in create_parser()._actions} | NOT_FLAGS
+    strange = [
+        f'{name} {shown(value)}'
+        for name, value in recorded.items()
+        if name not in known and isinstance(value, (str, int, float, list, tuple, dict)) and value
+    ]
+    if strange:
+        _warn_once(
+            f'--evaluate risk augments without what nothing here knows of {source}: {", ".join(strange[:5])}'
+            f'{" ..." if len(strange) > 5 else ""}. Import the module of the method it belongs to first.'
+        )
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    """A run is read more than once, before any image and for each evaluation."""
+    _logger.warning(sentence)
 
 
 def read_values(recorded: Mapping[str, Any]) -> argparse.Namespace:

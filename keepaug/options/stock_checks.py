@@ -16,6 +16,7 @@ from keepaug.methods.method import Refusal, spell
 from keepaug.methods.pad_crop import MODE as PAD_CROP
 from keepaug.methods.refusals import STOCK_MIXERS
 from keepaug.models.names import nearest_names, unknown_model
+from keepaug.models.recorded import statistics_problem
 from keepaug.options.newer import check_newer
 from keepaug.options.prepare import refuse
 from keepaug.options.stock_ranges import range_rows
@@ -159,6 +160,9 @@ def _lengths(args: argparse.Namespace) -> Rows:
         (f'--train-interpolation {args.train_interpolation} is unknown: choose random, {any_of(INTERPOLATIONS)}.'),
     )
     channels = args.in_chans or (args.input_size or [3])[0]
+    if ':' not in args.model:  # which brings its own
+        problem = statistics_problem(vars(args), channels)
+        yield bool(problem), problem
     yield (
         channels not in (1, 3) and not args.input_img_mode,
         (f'--in-chans {channels} fits neither grey nor colour images: give --input-img-mode, such as RGBA for 4.'),

@@ -1,5 +1,6 @@
 """Going on from a checkpoint."""
 
+import argparse
 import logging
 import os
 from typing import Any
@@ -9,11 +10,13 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import LAST, check_checkpoint, find_weights, recorded_classes
+from keepaug.methods.registry import active_methods
 from keepaug.models.loading import UNFIT
 from keepaug.record.history import check_run
 from keepaug.record.optimizer_state import check_optimizer_state, check_scaler_state, find_misfit
 from keepaug.record.run_folder import run_folder
 from keepaug.training.early_exit_task import checkpoint_optimizer, find_early_exit
+from keepaug.training.model import check_start
 from keepaug.training.recycling import RecyclingTask
 
 _logger = logging.getLogger('train')
@@ -81,6 +84,23 @@ def check_resumed(args, early_exit: bool = False, scaler=None) -> dict[str, Any]
         if scaler is not None and scaler.state_dict_key in held:
             check_scaler_state(held[scaler.state_dict_key], source)
     return held
+
+
+def check_weight_files(args) -> None:
+    """Looks at every file of weights that the flags name, as a run would before it takes them up.
+
+    Raises:
+        ValueError: One cannot be read, or holds what no run takes up.
+    """
+    check_start(args)
+    files = {'--kd-pretrained-path': args.kd_pretrained_path} if args.kd_pretrained_path else {}
+    for method in active_methods(args):
+        files |= method.weight_files(args)
+    for flag, path in files.items():
+        check_checkpoint(path, flag, averaged=True)
+    resumed = find_resume(args)
+    if resumed:
+        check_resumed(argparse.Namespace(**{**vars(args), 'resume': resumed}))
 
 
 def resume_ema(args, task: TrainingTask) -> None:

@@ -19,7 +19,7 @@ from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
 from keepaug.models.described import describe, described_channels, described_size
 from keepaug.models.loading import one_short_try
-from keepaug.models.recorded import check_images, check_recorded
+from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
@@ -88,7 +88,16 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         args.num_classes = model.num_classes
     if args.reparam:
         model = reparameterize_model(model)
-    data_config = resolve_input_data_config(model, args=vars(args), use_test_size=not args.use_train_size, verbose=True)
+    try:
+        data_config = resolve_input_data_config(
+            model, args=vars(args), use_test_size=not args.use_train_size, verbose=True
+        )
+    except AssertionError as error:
+        channels = in_chans or model.pretrained_cfg['input_size'][0]
+        raise ValueError(
+            statistics_problem(vars(args), channels)
+            or f'--model {args.model} cannot read such images: {first_line(error)}.'
+        ) from error
     if described is not None:
         check_images(data_config, described[-1])
     _compare_images(told, data_config, args.checkpoint)

@@ -5,6 +5,10 @@ import os
 import pkgutil
 import re
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -16,6 +20,7 @@ from keepaug.console.interrupts import handled_signals
 from keepaug.evaluation.data import PassSettings
 from keepaug.training.forward import Forward
 from keepaug.training.validation_pass import validate
+from tests.conftest import ROOT
 from tests.scripts import TINY, run_train
 
 pytestmark = pytest.mark.xdist_group('signals')
@@ -110,3 +115,53 @@ def test_a_signal_that_is_ignored_stays_so():
     """As of a script in a shell's background."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     explain_errors(press)
+
+
+@pytest.mark.parametrize('script', ['train.py', 'validate.py'])
+def test_while_a_script_imports_it_ends_without_a_word(script):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / script, '--help'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    # Python itself has begun where it has mapped its first extension of torch; its imports are under way for seconds.
+    while process.poll() is None and 'torch' not in Path(f'/proc/{process.pid}/maps').read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == (b'', b'')
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_second_one_at_the_end_is_left_to_the_system():
+    """After `main` nothing of ours is under way that another Ctrl-C must not end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with pytest.raises(SystemExit) as leave:
+        explain_errors(press)
+    assert leave.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+class Gone:
+    """A stream whose reader is gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    def flush(self) -> None:
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    def fileno(self) -> int:
+        raise ValueError('no descriptor')
+
+
+@pytest.mark.parametrize('stream', [None, Gone()])
+@pytest.mark.parametrize('error, status', [(KeyboardInterrupt(), 130), (ValueError('Wrong.'), 2)])
+def test_the_status_does_not_need_standard_error(error, status, stream, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', stream)
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as leave:
+        explain_errors(main)
+    assert leave.value.code == status and capsys.readouterr().out == ''

@@ -13,7 +13,7 @@ from torch import nn
 
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.models.described import describe
-from keepaug.record.exact_state import KEY, ExactResume, open_exact_resume
+from keepaug.record.exact_state import KEY, open_exact_resume
 from keepaug.record.resuming import resume, resume_ema
 from keepaug.training.schedule import HeldRate
 
@@ -97,7 +97,9 @@ def mutate(checkpoint: dict[str, Any], draw: random.Random) -> str:
             return f'{place} deleted'
         value = draw.choice(STRANGE)
         if isinstance(inner, torch.Tensor) and inner.is_floating_point() and draw.random() < 0.5:
-            value = draw.choice([inner * float('nan'), -inner.abs() - 1, inner.double(), inner.flatten()[:-1], inner[None]])
+            value = draw.choice(
+                [inner * float('nan'), -inner.abs() - 1, inner.double(), inner.flatten()[:-1], inner[None]]
+            )
         entries[name] = value
         return f'{place} = {str(value)[:40]}'
 
@@ -201,7 +203,9 @@ def test_each_part_is_looked_at(name, value, valid, tmp_path):
 def test_a_missing_part_is_said(name, valid, tmp_path):
     path = str(tmp_path / 'last.pth.tar')
     torch.save({key: value for key, value in valid.items() if key != name}, path)
-    with pytest.raises(ValueError, match=f'--resume {path} .*(--initial-checkpoint|--start-epoch|written within|state_dict)'):
+    with pytest.raises(
+        ValueError, match=f'--resume {path} .*(--initial-checkpoint|--start-epoch|written within|state_dict)'
+    ):
         take_up(path)
 
 
@@ -222,14 +226,20 @@ def test_state_of_another_shape_is_refused_before_a_step(valid, tmp_path):
     path, changed = str(tmp_path / 'last.pth.tar'), copy.deepcopy(valid)
     changed['optimizer']['state'][0]['exp_avg'] = torch.zeros(7)
     torch.save(changed, path)
-    with pytest.raises(ValueError, match=r'another optimizer .*a tensor of shape \(7,\) as exp_avg of a weight of shape \(3, 2\)'):
+    with pytest.raises(
+        ValueError, match=r'another optimizer .*a tensor of shape \(7,\) as exp_avg of a weight of shape \(3, 2\)'
+    ):
         take_up(path)
 
 
 @pytest.mark.parametrize('suffix', ['.pth.tar', '.safetensors', '.npz'])
 def test_files_of_nothing_and_of_other_things(suffix, tmp_path):
     path = tmp_path / f'weights{suffix}'
-    for content, said in ((b'', 'is empty'), (b'text', 'cannot be read'), (b'\x80\x02}q\x00.', '(cannot be|no checkpoint)')):
+    for content, said in (
+        (b'', 'is empty'),
+        (b'text', 'cannot be read'),
+        (b'\x80\x02}q\x00.', '(cannot be|no checkpoint)'),
+    ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f'--checkpoint {path} .*{said}') as refused:
             check_checkpoint(str(path), '--checkpoint', arrays=True)

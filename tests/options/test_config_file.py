@@ -8,7 +8,6 @@ import yaml
 
 from keepaug.options import check_stock, create_parser, create_train_parser, parse_args, prepare
 
-
 # A few lines that stand for billions of values, in lists and in mappings that take in one another.
 LAUGHS = 'a0: &a0 [1, 1]\n' + ''.join(f'a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n' for n in range(40))
 MERGED = 'a0: &a0 {k: 1}\n' + ''.join(f'a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}\n' for n in range(40))
