@@ -128,7 +128,7 @@ def take_up(path: str) -> None:
     exact.check_samples(Namespace(data_dir='images', data='', dataset=''), range(10))
     epoch = resume(args, task, optimizer, None)
     assert 0 < epoch < 10**9
-    held = torch.load(path, weights_only=False)
+    held = check_checkpoint(path, '--resume')
     loaded = task.get_trainable_module().state_dict()
     assert all(torch.equal(loaded[name], value.to(loaded[name])) for name, value in held['state_dict'].items())
     task.setup_ema(decay=0.9)

@@ -53,6 +53,17 @@ def test_combinations_that_cannot_be():
         read_recorded(dict(args=dict(keep_cut='cutout', cutout=8)), 'last.pth.tar')
 
 
+def test_what_nobody_knows_is_said(caplog, tmp_path):
+    """A method from outside that is not imported would be left out of the replay without a word."""
+    run = dict(keep_cut='cutout', sharpen=0.5, sharpen_kind='', stray=None, rank=0, class_to_idx={'a': 0})
+    for number in range(2):
+        read_recorded(dict(args=argparse.Namespace(**run)), f'{tmp_path}/last.pth.tar')
+    (message,) = caplog.messages
+    assert (
+        'sharpen 0.5' in message and 'stray' not in message and 'rank' not in message and 'Import the module' in message
+    )
+
+
 def test_where_they_are_looked_for(tmp_path):
     for name, value in (('named.yaml', 0.3), ('args.yaml', 0.2)):
         (tmp_path / name).write_text(f'mixup: {value}\n')

@@ -1,11 +1,13 @@
 """No run starts from other weights than it says: files of weights of its model and of its teachers."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from huggingface_hub import constants as hub
+from safetensors.torch import save_file
 
 from keepaug.methods.attentive_cutmix import PAPERS_TEACHER, build_teacher
 from keepaug.models import loading
@@ -122,3 +124,26 @@ def test_the_hub_is_tried_once(reached, monkeypatch):
     assert hub.HF_HUB_OFFLINE is False and tries == [loading.PATIENCE] and loading.PATIENCE <= 5
     with loading.one_short_try(wanted=False):
         assert hub.HF_HUB_OFFLINE is False and len(tries) == 1
+
+
+@pytest.mark.parametrize('suffix', ['.pth.tar', '.safetensors'])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        '--resume',
+        '--initial-checkpoint',
+        '--pretrained --pretrained-path',
+        '--kd-model-name test_resnet --kd-pretrained-path',
+        '--kd-pretrained-path',
+        '--attentive-cutmix --attentive-teacher-checkpoint',
+    ],
+)
+def test_a_file_that_is_cut_short_does_not_pass_a_check(flags, suffix, written, data, tmp_path, capsys):
+    path = tmp_path / f'short{suffix}'
+    if suffix == '.safetensors':
+        save_file({'a': torch.ones(1000)}, path)
+    else:
+        path.write_bytes(Path(written('test_resnet')).read_bytes())
+    path.write_bytes(path.read_bytes()[:-600])
+    said = refuse_train(f'{data} {TINY} --check {flags} {path}', tmp_path, capsys)
+    assert f'{flags.split()[-1]} {path} ' in said and ('truncated' in said or 'no checkpoint of a training run' in said)
