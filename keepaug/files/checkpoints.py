@@ -30,6 +30,7 @@ SAFETENSORS = '.safetensors'
 ARRAYS = ('.npz', '.npy')
 # Bytes of a tensor that may be larger than its file: one value that stands for many.
 SMALL = 2**24
+MOST_BITS = 300  # of a number in a sentence
 
 
 def newest_epoch(folder: str, without: str = '') -> str:
@@ -80,7 +81,7 @@ def check_checkpoint(
     for key in ('task_state', 'task_state_ema'):
         state = checkpoint.get(key)
         if not (state is None or isinstance(state, Mapping) and all(isinstance(name, str) for name in state)):
-            raise damaged(f'{flag} {path}', f'{_kind(state)} as {key}')
+            raise damaged(f'{flag} {path}', f'{in_words(state)} as {key}')
     return checkpoint
 
 
@@ -120,7 +121,7 @@ def read_file(path: str, flag: str) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(
-            f'{flag} {path} is no checkpoint: it holds {_kind(checkpoint)}, not named weights; '
+            f'{flag} {path} is no checkpoint: it holds {in_words(checkpoint)}, not named weights; '
             'give one that a training run wrote.'
         )
     most = max(os.path.getsize(path), SMALL)
@@ -151,7 +152,7 @@ def find_weights(checkpoint: Mapping[str, Any], source: str, averaged: bool = Fa
         raise damaged(source, 'no state_dict')
     weights = checkpoint[key] if key else checkpoint
     if not isinstance(weights, Mapping) or not weights:
-        raise damaged(source, f'{_kind(weights)} as {key}')
+        raise damaged(source, f'{in_words(weights)} as {key}')
     # What stands under no known key may be of another project, whose layout timm may know; it holds tensors somewhere.
     if not key and next(_tensors(weights), None) is None:
         raise damaged(source, 'no named weights')
@@ -200,7 +201,7 @@ def recorded_args(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
     args = checkpoint.get('args')
     args = vars(args) if isinstance(args, argparse.Namespace) else {} if args is None else args
     if not isinstance(args, Mapping) or not all(isinstance(name, str) for name in args):
-        raise damaged(source, f'{_kind(args)} as args')
+        raise damaged(source, f'{in_words(args)} as args')
     return dict(args)
 
 
@@ -281,8 +282,12 @@ def _fault(name: str, tensor: torch.Tensor) -> str:
     return ''
 
 
-def _kind(value: Any) -> str:
-    """What a value is, in words."""
+def in_words(value: Any) -> str:
+    """A value of a file, in a sentence: itself where it is short, or else what it is."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return 'a number of more digits than fit here'
+    if isinstance(value, (int, float)) or isinstance(value, str) and value:
+        return repr(value)[:100]
     if value is None:
         return 'nothing'
     name = type(value).__name__

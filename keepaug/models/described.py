@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from timm.models import parse_model_name
 
-from keepaug.files.checkpoints import SAFETENSORS, damaged, read_exported, recorded_args
+from keepaug.files.checkpoints import SAFETENSORS, damaged, in_words, read_exported, recorded_args
 from keepaug.models.recorded import MOST_PIXELS
 
 # What tells the model, and what tells its images, by the names of the training script's options.
@@ -44,7 +44,7 @@ def describe(checkpoint: Mapping[str, Any], path: str, flag: str) -> dict[str, A
     described = {name: told[name] for name in CHECKS if told.get(name) not in (None, '', {})}
     for name, value in described.items():
         if not CHECKS[name](value):
-            raise damaged(source, f'{value!r:.100} as {name}')
+            raise damaged(source, f'{in_words(value)} as {name}')
     if told.get('class_to_idx'):
         described['class_to_idx'] = told['class_to_idx']
     return described

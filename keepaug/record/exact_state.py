@@ -276,12 +276,14 @@ def _is_sound(checkpoint: dict[str, Any]) -> bool:
         and all(isinstance(text, str) for item in flags.items() for text in item)
         and isinstance(rates, list)
         and all(isinstance(rate, (int, float)) and 0 <= rate < math.inf for rate in rates)
+        and 'schedule' in held
         and (schedule is None or isinstance(schedule, dict))
         and (samples is None or type(samples) is int and samples >= 0)
         and isinstance(maps, str)
         and isinstance(metric, (int, float))
         and isinstance(args, Namespace)
         and type(vars(args).get('epochs')) is int
+        and args.epochs >= 0
     )
 
 

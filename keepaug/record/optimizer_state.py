@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from keepaug.files.checkpoints import damaged, is_weight
+from keepaug.files.checkpoints import damaged, in_words, is_weight
 
 # Hyper-parameters that are below 0 in no run.
 NOT_NEGATIVE = ('lr', 'initial_lr', 'momentum', 'weight_decay')
 # What has a value for each of its parameter's, whatever the optimizer.
-OF_EACH_WEIGHT = ('momentum_buffer', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
+MOMENTUM = 'momentum_buffer'
+OF_EACH_WEIGHT = (MOMENTUM, 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
 # What an optimizer has of matrices that keeps less of them than of vectors.
 FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col'}
 
@@ -65,16 +66,18 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
             if missing and not names & FACTORED:
                 return f'it has {missing[0]} for some of its weights alone'
             for name, value in state.items():
-                if name in OF_EACH_WEIGHT and value is not None and not _is_shaped(value, parameter):
+                if name == MOMENTUM and value is None:  # of a momentum of 0
+                    continue
+                if name in OF_EACH_WEIGHT and not _is_shaped(value, parameter):
                     return f'it has {_kind(value)} as {name} of a weight of shape {tuple(parameter.shape)}'
                 if name == 'step' and not (_is_number(value) and value >= 0):
-                    return f'it has {value!r:.100} as number of steps'
+                    return f'it has {in_words(value)} as number of steps'
     return ''
 
 
 def _faults(state: Any) -> Iterator[str]:
     if not isinstance(state, Mapping) or not {'state', 'param_groups'} <= {*state}:
-        yield f'a {type(state).__name__} without state and groups of parameters'
+        yield f'{in_words(state)} without state and groups of parameters'
         return
     of_parameters, groups = state['state'], state['param_groups']
     if not (isinstance(of_parameters, Mapping) and all(map(_is_entry, of_parameters.items()))):
@@ -92,7 +95,7 @@ def _faults(state: Any) -> Iterator[str]:
         known.update(numbers)
         for name in NOT_NEGATIVE:
             if name in group and not (_is_number(group[name]) and group[name] >= 0):
-                yield f'the {name} {group[name]!r:.100}'
+                yield f'{in_words(group[name])} as {name}'
     if not of_parameters.keys() <= known:
         yield 'state of parameters that are in no group'
     for entries in of_parameters.values():
