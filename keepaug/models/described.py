@@ -1,18 +1,24 @@
 """What a checkpoint says of its own model and of the images of its run, looked at before anything is built by it."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 from timm.models import parse_model_name
 
-from keepaug.files.checkpoints import SAFETENSORS, damaged, in_words, read_exported, recorded_args
+from keepaug.files.checkpoints import SAFETENSORS, check_checkpoint, damaged, in_words, read_exported, recorded_args
+from keepaug.files.plain_json import parse_json
 from keepaug.models.recorded import MOST_PIXELS
 
 # What tells the model, and what tells its images, by the names of the training script's options.
 OF_MODEL = ('model', 'num_classes', 'gp', 'in_chans', 'bn_eps', 'model_kwargs')
 OF_IMAGES = ('img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+# What timm calls a model that it reads from a folder, and the weights that it looks for there first.
+LOCAL = 'local-dir:'
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
+MOST_BYTES = 2**24  # of a config.json; names and descriptions of many classes may stand in it
 MOST_CLASSES = 10**7
 MOST_CHANNELS = 1_000
 MOST_LETTERS = 100
@@ -41,12 +47,58 @@ def describe(checkpoint: Mapping[str, Any], path: str, flag: str) -> dict[str, A
         name = checkpoint.get('arch')
         if isinstance(name, str) and (is_plain_name(name) or told):
             told.setdefault('model', name)
-    described = {name: told[name] for name in CHECKS if told.get(name) not in (None, '', {})}
-    for name, value in described.items():
-        if not CHECKS[name](value):
-            raise damaged(source, f'{in_words(value)} as {name}')
+    described = _checked(told, source)
     if told.get('class_to_idx'):
         described['class_to_idx'] = told['class_to_idx']
+    return described
+
+
+def check_folder(folder: str, flag: str) -> dict[str, Any]:
+    """Looks at a folder that timm reads as `local-dir:FOLDER`, which may be anybody's.
+
+    Args:
+        folder: The folder, with `config.json` and weights in it.
+        flag: The flag that named it, for the sentence.
+
+    Returns:
+        The arguments of the model's constructor that it holds.
+
+    Raises:
+        ValueError: Its configuration or its weights cannot be read, or tell what is none of a model.
+    """
+    source = f'{flag} {LOCAL}{folder}'
+    try:
+        with open(os.path.join(folder, 'config.json'), encoding='utf-8') as file:
+            config = parse_json(file.read(MOST_BYTES))  # one that is larger is cut off, and so none
+        if not isinstance(config, dict):
+            raise ValueError
+    except OSError as error:
+        raise ValueError(
+            f'{source} has no config.json that can be opened ({error.strerror}): give a folder as the export of timm writes.'
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f'{source} is damaged: its config.json is no JSON object; give a folder as the export of timm writes.'
+        ) from error
+    _checked(_exported(config, source), source)
+    for name in WEIGHTS:
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            check_checkpoint(path, flag, averaged=True)
+            break
+    return config.get('model_args') or {}
+
+
+def _checked(told: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What of a description is told, after a look at each value."""
+    described = {}
+    for name, is_sound in CHECKS.items():
+        value = told.get(name)
+        if value is None or isinstance(value, (str, Mapping)) and not value:
+            continue
+        if not is_sound(value):
+            raise damaged(source, f'{in_words(value)} as {name}')
+        described[name] = value
     return described
 
 

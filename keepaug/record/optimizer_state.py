@@ -98,10 +98,16 @@ def _faults(state: Any) -> Iterator[str]:
                 yield f'{in_words(group[name])} as {name}'
     if not of_parameters.keys() <= known:
         yield 'state of parameters that are in no group'
+    formats = set()
     for entries in of_parameters.values():
+        formats |= {
+            value.dtype for name, value in entries.items() if name in OF_EACH_WEIGHT and isinstance(value, torch.Tensor)
+        }
         for name, value in entries.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point() and value.isnan().any():
                 yield f'a {name} that is no number'
+    if torch.float64 in formats and len(formats) > 1:
+        yield 'state in double precision for some weights alone'
 
 
 def _is_entry(item: tuple[Any, Any]) -> bool:

@@ -14,6 +14,7 @@ from timm.utils import set_jit_fuser
 from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
+from keepaug.models.described import LOCAL, check_folder
 from keepaug.models.loading import one_short_try, watched_loading
 from keepaug.training.forward import Forward
 
@@ -111,6 +112,8 @@ def check_start(args) -> None:
     Raises:
         ValueError: One cannot be read, or its weights cannot be used.
     """
+    if args.model.startswith(LOCAL):
+        check_folder(args.model.removeprefix(LOCAL), '--model')
     if args.initial_checkpoint:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint', averaged=True, arrays=True)
     flag, path = find_pretrained_file(args) or ('', '')

@@ -1,7 +1,5 @@
 """The model that a validation judges."""
 
-import contextlib
-import json
 import logging
 import os
 import re
@@ -17,13 +15,13 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
-from keepaug.models.described import describe, described_channels, described_size
+from keepaug.models.described import LOCAL, check_folder, describe, described_channels, described_size
 from keepaug.models.loading import one_short_try
 from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
-from keepaug.validation.runs import LOCAL, is_typed
+from keepaug.validation.runs import is_typed
 
 _logger = logging.getLogger('validate')
 
@@ -53,6 +51,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             raise ValueError(
                 f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.'
             )
+    described = _describe(args)
     try:
         model_args = resolve_model_input_args(
             args.model,
@@ -62,7 +61,6 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             global_pool=args.gp,
             **args.model_kwargs,
         )
-        described = _describe(args)
         if described is not None:
             check_recorded(lambda: create_model(pretrained=False, **model_args), *described)
         with one_short_try(args.pretrained):
@@ -118,12 +116,9 @@ def _describe(args) -> tuple[Any, int, str] | None:
         if not args.described:
             return None
         return args.described['model_kwargs'], os.path.getsize(args.checkpoint), args.described['source']
-    folder, arguments, size = args.model.removeprefix(LOCAL), {}, 0
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # timm says why a folder cannot be read
-        size = sum(entry.stat().st_size for entry in os.scandir(folder))
-        with open(os.path.join(folder, 'config.json'), encoding='utf-8') as file:
-            arguments = json.load(file).get('model_args', {})
-    return arguments, size, folder
+    folder = args.model.removeprefix(LOCAL)
+    arguments = check_folder(folder, args.named_by or '--model')
+    return arguments, sum(entry.stat().st_size for entry in os.scandir(folder)), folder
 
 
 def _explain_mismatch(error: Exception) -> str:

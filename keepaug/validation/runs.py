@@ -10,6 +10,7 @@ from timm.utils import natural_key
 
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.models.described import (
+    LOCAL,
     describe,
     described_channels,
     described_name,
@@ -21,9 +22,6 @@ from keepaug.models.described import (
 
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
-
-# What timm calls a model that it reads from a folder.
-LOCAL = 'local-dir:'
 
 # What counts as a checkpoint in a folder; safetensors only where there is none of these.
 CHECKPOINTS = ('*.pth.tar', '*.pth')

@@ -11,6 +11,7 @@ import torch
 from keepaug.export.source import load_source
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.models import recorded
+from keepaug.models.described import check_folder
 from keepaug.models.recorded import check_images, check_recorded
 from tests.scripts import TINY, refuse_train, refuse_validate, write_images
 
@@ -73,6 +74,31 @@ def test_a_folder_is_refused(name, data, tmp_path, capsys):
     (tmp_path / 'config.json').write_text(json.dumps(config))
     said = refuse_validate(f'{data} --model local-dir:{tmp_path} --device cpu -j 0', capsys)
     assert f'{tmp_path} is refused: ' in said
+
+
+CONFIG = dict(architecture='test_resnet', num_classes=3, pretrained_cfg={})
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        (None, 'has no config.json that can be opened'),
+        ('', 'its config.json is no JSON object'),
+        (100_000 * '[', 'its config.json is no JSON object'),
+        ('[1]', 'its config.json is no JSON object'),
+        (json.dumps(dict(CONFIG, pretrained_cfg=[1])), 'a description of another form'),
+        (json.dumps(dict(CONFIG, model_args=[1])), 'a description of another form'),
+        (json.dumps(dict(CONFIG, num_classes='three')), "it holds 'three' as num_classes"),
+        (json.dumps(dict(CONFIG, pretrained_cfg=dict(input_size=[3, 10**6, 32]))), 'as input_size'),
+        (json.dumps(CONFIG), 'model.safetensors cannot be read'),
+    ],
+)
+def test_a_folder_is_looked_at(text, said, tmp_path):
+    (tmp_path / 'model.safetensors').write_bytes(b'cut')
+    if text is not None:
+        (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(ValueError, match=f'--model (local-dir:)?{tmp_path}.*{said}'):
+        check_folder(str(tmp_path), '--model')
 
 
 @pytest.mark.parametrize('name', ['blocks', 'channels'])
