@@ -86,5 +86,7 @@ def test_strange_epochs(changes):
 def test_what_runs_write_is_not_refused(finished):
     for path in finished.glob('*.pth.tar'):
         check_run(torch.load(path, weights_only=False), str(path))
-    check_run({}, 'weights alone')
+    check_run({}, 'weights alone', needs_epoch=False)  # where --start-epoch says it
+    with pytest.raises(ValueError, match='weights alone holds no epoch.*: give --start-epoch'):
+        check_run({}, 'weights alone')
     check_run(dict(epoch=3, version=2, saver=None, args=argparse.Namespace()), 'older timm')
