@@ -81,7 +81,9 @@ def check_evaluations(args) -> None:
 def _read_run(args) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The training run's arguments, and its checkpoint."""
     flag = args.named_by or '--checkpoint'
-    checkpoint = check_checkpoint(args.checkpoint, flag) if args.checkpoint else {}
+    checkpoint = {}
+    if args.checkpoint:
+        checkpoint = check_checkpoint(args.checkpoint, flag, averaged=args.use_ema, arrays=True)
     return read_recorded(checkpoint, args.checkpoint, args.risk_args), checkpoint
 
 

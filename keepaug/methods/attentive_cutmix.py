@@ -113,7 +113,7 @@ class AttentiveCutMixMethod(Method):
         problem = '' if args.attentive_teacher == SELF else unknown_model(args.attentive_teacher)
         yield bool(problem), f'--attentive-teacher {args.attentive_teacher} {problem}'
         yield (
-            path is not None and not os.path.isfile(path),
+            path is not None and not os.path.exists(path),
             (f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.'),
         )
 

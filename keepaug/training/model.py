@@ -16,6 +16,7 @@ from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
 from keepaug.models.described import LOCAL, check_folder
 from keepaug.models.loading import one_short_try, watched_loading
+from keepaug.training.device import is_first_process
 from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('train')
@@ -116,6 +117,11 @@ def check_start(args) -> None:
         check_folder(args.model.removeprefix(LOCAL), '--model')
     if args.initial_checkpoint:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint', averaged=True, arrays=True)
+    if args.pretrained_path and not args.pretrained and is_first_process():
+        _logger.warning(
+            f'--pretrained-path {args.pretrained_path} has no effect without --pretrained, as in stock: the model does not '
+            'start from it.'
+        )
     flag, path = find_pretrained_file(args) or ('', '')
     if path:
         if path.endswith(ARRAYS) and not args.pretrained_cfg_overlay.get('custom_load'):

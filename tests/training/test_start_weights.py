@@ -50,6 +50,11 @@ def test_those_of_another_network_are_refused(written):
         build('--pretrained', '--pretrained-path', path)
 
 
+def test_a_file_that_is_not_read_is_said(written, caplog):
+    build('--pretrained-path', written('test_resnet'))
+    assert any('has no effect without --pretrained' in message for message in caplog.messages)
+
+
 def test_a_few_that_are_missing_are_said(written, caplog):
     path = written('test_resnet')
     held = torch.load(path, weights_only=False)
