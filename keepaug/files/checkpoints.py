@@ -19,7 +19,7 @@ from keepaug.files.arrays import check_arrays
 from keepaug.files.plain_json import parse_json
 
 LAST = 'last.pth.tar'  # as timm's saver calls it
-# Where timm's scripts keep the running average of the weights and the weights, in the order in which timm looks for them.
+# Where timm's scripts keep the running average of the weights, and the weights, in the order in which timm looks.
 AVERAGED = ('state_dict_ema', 'model_ema')
 PLAIN = ('state_dict', 'model')
 # What a training run writes beside its weights: a file that has any of it and no weights is damaged.
@@ -162,8 +162,8 @@ def find_weights(checkpoint: Mapping[str, Any], source: str, averaged: bool = Fa
         fault = _fault(name, value) if isinstance(value, torch.Tensor) and is_weight(value) else ''
         if fault:
             raise ValueError(
-                f'{source} holds {fault} in {name}{f" of {key}" if key else ""}: its run diverged, or the file is damaged; '
-                'give an earlier checkpoint.'
+                f'{source} holds {fault} in {name}{f" of {key}" if key else ""}: its run diverged, or the file is '
+                'damaged; give an earlier checkpoint.'
             )
     return weights, key
 

@@ -74,7 +74,8 @@ def check_folder(folder: str, flag: str) -> dict[str, Any]:
             raise ValueError
     except OSError as error:
         raise ValueError(
-            f'{source} has no config.json that can be opened ({error.strerror}): give a folder as the export of timm writes.'
+            f'{source} has no config.json that can be opened ({error.strerror}): give a folder that was '
+            'exported for timm.'
         ) from error
     except ValueError as error:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Weights that timm loads while it builds a model: whether they came, and without waiting for a network that is not there."""
+"""Weights that timm loads while it builds a model: whether they came, and no long wait where there is no network."""
 
 import logging
 import os
@@ -81,13 +81,13 @@ class LoadedWeights:
         share = sum(weights[key] for key in missing) / max(1, sum(weights.values()))
         if share > MOST_MISSING:
             raise ValueError(
-                f'{source} is of another network than {name}: it lacks {len(missing)} of its {len(weights)} weights, such as '
-                f'{missing[0]}; give the weights of this one, or its own --model.'
+                f'{source} is of another network than {name}: it lacks {len(missing)} of its {len(weights)} weights, '
+                f'such as {missing[0]}; give the weights of this one, or its own --model.'
             )
         if missing:
             _logger.warning(
-                f'{source} lacks {len(missing)} of the {len(weights)} weights of {name}, such as {missing[0]}: they begin '
-                'at random.'
+                f'{source} lacks {len(missing)} of the {len(weights)} weights of {name}, such as {missing[0]}: they '
+                'begin at random.'
             )
 
 

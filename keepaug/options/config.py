@@ -148,7 +148,7 @@ def _convert_item(action: argparse.Action, value: Any) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    """A value as it would have been typed; a fraction has more than one spelling, and yes and no are no text to YAML."""
+    """A value as it would have been typed; a fraction has several spellings, and yes and no are no text to YAML."""
     if value is False:  # as stock reads `aa: off`
         return ''
     whole = isinstance(value, int) and not isinstance(value, bool) and _is_small(value)

@@ -48,7 +48,7 @@ def _defaults() -> dict[str, Any]:
     parser = create_validate_parser()
     add_ours(parser)
     # How one of several runs came to be judged, and is called beside the others (`keepaug.validation.runs`).
-    # Which options were typed counts where somebody took it down, as `main` does; what a file says of its model follows.
+    # Which options were typed, where somebody took it down as `main` does, and what a file says of its model.
     return {
         **vars(parser.parse_args([])),
         'named_by': '',

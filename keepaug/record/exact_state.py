@@ -183,8 +183,8 @@ def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] |
             isinstance(counts, dict) and {*counts} == {*own} and all(_is_like(counts[key], own[key]) for key in own)
         ):
             raise ValueError(
-                'The checkpoint of --resume holds the state of another schedule than --sched plateau: give the flags of '
-                'its run, or drop --exact-resume.'
+                'The checkpoint of --resume holds the state of another schedule than --sched plateau: give the flags '
+                'of its run, or drop --exact-resume.'
             )
         scheduler.lr_scheduler.load_state_dict(counts)
         scheduler.restore_lr = state.get('restore_lr')

@@ -27,8 +27,8 @@ def check_run(checkpoint: Mapping[str, Any], source: str, needs_epoch: bool = Tr
         strange = 'as epoch or version what is no number'
     elif needs_epoch and checkpoint.get('epoch') is None:
         raise ValueError(
-            f'{source} holds no epoch, so nothing tells where to go on: give --start-epoch, or take its weights alone with '
-            '--initial-checkpoint.'
+            f'{source} holds no epoch, so nothing tells where to go on: give --start-epoch, or take its weights alone '
+            'with --initial-checkpoint.'
         )
     elif checkpoint.get('saver') is not None:
         strange = find_strange(checkpoint['saver'])

@@ -119,8 +119,8 @@ def check_start(args) -> None:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint', averaged=True, arrays=True)
     if args.pretrained_path and not args.pretrained and is_first_process():
         _logger.warning(
-            f'--pretrained-path {args.pretrained_path} has no effect without --pretrained, as in stock: the model does not '
-            'start from it.'
+            f'--pretrained-path {args.pretrained_path} has no effect without --pretrained, as in stock: the model does '
+            'not start from it.'
         )
     flag, path = find_pretrained_file(args) or ('', '')
     if path:

@@ -146,14 +146,14 @@ def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str
         values = ' '.join(map(str, run)) if isinstance(run, tuple) else run
         if name == 'input_size':
             _logger.warning(
-                f'{path} is of a run on images {run} and is judged on {here}; give --input-size {values} for those of the '
-                'run.'
+                f'{path} is of a run on images {run} and is judged on {here}; give --input-size {values} for those of '
+                'the run.'
             )
         else:
             flag = '--' + name.replace('_', '-')
             _logger.warning(
-                f'{path} is of a run with {flag} {values} and is judged with {name} {here}; give {flag} {values} for that '
-                'of the run.'
+                f'{path} is of a run with {flag} {values} and is judged with {name} {here}; give {flag} {values} for '
+                'that of the run.'
             )
 
 

@@ -48,8 +48,8 @@ def choose_runs(args) -> list[dict[str, Any]]:
 
     A folder as checkpoint stands for every checkpoint in it; `all`, a wildcard or a file of names as model for several
     pretrained models; those of `--compare` follow, but for files that are judged already. A single entry without a
-    checkpoint is one plain run. A checkpoint that describes its own model is judged as that. With `--compare`, `named_by` is the flag that named the entry itself, or empty for one of
-    many that a folder or a pattern stands for.
+    checkpoint is one plain run. A checkpoint that describes its own model is judged as that. With `--compare`,
+    `named_by` is the flag that named the entry itself, or empty for one of many that a folder or a pattern stands for.
 
     Raises:
         ValueError: The folder holds no checkpoint, or one to compare with is none.
@@ -168,7 +168,7 @@ def _chosen_runs(args) -> list[dict[str, Any]]:
 
 
 def _follow_one(args, path: str) -> dict[str, Any]:
-    """What one checkpoint of a folder says of its model; nothing of one that cannot be read, which its own turn tells."""
+    """What one checkpoint of a folder says of its model; nothing of one that cannot be read: its own turn tells."""
     try:
         return _follow(args, path, '--checkpoint', args.typed)
     except ValueError:

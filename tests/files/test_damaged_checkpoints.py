@@ -190,7 +190,8 @@ def test_more_mutations(valid, tmp_path, seed):
     [
         ('state_dict', {}), ('state_dict', None), ('state_dict', [1]), ('state_dict', {'a': 1}), ('state_dict_ema', {}),
         ('epoch', -1), ('epoch', float('nan')), ('epoch', 'two'), ('epoch', None), ('version', [2]),
-        ('optimizer', {}), ('optimizer', None), ('optimizer', [1]), ('task_state', [1]), ('args', [1]), ('args', {1: 2}),
+        ('optimizer', {}), ('optimizer', None), ('optimizer', [1]), ('task_state', [1]), ('args', [1]),
+        ('args', {1: 2}),
         (KEY, [1]), (KEY, {}), (KEY, {'lr': [float('nan')]}), ('saver', [1]),
     ],
 )  # fmt: skip

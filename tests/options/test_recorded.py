@@ -56,7 +56,7 @@ def test_combinations_that_cannot_be():
 def test_what_nobody_knows_is_said(caplog, tmp_path):
     """A method from outside that is not imported would be left out of the replay without a word."""
     run = dict(keep_cut='cutout', sharpen=0.5, sharpen_kind='', stray=None, rank=0, class_to_idx={'a': 0})
-    for number in range(2):
+    for _ in range(2):
         read_recorded(dict(args=argparse.Namespace(**run)), f'{tmp_path}/last.pth.tar')
     (message,) = caplog.messages
     assert (

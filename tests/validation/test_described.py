@@ -1,4 +1,4 @@
-"""A checkpoint that says of which model it is need not be told again; what is typed wins, and no word of it is trusted."""
+"""A checkpoint that says of which model it is need not be told again; what is typed wins, no word is trusted."""
 
 from argparse import Namespace
 from pathlib import Path
