@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 import keepaug
 from keepaug.augment import BatchAugment
+from keepaug.augment.recycled import RECYCLED
 from keepaug.augment.saliency import PASSES, PREFERENCE, low_size
 from keepaug.models.resolution import ResizedTwin, at_resolution
 from tests.functional.backbones import assert_untouched, everything
 
 CLASSES = 5
 BATCH = 2
-COLUMNS = (*PASSES, 'keep-paste')
+COLUMNS = (*PASSES, RECYCLED, 'keep-paste')
 WORKS = 'works'
 
 
@@ -221,6 +222,7 @@ def walk(name: str) -> Walk:
         assert augment.last['saliency'].isfinite().all() and (augment.last['saliency'].amax((1, 2, 3)) > 0.0).all()
         assert train_step(augment.model, x_out, target_out) == trained
         results[column] = WORKS
+    results[RECYCLED] = recycle(model, x, target, trained)
     chosen = at_resolution(model, low_size((family.size,) * 2, 0.5), x)
     return Walk(
         results,
@@ -275,11 +277,31 @@ def train_step(model: nn.Module, x: Tensor, target: Tensor) -> set[str]:
     return {name.removeprefix('backbone.') for name in gradients}
 
 
+def recycle(model: nn.Module, x: Tensor, target: Tensor, trained: set[str]) -> str:
+    """A training step that writes maps of recycled saliency, from which the next cut is drawn; 'works'.
+
+    Raises:
+        AssertionError: An image has no map after it, a gradient is missing, or the second cut saw another map.
+    """
+    maps = keepaug.SaliencyMaps(BATCH)
+    augment = keepaug.create_augment('keep-cut', size=16, saliency=RECYCLED, maps=maps)
+    edge = x.shape[-1]
+    where = torch.tensor([[index, edge, edge, 0, 0, edge, edge, 0, 0] for index in range(BATCH)])  # whole images
+    for is_seen in (False, True):
+        x_out, target_out = augment(x, target, torch.Generator(), where=where)
+        assert augment.last['saliency'].isfinite().all()
+        assert augment.last['saliency'].amax((1, 2, 3)).gt(0).tolist() == [is_seen] * BATCH
+        assert train_step(model, augment.recycle(x_out), target_out) == trained
+        assert maps.written.all()
+    return WORKS
+
+
 HEADER = """# Every architecture of timm
 
 What a small model of each architecture module, some of them narrowed, does in a training step with each
 `--keep-saliency` of `--keep-cut`, and with `--keep-paste`: forward, loss, backward, the gradients of a plain step there
-and finite, and the saliency pass left no trace in the model. Written by
+and finite, and the saliency pass left no trace in the model. `recycled` takes two steps, and the second is cut by what
+the first has written. Written by
 `python -m tests.every_family --output docs/families.md` (timm {timm}, torch {torch}, CPU, batch {batch}), which shares
 its walk with `tests/test_every_family.py`.
 
