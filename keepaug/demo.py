@@ -23,12 +23,14 @@ from rich.table import Table
 from timm.utils import setup_default_logging
 
 import keepaug
+from keepaug import options
 from keepaug.augment.base import BatchAugment
+from keepaug.console.errors import explain_errors
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
 from keepaug.machine import describe_machine
+from keepaug.options.flag_ranges import range_rows
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
-from keepaug.ranges import Range
 from keepaug.study.command import Reporter, Scheduler
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import SCRIPTS, Slot, StudyRun, read_clock
@@ -46,7 +48,8 @@ SIZE = 40  # px
 CUT = 16  # px
 
 
-def main() -> None:
+def create_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     parser = argparse.ArgumentParser(
         prog='python -m keepaug.demo',
         description=__doc__.splitlines()[0],
@@ -54,10 +57,12 @@ def main() -> None:
     )
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for runs, table and picture')
     parser.add_argument('--images', type=int, default=1000, help='images the share of digit pixels is measured on')
-    args = parser.parse_args()
-    problem = Range(least=1, most=IMAGES, whole=True, unit='image').problem(args.images)
-    if problem:
-        parser.error(f'--images {problem}, got {args.images}.')
+    return parser
+
+
+def main() -> None:
+    args = create_parser().parse_args()
+    options.refuse(range_rows(args))
     setup_default_logging()
     start = time.time()
 
@@ -219,4 +224,4 @@ def draw_sheet(blind: BatchAugment, keep: BatchAugment, rows: int = 6, seed: int
 
 
 if __name__ == '__main__':
-    main()
+    explain_errors(main)

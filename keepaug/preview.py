@@ -103,8 +103,6 @@ def check_preview(args: argparse.Namespace) -> None:
     """
     output = args.preview_output
     folder, suffix = os.path.dirname(output) or '.', os.path.splitext(output)[1].lower()
-    if args.preview_images < 1:
-        raise ValueError(f'--preview-images {args.preview_images} is too small: give at least 1.')
     if args.preview_statistics is not None and args.preview_statistics < args.preview_images:
         raise ValueError(
             f'--preview-statistics {args.preview_statistics} is fewer than the {args.preview_images} images of '

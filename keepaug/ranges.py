@@ -83,7 +83,9 @@ class Range:
         return value
 
     def _holds(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return False
+        if not isinstance(value, numbers.Integral) and not math.isfinite(value):  # whole numbers may exceed a float
             return False
         return (
             (not self.whole or isinstance(value, numbers.Integral))
@@ -94,12 +96,13 @@ class Range:
         )
 
     def _counted(self, bound: float) -> str:
-        plural = 's' if self.unit and bound != 1 else ''
-        return f'{bound:.12g} {self.unit}{plural}'.rstrip()
+        ending = 'es' if self.unit.endswith(('s', 'ch')) else 's'
+        return f'{bound:.12g} {self.unit}{ending if self.unit and bound != 1 else ""}'.rstrip()
 
 
 PIXELS = Range(least=1, whole=True, unit='pixel')
 PROBABILITY = Range(least=0, most=1)
+CHANCE = Range(above=0, most=1)  # a probability of what would else never happen
 COUNT = Range(least=1, whole=True)
 
 

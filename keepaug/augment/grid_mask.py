@@ -8,7 +8,7 @@ from keepaug.augment.fill import fill_region
 from keepaug.augment.ramp import Ramp
 from keepaug.augment.registry import register_augment
 from keepaug.functional import grid_mask
-from keepaug.ranges import PIXELS, PROBABILITY, HyperParameterError
+from keepaug.ranges import PIXELS, PROBABILITY, HyperParameterError, Range
 
 # The paper's distances on ImageNet are from 96 px to the edge of the image, 224 px.
 SMALLEST_SHARE = 96 / 224
@@ -36,7 +36,13 @@ class GridMask(BatchAugment):
         ValueError: A value is out of range, or the probability rises and was not told the progress.
     """
 
-    ranges = {'smallest': PIXELS, 'largest': PIXELS, 'keep': PROBABILITY, 'prob': PROBABILITY, 'ramp': PROBABILITY}
+    ranges = {
+        'smallest': PIXELS,
+        'largest': PIXELS,
+        'keep': Range(above=0, below=1),
+        'prob': PROBABILITY,
+        'ramp': PROBABILITY,
+    }
 
     def __init__(
         self,

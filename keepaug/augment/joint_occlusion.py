@@ -19,7 +19,7 @@ from keepaug.functional import (
     region_scores,
     sample_regions,
 )
-from keepaug.ranges import COUNT, PIXELS, PROBABILITY, HyperParameterError, Range, check_choice
+from keepaug.ranges import PIXELS, HyperParameterError, Range, check_choice
 
 # Along each edge, and more squares than pixels: no image has more.
 MOST_CELLS = 1024
@@ -60,9 +60,9 @@ class JointOcclusion(BatchAugment):
 
     ranges = {
         'grid': Range(least=1, most=MOST_CELLS, whole=True),
-        'keep_patch': PROBABILITY,
-        'keep_image': PROBABILITY,
-        'holes': COUNT,
+        'keep_patch': Range(least=0, below=1),
+        'keep_image': Range(least=0, below=1),
+        'holes': Range(least=1, most=MOST_CELLS, whole=True),
         'size': PIXELS,
         'jitter': Range(least=0, whole=True, unit='pixel'),
     }
@@ -107,8 +107,12 @@ class JointOcclusion(BatchAugment):
         return f'{self.mode}, {how}, left whole with probability {self.keep_image:g}, {batch}'
 
     def check_images(self, x: Tensor) -> None:
-        if self.mode == 'saliency':
+        if self.mode == 'hide-and-seek':
+            check_edge('grid', self.grid, x)
+        elif self.mode != 'none':
             check_edge('size', self._edge(x.shape[-2:]), x)
+        if self.mode == 'saliency':
+            check_edge('jitter', self._jitter(x.shape[-2:]), x)
             norm_grad_saliency(self.model, self.layer, x, None)
 
     def own_pixels(self) -> Tensor | None:

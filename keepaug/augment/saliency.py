@@ -38,8 +38,8 @@ PASSES = {
 }
 LOW = tuple(name for name, way in PASSES.items() if way.low)
 EARLY = tuple(name for name, way in PASSES.items() if way.early)
-# Edge of the reduced image relative to the image.
-LOW_SCALE = Range(above=0, most=1)
+# Edge of the reduced image relative to the image; below a tenth, 22 pixels of 224, nothing is left to look at.
+LOW_SCALE = Range(least=0.1, most=1)
 # Sizes that a pass over a part of a batch may have.
 BATCH_SIZES = 8
 # Unless one is asked for, the first of these that a model can run.

@@ -20,6 +20,7 @@ from keepaug.data.sets import build_train_dataset
 from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import select_batches, without_smoothing
 from keepaug.methods import active_methods, build_augment, outside_training, wrap_dataset, wrap_loader
+from keepaug.methods.method import spell
 from keepaug.training.device import process_count, process_rank
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
@@ -147,7 +148,7 @@ def check_replay(recorded: argparse.Namespace) -> None:
     for name, most in MOST.items():
         value = vars(recorded)[name]
         if any(number > most for number in (value if isinstance(value, list) else [value or 0])):
-            reasons.append(f'--{name.replace("_", "-")} {value} is more than any run has')
+            reasons.append(f'{spell(name, value)} is more than any run has')
     if reasons:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
 

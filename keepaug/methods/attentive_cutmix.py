@@ -22,7 +22,7 @@ from keepaug.models.early_exit import backbone_of
 from keepaug.models.loading import UNFIT, classifiers, one_short_try
 from keepaug.models.names import unknown_model
 from keepaug.models.recorded import check_images, check_recorded
-from keepaug.ranges import PIXELS, Range
+from keepaug.ranges import Range
 from keepaug.training.device import is_first_process
 
 _logger = logging.getLogger('train')
@@ -67,7 +67,7 @@ class AttentiveCutMixMethod(Method):
             parameter='teacher_size',
             type=int,
             metavar='PX',
-            range=PIXELS,
+            range=Range(least=1, most=2**14, whole=True, unit='pixel'),
             help="side of the images the teacher sees; unset: the teacher's own, for self that of the images",
         ),
         Flag(
@@ -77,6 +77,7 @@ class AttentiveCutMixMethod(Method):
             default=7,
             metavar='G',
             range=AttentiveCutMix.ranges['grid'],
+            in_image=True,
             help='patches along each side',
         ),
     )

@@ -4,7 +4,7 @@ import argparse
 
 from keepaug.data.transform import TransformChanges
 from keepaug.methods.method import Flag, Method, Need
-from keepaug.ranges import COUNT
+from keepaug.ranges import Range
 
 
 class CopiesMethod(Method):
@@ -17,7 +17,7 @@ class CopiesMethod(Method):
         type=int,
         default=1,
         metavar='M',
-        range=COUNT,
+        range=Range(least=1, most=2**10, whole=True),
         help='copies of each sample, cropped and augmented on their own; unlike --aug-repeats, in one batch',
     )
     needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT

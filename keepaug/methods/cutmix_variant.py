@@ -1,12 +1,13 @@
 """The controls of the CutMix paper (Table 8): `--cutmix-variant`."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
 from keepaug.augment import CutMixVariant
-from keepaug.methods.method import Flag, Method
+from keepaug.methods.method import Flag, Method, Refusal, is_typed_zero
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 
 PAPERS_FIXED_SIZE = 16
@@ -51,6 +52,12 @@ class CutMixVariantMethod(Method):
         if args.cutmix_variant == 'fixed':
             return {}
         return {'cutmix_fixed_size': f'with --cutmix-variant {args.cutmix_variant}, whose size is drawn'}
+
+    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
+        yield (
+            is_typed_zero(args, 'cutmix'),
+            f'--cutmix 0 switches CutMix off, and {self.spelled(args)} is CutMix: drop one of the two.',
+        )
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> CutMixVariant:
         return CutMixVariant(

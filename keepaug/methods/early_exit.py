@@ -37,7 +37,7 @@ class EarlyExitMethod(Method):
             type=float,
             default=0.3,
             metavar='W',
-            range=Range(least=0),
+            range=Range(above=0),
             help='weight of its loss',
         ),
         Flag(

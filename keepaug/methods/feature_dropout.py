@@ -29,7 +29,7 @@ class FeatureDropoutMethod(Method):
             type=float,
             default=0.1,
             metavar='P',
-            range=Range(least=0, below=1),
+            range=Range(above=0, below=1),
             help='probability that a feature is dropped',
         ),
         Flag(

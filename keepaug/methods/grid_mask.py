@@ -6,6 +6,7 @@ from torch import nn
 
 from keepaug.augment import GridMask
 from keepaug.methods.method import Flag, Method
+from keepaug.ranges import CHANCE
 
 RANGES = GridMask.ranges
 
@@ -50,7 +51,7 @@ class GridMaskMethod(Method):
             type=float,
             default=0.8,
             metavar='P',
-            range=RANGES['prob'],
+            range=CHANCE,
             help='probability that an image is masked',
         ),
         Flag(

@@ -42,6 +42,7 @@ class JointOcclusionMethod(Method):
             default=4,
             metavar='N',
             range=RANGES['grid'],
+            in_image=True,
             help='cells per edge, for hide-and-seek',
         ),
         Flag(
@@ -77,6 +78,7 @@ class JointOcclusionMethod(Method):
             type=int,
             metavar='PX',
             range=RANGES['size'],
+            in_image=True,
             help='side of a square in pixels; unset: a quarter of the image',
         ),
         Flag(
@@ -92,6 +94,7 @@ class JointOcclusionMethod(Method):
             type=int,
             metavar='PX',
             range=RANGES['jitter'],
+            in_image=True,
             help='most pixels the salient square is moved by; unset: a fourteenth of the image',
         ),
         Flag(

@@ -9,7 +9,7 @@ from torch import nn
 from keepaug.augment import KeepCut
 from keepaug.augment.recycled import RECYCLED, SaliencyMaps
 from keepaug.methods.keep_region import KeepMethod, fill_of_erasing
-from keepaug.methods.method import Flag, Refusal, typed
+from keepaug.methods.method import Flag, Refusal, is_typed_zero, spell, typed
 from keepaug.methods.stock_mixing import MIXING_OFF, mixing_settings
 
 
@@ -68,10 +68,14 @@ class KeepCutMethod(KeepMethod):
             yield (
                 typed(args, name) != default,
                 (
-                    f'--keep-cut {args.keep_cut} has two probabilities, --{name.replace("_", "-")} {typed(args, name)} '
+                    f'--keep-cut {args.keep_cut} has two probabilities, {spell(name, typed(args, name))} '
                     f'and --keep-prob {args.keep_prob}: drop one of them.'
                 ),
             )
+        yield (
+            args.keep_cut == 'cutmix' and is_typed_zero(args, 'cutmix') and typed(args, 'cutmix_minmax') is None,
+            f'--cutmix 0 switches CutMix off, and {self.spelled(args)} is CutMix: drop one of the two.',
+        )
         yield (
             args.cutout is not None,
             ('--keep-cut and --cutout both cut the image: choose one, and compare the two in separate runs.'),

@@ -7,6 +7,7 @@ from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.recycled import RECYCLED
 from keepaug.augment.saliency import LOW, PASSES
 from keepaug.methods.method import Flag, Method
+from keepaug.ranges import CHANCE
 
 
 def tau(text: str) -> float | None:
@@ -39,7 +40,7 @@ PROB = Flag(
     parameter='prob',
     type=float,
     metavar='P',
-    range=KeepRegion.ranges['prob'],
+    range=CHANCE,
     help='probability per image; unset: 1',
 )
 SALIENCY = Flag(

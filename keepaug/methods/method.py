@@ -135,6 +135,11 @@ def typed(args: argparse.Namespace, name: str) -> Any:
     return vars(args.taken_over).get(name, vars(args)[name])
 
 
+def is_typed_zero(args: argparse.Namespace, name: str) -> bool:
+    """Whether an option of stock's that is 0 where it is not set was set to 0; asked in `Method.refuses` alone."""
+    return name in args.typed and not typed(args, name)
+
+
 def spell(name: str, value: Any = None) -> str:
     """An option as a user types it, with its value if one is given."""
     flag = '--' + name.replace('_', '-')

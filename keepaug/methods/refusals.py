@@ -8,14 +8,8 @@ from typing import Any
 
 from keepaug.methods.method import UNMET, Flag, Method, Need, Refusal, spell, typed
 from keepaug.methods.registry import active_methods, all_methods
+from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.ranges import any_of
-
-# Stock's label mixers: their options, and whether they are on.
-STOCK_MIXERS = {
-    'mixup': lambda args: typed(args, 'mixup') > 0,
-    'cutmix': lambda args: typed(args, 'cutmix') > 0,
-    'cutmix_minmax': lambda args: typed(args, 'cutmix_minmax') is not None,
-}
 
 
 def refusals(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -119,8 +113,8 @@ def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Itera
                 'batch, pair or elem.'
             ),
         )
-        for name, is_on in STOCK_MIXERS.items():
+        for name in stock_mixers(args):
             yield (
-                is_on(args) and name not in method.uses_alpha_of,
-                (f'{method.spelled(args)} and {spell(name)} both mix labels: choose one.'),
+                name not in method.uses_alpha_of,
+                f'{method.spelled(args)} and {spell(name)} both mix labels: choose one.',
             )

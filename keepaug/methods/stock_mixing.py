@@ -7,10 +7,20 @@ from typing import Any
 from torch import nn
 
 from keepaug.augment import LabelMixer, create_augment
-from keepaug.methods.method import Method, Need, typed
+from keepaug.methods.method import Method, Need, spell, typed
 
 # Stock's mixers switched off.
 MIXING_OFF = {'mixup': 0.0, 'cutmix': 0.0, 'cutmix_minmax': None}
+
+
+def stock_mixers(args: argparse.Namespace) -> list[str]:
+    """Which of stock's label mixers were asked for, by the names of their options."""
+    on = {
+        'mixup': typed(args, 'mixup') > 0,
+        'cutmix': typed(args, 'cutmix') > 0,
+        'cutmix_minmax': typed(args, 'cutmix_minmax') is not None,
+    }
+    return [name for name, is_on in on.items() if is_on]
 
 
 def partner_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -43,12 +53,12 @@ class StockMixingMethod(Method):
         return False  # by itself it stays in the loader
 
     def follows(self, others: Sequence[Method], args: argparse.Namespace) -> bool:
-        mixes = typed(args, 'mixup') > 0 or typed(args, 'cutmix') > 0 or typed(args, 'cutmix_minmax') is not None
+        mixes = bool(stock_mixers(args))
         moves = any(other.moves_mixing(args) for other in others)
         return mixes and moves and not any(other.mixes_labels(args) for other in others)
 
     def spelled(self, args: argparse.Namespace) -> str:
-        return next(f'--{name}' for name in MIXING_OFF if typed(args, name)).replace('_', '-')
+        return spell(stock_mixers(args)[0])
 
     def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
         return MIXING_OFF

@@ -25,8 +25,8 @@ from keepaug.data.unlabelled import (
 )
 from keepaug.functional.consistency import ANNEALING
 from keepaug.methods.method import Flag, Method, Need, Refusal, spell, typed
-from keepaug.methods.refusals import STOCK_MIXERS
 from keepaug.methods.registry import active_methods
+from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.ranges import COUNT, Range
 from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
 from keepaug.training.device import is_first_process, process_count, process_rank
@@ -148,8 +148,8 @@ class UdaMethod(Method):
             args.uda_tsa != NO_ANNEALING and loss != LOSSES[0],
             f'--uda-tsa {args.uda_tsa} anneals the cross entropy, not --loss {loss}: {DROP}.',
         )
-        for name, is_on in STOCK_MIXERS.items():
-            yield is_on(args), self._beside(spell(name), 'mixes labels, which unlabelled images lack')
+        for name in stock_mixers(args):
+            yield True, self._beside(spell(name), 'mixes labels, which unlabelled images lack')
         others = [method for method in active_methods(args) if method is not self]
         for other in others:
             flag = other.spelled(args)

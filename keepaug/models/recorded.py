@@ -92,7 +92,7 @@ def check_images(data_config: Mapping[str, Any], source: str) -> None:
 
 
 def statistics_problem(args: Mapping[str, Any], channels: int) -> str:
-    """What is wrong with how many means and deviations images are given, as a sentence; empty where nothing is.
+    """What is wrong with the means and deviations that images are given, as a sentence; empty where nothing is.
 
     Args:
         args: Options.
@@ -104,6 +104,11 @@ def statistics_problem(args: Mapping[str, Any], channels: int) -> str:
             return (
                 f'--{name} {" ".join(map(str, values))} has {len(values)} values for {channels} channels: give one for '
                 'each channel, or one for all.'
+            )
+        if values and max(map(abs, values)) > 1:
+            return (
+                f'--{name} {" ".join(map(str, values))} is of pixels from 0 to 255, and here they are from 0 to 1: '
+                'divide it by 255.'
             )
     return ''
 

@@ -3,7 +3,7 @@
 from keepaug.options.add_arguments import add_arguments
 from keepaug.options.argv import typed_options
 from keepaug.options.parse import create_config_parser, create_parser, parse_args, parse_options, without_sweep
-from keepaug.options.prepare import prepare
+from keepaug.options.prepare import prepare, refuse
 from keepaug.options.stock_checks import check_stock
 from keepaug.options.train import create_train_parser
 from keepaug.options.validate import add_ours, create_validate_parser
@@ -22,6 +22,7 @@ __all__ = [
     'parse_args',
     'parse_options',
     'prepare',
+    'refuse',
     'typed_options',
     'without_sweep',
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keepaug.datasets import BOXED_DATASETS
+from keepaug.methods.method import spell
 from keepaug.options.ood import add_ood, check_ood
 from keepaug.options.training_images import add_training_images, check_training_images
 
@@ -78,12 +79,12 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     for path in args.compare:
         yield not os.path.exists(path), f'--compare {path} does not exist; name checkpoints that do.'
     for name, evaluation in OF_ONE.items():
-        value, flag = vars(args)[name], '--' + name.replace('_', '-')
-        if isinstance(value, (list, tuple)):  # words of their own, numbers between commas
-            value = (' ' if isinstance(value, list) else ',').join(map(str, value))
+        value = vars(args)[name]
+        if isinstance(value, tuple):  # numbers between commas
+            value = ','.join(map(str, value))
         yield (
             evaluation not in (args.evaluate or ()) and vars(args)[name] != _defaults()[name],
-            (f'{flag} {value} has no effect without --evaluate {evaluation}: add it or drop this.'),
+            (f'{spell(name, value)} has no effect without --evaluate {evaluation}: add it or drop this.'),
         )
     if not args.evaluate:
         yield args.eval_samples is not None, '--eval-samples chooses images for --evaluate: name what to evaluate.'
@@ -91,17 +92,9 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     asked = f'--evaluate {" ".join(args.evaluate)}'
     missing = [name for name in ('torchmetrics', 'scipy', 'matplotlib') if importlib.util.find_spec(name) is None]
     yield bool(missing), f'{asked} needs {" and ".join(missing)}: pip install keepaug[eval].'
-    yield (
-        args.eval_samples is not None and args.eval_samples < 1,
-        (f'--eval-samples {args.eval_samples} must be at least 1; leave it out for all images.'),
-    )
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'
-    yield (
-        not 0 <= args.fgsm_eps <= 255,
-        (f'--fgsm-eps {args.fgsm_eps:g} is no step in 255ths, from 0 to 255: give one such as 8.'),
-    )
     yield from _check_localization(args)
     yield from check_ood(args)
     yield from check_training_images(args)
@@ -117,10 +110,6 @@ def _check_localization(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     yield (
         bool(args.gt_boxes) and not os.path.exists(args.gt_boxes),
         (f'--gt-boxes {args.gt_boxes} does not exist; name a file or folder of boxes.'),
-    )
-    yield (
-        not 0 < args.cam_threshold <= 1,
-        (f"--cam-threshold {args.cam_threshold:g} must be a share of the map's maximum, above 0 up to 1; give 0.2."),
     )
     yield (
         args.tf_preprocessing,

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from timm.loss import LOSS_TYPES, MULTI_LABEL_LOSS_TYPES, create_classification_loss
-from timm.utils import ParseKwargs
 
 from keepaug.console.errors import first_line
+from keepaug.methods.method import spell
+from keepaug.options import shared
 from keepaug.training.loss import LOSS_SETTINGS, loss_kwargs, uses_bce
 
 # Defaults of older flags that a newer choice replaces: (flag, its value) to names and defaults.
@@ -61,7 +62,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
         '--pretrained-cfg-overlay',
         nargs='*',
         default={},
-        action=ParseKwargs,
+        action=shared.Keywords,
         metavar='KEY=VALUE',
         help='entries of the pretrained configuration of the model to replace',
     )
@@ -118,9 +119,7 @@ def _loss(parser: argparse.ArgumentParser) -> None:
         'db_focal_gamma': 'focus on hard targets',
     }.items():
         loss = name.split('_')[0]
-        add(
-            '--' + name.replace('_', '-'), type=float, metavar='X', help=f'{meaning} (--loss {loss}); unset: as in timm'
-        )
+        add(spell(name), type=float, metavar='X', help=f'{meaning} (--loss {loss}); unset: as in timm')
     add('--asl-reduction', choices=('batchmean', 'sum', 'mean'), help='reduction of multi-label asl; unset: batchmean')
 
 
@@ -143,7 +142,7 @@ def check_task(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         value = vars(args)[name]
         yield (
             args.task == 'multilabel' and bool(value),
-            (f'--{name.replace("_", "-")} {value} looks at one label per image: drop it or --task multilabel.'),
+            (f'{spell(name, value)} looks at one label per image: drop it or --task multilabel.'),
         )
 
 
@@ -229,13 +228,9 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     weighted = uses_bce(args) or loss == 'asl' and several
     for name in ('loss_class_weight', 'loss_pos_weight'):
         value = vars(args)[name]
-        flag = '--' + name.replace('_', '-')
         yield (
             value is not None and not weighted,
-            (
-                f'{flag} {value} exists for --loss bce and for asl with --task multilabel: choose one of them or drop '
-                'it.'
-            ),
+            f'{spell(name, value)} is for --loss bce, and asl with --task multilabel: choose one of them or drop it.',
         )
     yield (
         args.loss_pos_weight is not None and args.bce_pos_weight is not None,
@@ -253,7 +248,7 @@ def _loss_rows(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
             value = vars(args)[name]
             yield (
                 value is not None and loss != owner,
-                (f'--{name.replace("_", "-")} {value} has no effect without --loss {owner}: drop it.'),
+                (f'{spell(name, value)} has no effect without --loss {owner}: drop it.'),
             )
     mixed = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
     whole = ('twoway', 'zlpr') if several else ('asl',)

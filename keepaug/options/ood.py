@@ -28,14 +28,3 @@ def check_ood(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
     """Rows of what `--evaluate ood` refuses."""
     for path in args.ood_data_dir:
         yield not os.path.isdir(path), f'--ood-data-dir {path} is no folder: name folders of images.'
-    yield (
-        not args.odin_temperature > 0,
-        (f'--odin-temperature {args.odin_temperature:g} divides the logits: give a number above 0, such as 1000.'),
-    )
-    yield (
-        not 0 <= args.odin_eps <= 1,
-        (
-            f'--odin-eps {args.odin_eps:g} lies outside [0, 1]: give a small share of the range of pixels, '
-            'such as 0.0014.'
-        ),
-    )

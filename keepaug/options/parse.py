@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from keepaug.options.add_arguments import add_arguments
-from keepaug.options.argv import stock_first
+from keepaug.options.argv import stock_first, typed_options
 from keepaug.options.config import read_defaults, replaced_defaults
 from keepaug.options.newer import add_newer, implied_defaults, name_loss
 from keepaug.options.train import create_train_parser
@@ -23,6 +23,7 @@ def create_parser() -> argparse.ArgumentParser:
     add_arguments(parser)
     add = parser.add_argument_group('this script').add_argument
     add('--check', action='store_true', help='check the arguments and exit before any data is read')
+    add('--local-rank', type=int, default=argparse.SUPPRESS, metavar='N', help='the same as --local_rank')
     return parser
 
 
@@ -64,14 +65,14 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     Raises:
         SystemExit: As `parse_options`.
     """
-    args = _parse(parser, argv)
-    newer = {action.dest: action.default for action in stock_first(parser).newer}
+    args, typed = _parse(parser, argv)
+    flags = stock_first(parser).newer
+    newer = {action.dest: action.default for action in flags if action.default is not argparse.SUPPRESS}
     ours = {name for name, default in newer.items() if vars(args)[name] != default}
     stock = {name: value for name, value in vars(args).items() if name not in newer}
     recorded = {**stock, **{name: vars(args)[name] for name in (newer if ours else ()) if name != 'check'}}
     text = yaml.safe_dump(recorded, default_flow_style=False)
-    _name_loss(args)
-    return args, text
+    return _complete(args, typed), text
 
 
 def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,12 +83,11 @@ def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None = 
     Raises:
         SystemExit: status 2 and one sentence on stderr for whatever the user got wrong.
     """
-    args = _parse(parser, argv)
-    _name_loss(args)
-    return args
+    return _complete(*_parse(parser, argv))
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, frozenset[str]]:
+    """The options, and the names of those that stand on the command line."""
     given, rest = create_config_parser(parser).parse_known_args(argv)
     try:
         known, unknown, told = read_defaults(parser, [path for path in given.configs if path])
@@ -101,9 +101,12 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
         parser.error(f'--config {told[0]}; write the name of an argument, or drop it.')
     for sentence in told:
         _logger.warning(f'{sentence}; it is recorded, but nothing reads it.')
-    return args
+    return args, typed_options(parser, rest)
 
 
-def _name_loss(args: argparse.Namespace) -> None:
+def _complete(args: argparse.Namespace, typed: frozenset[str]) -> argparse.Namespace:
+    """The options with what follows from them, and with the names of those that were typed."""
     if hasattr(args, 'loss'):  # a parser of stock's flags alone has none
         name_loss(args)
+    args.typed = typed
+    return args

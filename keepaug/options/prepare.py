@@ -35,9 +35,11 @@ def prepare(args: argparse.Namespace) -> argparse.Namespace:
         ValueError: One sentence for the user.
     """
     prepared = complete(args)
+    prepared.typed = vars(args).get('typed', frozenset())
     if not hasattr(args, OWN_SCRIPT_FLAG):
         refuse(foreign_script_refusals(prepared))
     refuse(refusals(prepared, defaults()))
+    del prepared.typed  # of the command line, not of the run
     for method in active_methods(prepared):
         for name, off in method.takes_over(prepared).items():
             vars(prepared.taken_over).setdefault(name, vars(prepared)[name])
@@ -54,6 +56,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     given = {**vars(args), **vars(vars(args).get('taken_over', argparse.Namespace()))}
     completed = argparse.Namespace(**{**copy.deepcopy(defaults()), **given})
     completed.taken_over = argparse.Namespace()
+    vars(completed).pop('typed', None)
     for flag in all_flags().values():
         value = vars(completed)[flag.dest]
         if flag.alone is not None and isinstance(value, bool):

@@ -5,6 +5,19 @@ import argparse
 from timm.utils import ParseKwargs
 
 
+class Keywords(ParseKwargs):
+    """Keyword arguments as `KEY=VALUE`, each value a Python literal, or text where it is none."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for word in filter(None, values):
+            if not word.partition('=')[0].isidentifier() or '=' not in word:
+                raise argparse.ArgumentError(self, f'{word!r} is not KEY=VALUE, such as drop_rate=0.1')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (MemoryError, RecursionError) as error:
+            raise argparse.ArgumentError(self, 'a value has too many brackets: drop it') from error
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """Shows the default of every flag that has one; `None`, off and empty defaults say nothing worth a line."""
 
@@ -52,7 +65,7 @@ def add_model_kwargs(group) -> None:
         '--model-kwargs',
         nargs='*',
         default={},
-        action=ParseKwargs,
+        action=Keywords,
         metavar='KEY=VALUE',
         help='further keyword arguments of the model',
     )

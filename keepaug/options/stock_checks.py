@@ -5,7 +5,7 @@ Each check is a table of (refused, sentence) rows; a sentence names the flag, it
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import timm.optim
 import torch
@@ -14,13 +14,14 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from keepaug.data.checks import STREAMS
 from keepaug.methods.method import Refusal, spell
 from keepaug.methods.pad_crop import MODE as PAD_CROP
-from keepaug.methods.refusals import STOCK_MIXERS
+from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.models.names import nearest_names, unknown_model
 from keepaug.models.recorded import statistics_problem
+from keepaug.options.flag_ranges import range_rows
 from keepaug.options.newer import check_newer
 from keepaug.options.prepare import refuse
-from keepaug.options.stock_ranges import range_rows
 from keepaug.ranges import any_of
+from keepaug.training.schedule import check_optimizer, check_schedule
 
 Rows = Iterable[Refusal]
 
@@ -31,6 +32,7 @@ STOCK_NAMES = {
     'train_crop_mode': ('', 'rrc', 'rkrc', 'rkrr', PAD_CROP),
     'mixup_mode': ('batch', 'pair', 'elem', 'half'),
     'worker_seeding': ('all', 'part'),
+    'lr_base_scale': ('', 'linear', 'sqrt'),
     'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
 }
 
@@ -47,28 +49,47 @@ def check_stock(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     for check in (
+        data_rows,
         _model,
+        head_rows,
         _stock_names,
-        _optimizer,
         device_rows,
         format_rows,
         _files,
         _policy,
         range_rows,
+        _optimizer,
         _averaging,
+        channel_rows,
         _lengths,
         _loaders,
         _splits,
         _mixing,
         check_newer,
+        _schedule,
     ):
         refuse(check(args))
 
 
+def data_rows(args: argparse.Namespace) -> Rows:
+    yield (
+        bool(args.data and args.data_dir) and args.data != args.data_dir,
+        f'{args.data} stands beside --data-dir {args.data_dir}, and only one folder is read: drop one of the two.',
+    )
+
+
 def _model(args: argparse.Namespace) -> Rows:
     for flag, name in (('--model', args.model), ('--kd-model-name', args.kd_model_name)):
-        problem = name and unknown_model(name)
+        problem = unknown_model(name) if name else ''
         yield bool(problem), f'{flag} {name} {problem}'
+
+
+def head_rows(args: argparse.Namespace) -> Rows:
+    yield args.model == '', "--model '' names no architecture: give one, such as resnet50."
+    yield (
+        args.gp == '',
+        "--gp '' pools nothing, and a classifier needs one vector per image: give a pooling such as avg, or drop it.",
+    )
 
 
 def _stock_names(args: argparse.Namespace) -> Rows:
@@ -85,7 +106,30 @@ def _optimizer(args: argparse.Namespace) -> Rows:
     known = timm.optim.list_optimizers()
     # timm reads what stands after the last underscore; lookahead_ may stand before it.
     name = args.opt.lower().split('_')[-1]
-    return [(name not in known, f'--opt {args.opt} is unknown to timm: {nearest_names(name, known)}')]
+    yield name not in known, f'--opt {args.opt} is unknown to timm: {nearest_names(name, known)}'
+    if args.opt_betas:
+        about = timm.optim.get_optimizer_info(name)
+        yield (
+            about.has_betas and len(args.opt_betas) != about.num_betas,
+            f'{spell("opt_betas", args.opt_betas)} must be {about.num_betas} numbers for --opt {args.opt}.',
+        )
+    yield from _refused(check_optimizer, args)
+
+
+def _schedule(args: argparse.Namespace) -> Rows:
+    yield from _refused(check_schedule, args)
+    yield (
+        bool(args.wandb_resume_id) and not args.resume,
+        f'--wandb-resume-id {args.wandb_resume_id} continues a run, so --resume must name its checkpoint: add it.',
+    )
+
+
+def _refused(check: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> Rows:
+    """What another part of a run refuses when it is asked beforehand."""
+    try:
+        check(args)
+    except ValueError as error:
+        yield True, str(error)
 
 
 def device_rows(args: argparse.Namespace) -> Rows:
@@ -93,7 +137,7 @@ def device_rows(args: argparse.Namespace) -> Rows:
     if args.device_modules:
         return  # the device may exist once they are imported
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # on meta there are tensors, but no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         yield True, f'--device {device} is not available to torch here: say --device cpu.'
 
@@ -169,6 +213,14 @@ def _lengths(args: argparse.Namespace) -> Rows:
     )
 
 
+def channel_rows(args: argparse.Namespace) -> Rows:
+    given, size = args.in_chans, args.input_size
+    yield (
+        given is not None and size is not None and given != size[0],
+        f'--in-chans {given} and {spell("input_size", size)} name two numbers of channels: drop one of the two.',
+    )
+
+
 def interpolation_rows(args: argparse.Namespace) -> Rows:
     yield (
         args.interpolation not in (None, '', *INTERPOLATIONS),
@@ -240,7 +292,7 @@ def _splits(args: argparse.Namespace) -> Rows:
 
 
 def _mixing(args: argparse.Namespace) -> Rows:
-    on = [name for name, is_on in STOCK_MIXERS.items() if is_on(args) and name not in vars(args.taken_over)]
+    on = [name for name in stock_mixers(args) if name not in vars(args.taken_over)]
     if not on:
         return
     mixer = spell(on[0])

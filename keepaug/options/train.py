@@ -2,8 +2,6 @@
 
 import argparse
 
-from timm.utils import ParseKwargs
-
 from keepaug.options import shared
 
 # A table, one flag after another as in timm's documentation: its lines stay as they are written.
@@ -103,7 +101,7 @@ def _optimizer(parser: argparse.ArgumentParser) -> None:
     add('--layer-decay', type=float, metavar='X', help='factor on the learning rate from one layer to the one below')
     add('--layer-decay-min-scale', type=float, default=0, metavar='X', help='lowest factor of --layer-decay')
     add('--layer-decay-no-opt-scale', type=float, metavar='X', help='layers whose factor is below this are frozen')
-    add('--opt-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
+    add('--opt-kwargs', nargs='*', default={}, action=shared.Keywords, metavar='KEY=VALUE',
         help='further keyword arguments of the optimizer')
 
 

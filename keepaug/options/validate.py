@@ -34,6 +34,14 @@ def add_ours(parser: argparse.ArgumentParser) -> None:
     add(
         '--early-exit', action='store_true', help="judge the checkpoint's early head, through the layers before it only"
     )
+    add(
+        '--local-rank',
+        '--local_rank',
+        type=int,
+        default=0,
+        metavar='N',
+        help='accepted for launchers that pass it, without effect',
+    )
     add_evaluation(parser)
 
 

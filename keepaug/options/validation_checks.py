@@ -7,13 +7,26 @@ import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
-from keepaug.methods.method import Refusal
+import torch
+
+from keepaug.methods.method import Refusal, spell
 from keepaug.options.evaluation import check_evaluation
+from keepaug.options.flag_ranges import range_rows
 from keepaug.options.newer import check_task
 from keepaug.options.prepare import refuse
-from keepaug.options.stock_checks import device_rows, format_rows, interpolation_rows
-from keepaug.options.stock_ranges import range_rows
+from keepaug.options.stock_checks import (
+    channel_rows,
+    data_rows,
+    device_rows,
+    format_rows,
+    head_rows,
+    interpolation_rows,
+)
 from keepaug.options.validate import add_ours, create_validate_parser
+from keepaug.ranges import any_of
+
+# Closed sets of names that stock's script or timm reads.
+STOCK_NAMES = {'crop_mode': ('center', 'squash', 'border'), 'results_format': ('csv', 'json')}
 
 
 def complete_validation(args: argparse.Namespace) -> argparse.Namespace:
@@ -31,11 +44,15 @@ def check_validate(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     for check in (
+        data_rows,
+        head_rows,
         device_rows,
         format_rows,
         interpolation_rows,
+        _names,
         _kernels,
         range_rows,
+        channel_rows,
         check_task,
         _early_exit,
         check_evaluation,
@@ -59,7 +76,18 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+def _names(args: argparse.Namespace) -> Iterable[Refusal]:
+    for name, known in STOCK_NAMES.items():
+        value = vars(args)[name]
+        yield value not in (None, *known), f'{spell(name, value)} is unknown: choose {any_of(known)}.'
+
+
 def _kernels(args: argparse.Namespace) -> Iterable[Refusal]:
+    devices = torch.cuda.device_count()
+    yield (
+        args.num_gpu > 1 and args.num_gpu > devices,
+        f'--num-gpu {args.num_gpu} is more than there are here, {devices}: give fewer.',
+    )
     yield (
         args.tf_preprocessing and importlib.util.find_spec('tensorflow') is None,
         ('--tf-preprocessing needs the package tensorflow: pip install tensorflow, or drop it.'),

@@ -19,6 +19,7 @@ from timm.utils import unwrap_model
 from torch.utils.data import Dataset
 
 from keepaug.files.checkpoints import LAST, check_checkpoint
+from keepaug.methods.method import spell
 from keepaug.methods.refusals import all_flags
 from keepaug.record.kept_maps import NoMaps, find_maps, maps_path
 from keepaug.training.schedule import HeldRate
@@ -317,4 +318,4 @@ def _as_in_yaml(text: str) -> str:
 
 
 def _spelled(name: str) -> str:
-    return NOT_TYPED.get(name, '--' + name.replace('_', '-'))
+    return NOT_TYPED.get(name, spell(name))

@@ -22,7 +22,7 @@ from keepaug.data.policies import POLICIES
 from keepaug.data.seeding import plain_loader
 from keepaug.data.transform import list_steps
 from keepaug.methods import active_methods
-from keepaug.methods.method import typed
+from keepaug.methods.method import spell, typed
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.phases import Phases, span
 
@@ -71,7 +71,8 @@ def log_augmentations(
     for name, end, strength in rows:
         cells = [name.ljust(widths[0]), *([end.ljust(widths[1])] if widths[1] else ()), strength]
         lines.append('  '.join(cells))
-    lines += [f'without effect: {note}' for note in _without_effect(args, found)]
+    notes = [*_without_effect(args, found), *_rate_without_effect(args, phases)]
+    lines += [f'without effect: {note}' for note in notes]
     _logger.info('\n  '.join(lines))
 
 
@@ -219,11 +220,22 @@ def _mixing(mixer: Mixup | NaFlexMixup, where: str, refined: bool) -> Augmentati
     return Augmentation(' and '.join(parts), strength, refined, mixes=True)
 
 
+def _rate_without_effect(args, phases: Phases) -> Iterator[str]:
+    """A learning rate that the warm-up does not reach within the run; before the schedule it always does."""
+    last = min(phases.scheduled, args.stop_epoch or phases.scheduled)
+    if args.sched != 'none' and not args.warmup_prefix and args.warmup_epochs >= last:
+        reached = args.warmup_lr + (args.lr - args.warmup_lr) * (last - 1) / args.warmup_epochs
+        yield (
+            f'--lr {args.lr:g} (never reached: the warm-up takes --warmup-epochs {args.warmup_epochs}, the run ends '
+            f'after {last} at about {reached:.3g})'
+        )
+
+
 def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
     """Flags that do nothing beside what was found, each with the reason."""
     if args.no_aug:
         given = [
-            f'--{name.replace("_", "-")} {value}'
+            spell(name, value)
             for name in (
                 'aa',
                 'reprob',

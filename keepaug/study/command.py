@@ -20,7 +20,8 @@ from timm.utils import setup_default_logging
 from keepaug.console.errors import first_line
 from keepaug.files.locks import hold_folder, releasing_folders
 from keepaug.machine import describe_machine
-from keepaug.ranges import Range
+from keepaug.options import refuse
+from keepaug.options.flag_ranges import STUDY_RANGES, range_rows
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import Slot, StudyRun
 from keepaug.study.study import Study, read_study
@@ -121,13 +122,7 @@ def check(args: argparse.Namespace) -> None:
         missing.append('submitit')
     if missing:
         raise ValueError(f'A study needs {" and ".join(missing)}: pip install keepaug[study].')
-    for flag, value, allowed in (
-        ('--seeds', args.seeds, Range(least=1, whole=True)),
-        ('--scale', args.scale, Range(above=0, most=1)),
-    ):
-        problem = allowed.problem(value)
-        if problem:
-            raise ValueError(f'{flag} {problem}, got {value}.')
+    refuse(range_rows(args, STUDY_RANGES))
 
 
 class Reporter:

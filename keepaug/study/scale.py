@@ -10,6 +10,8 @@ from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
 
+from keepaug.methods.method import spell
+
 # Options that count epochs, of which shares (0.2 of the epochs) stay what they are.
 COUNTS = (
     'epochs',
@@ -35,14 +37,14 @@ def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
     for name in COUNTS:
         value = vars(args)[name]
         if value and value >= 1:
-            flags += [f'--{name.replace("_", "-")}', _spell(max(1, round(value * scale)))]
+            flags += [spell(name), _spell(max(1, round(value * scale)))]
     if args.sched == 'multistep':
         milestones = sorted({max(1, round(epoch * scale)) for epoch in args.decay_milestones})
         flags += ['--decay-milestones', *map(str, milestones)]
     for name in ('train_num_samples', 'val_num_samples'):
         value = vars(args)[name]
         if value:
-            flags += [f'--{name.replace("_", "-")}', str(max(1, round(value * scale)))]
+            flags += [spell(name), str(max(1, round(value * scale)))]
     return flags
 
 

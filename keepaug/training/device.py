@@ -2,9 +2,10 @@
 
 import importlib
 import logging
+import os
 
 import torch
-from timm.utils import NativeScaler, init_distributed_device, is_distributed_env, random_seed
+from timm.utils import NativeScaler, init_distributed_device, is_distributed_env, random_seed, world_info_from_env
 
 from keepaug.training.forward import Forward
 
@@ -40,6 +41,7 @@ def open_device(args) -> torch.device:
         ValueError: The device does not exist here.
     """
     use_fast_cuda_math()
+    _log_waiting()
     try:
         device = init_distributed_device(args)
     except (AssertionError, RuntimeError) as error:
@@ -55,6 +57,15 @@ def open_device(args) -> torch.device:
     else:
         _logger.info(f'Training with a single process on 1 device ({args.device}).')
     return device
+
+
+def _log_waiting() -> None:
+    """Says for how many processes this one is about to wait, which in a shell of Slurm's may be for ever."""
+    _, rank, count = world_info_from_env()
+    if is_distributed_env() and rank == 0:
+        told = 'WORLD_SIZE' if 'WORLD_SIZE' in os.environ else 'SLURM_NTASKS'
+        way_out = '' if told == 'WORLD_SIZE' else f' Started without srun, it waits for ever: unset {told} first.'
+        _logger.info(f'Waiting for {count} processes to meet, as {told}={count} says.{way_out}')
 
 
 def build_forward(args, device: torch.device) -> Forward:

@@ -1,7 +1,9 @@
 """Optimizer, learning rate and its schedule."""
 
+import argparse
 import logging
 import math
+import numbers
 
 import torch
 from timm.optim import create_optimizer_v2, optimizer_kwargs
@@ -11,6 +13,7 @@ from timm.task import TrainingTask
 
 from keepaug.console.errors import first_line
 from keepaug.training.early_exit_task import add_head, find_early_exit
+from keepaug.training.phases import Phases, last_epoch
 
 _logger = logging.getLogger('train')
 
@@ -53,22 +56,79 @@ def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
     """The optimizer over the task's trainable module; an early head's parameters come last.
 
     Raises:
-        ValueError: `--opt-kwargs` do not fit the optimizer.
+        ValueError: The flags do not fit the optimizer.
     """
     early_exit = find_early_exit(task)
     module = task.get_trainable_module() if early_exit is None else task.get_trainable_module().backbone
-    try:
-        optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(
-            f'--opt {args.opt} with its flags and --opt-kwargs {args.opt_kwargs} cannot be built: {first_line(error)}.'
-        ) from error
+    optimizer = _create_optimizer(args, module)
     if early_exit is not None:
         add_head(optimizer, early_exit, args.weight_decay)
     if args.rank == 0:
         settings = ', '.join(f'{k}: {v}' for k, v in {**optimizer.defaults, 'weight_decay': args.weight_decay}.items())
         _logger.info(f'Created {type(optimizer).__name__} ({args.opt}) optimizer: {settings}')
     return optimizer
+
+
+def _create_optimizer(args, trained: torch.nn.Module | list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    try:
+        return create_optimizer_v2(trained, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+    except (TypeError, ValueError, AssertionError, LookupError, ImportError, AttributeError) as error:
+        keywords = ' '.join(f'{name}={value}' for name, value in args.opt_kwargs.items())
+        raise ValueError(
+            f'--opt {args.opt} cannot be built with its flags{" and --opt-kwargs " * bool(keywords)}{keywords} '
+            f'({first_line(error)}): change or drop them.'
+        ) from error
+
+
+def check_optimizer(args) -> torch.optim.Optimizer:
+    """Builds the optimizer around a weight that is nobody's, so that flags that do not fit are said before all else.
+
+    Args:
+        args: Options; the learning rate may still be unset.
+
+    Raises:
+        ValueError: The flags do not fit the optimizer.
+    """
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    return _create_optimizer(argparse.Namespace(**{**vars(args), 'lr': args.lr or args.lr_base}), [weight])
+
+
+def check_schedule(args) -> None:
+    """Goes through the schedule of a run beforehand.
+
+    Raises:
+        ValueError: It gives a learning rate that is no number, or `--stop-epoch` lies beyond it.
+    """
+    optimizer = check_optimizer(args)
+    scheduler, epochs = _create_scheduler(args, optimizer, updates_per_epoch=1)
+    for epoch in {0, 1, args.warmup_epochs, epochs // 2, epochs - 1} if scheduler is not None else ():
+        problem = ''
+        try:
+            (scheduler.step_update if args.sched_on_updates else scheduler.step)(epoch)
+            rates = [group['lr'] for group in optimizer.param_groups]
+            if not all(isinstance(rate, numbers.Real) and math.isfinite(rate) for rate in rates):
+                problem = f'the learning rate {rates[0]}'
+        except (ArithmeticError, ValueError, TypeError) as error:
+            problem = f'no learning rate ({first_line(error)})'
+        if problem:
+            raise ValueError(f'--sched {args.sched} with its flags gives {problem} at epoch {epoch}: change them.')
+    last_epoch(args, Phases(epochs, args.refine_epochs).total)
+
+
+def _create_scheduler(
+    args, optimizer: torch.optim.Optimizer, updates_per_epoch: int, decreasing_metric: bool = False
+) -> tuple[Scheduler | None, int]:
+    """timm's schedule, None for `--sched none`, and its epochs."""
+    try:
+        return create_scheduler_v2(
+            optimizer,
+            **scheduler_kwargs(args, decreasing_metric=decreasing_metric),
+            updates_per_epoch=updates_per_epoch,
+        )
+    except (TypeError, ValueError, AssertionError, LookupError, ArithmeticError) as error:
+        raise ValueError(
+            f'--sched {args.sched} cannot be built with its flags ({first_line(error)}): change them.'
+        ) from error
 
 
 def build_scheduler(
@@ -80,9 +140,7 @@ def build_scheduler(
 ) -> tuple[Scheduler | HeldRate, int]:
     """The learning rate schedule, already at `start_epoch`, and the number of epochs of the whole run."""
     updates_per_epoch = math.ceil(batches_per_epoch / args.grad_accum_steps)
-    scheduler, epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing_metric), updates_per_epoch=updates_per_epoch
-    )
+    scheduler, epochs = _create_scheduler(args, optimizer, updates_per_epoch, decreasing_metric)
     if scheduler is not None and start_epoch > 0:
         if args.sched_on_updates:
             scheduler.step_update(start_epoch * updates_per_epoch)

@@ -55,7 +55,7 @@ def test_probability_rises():
     [
         (dict(smallest=9, largest=8), 'smallest must be at most the largest distance, 8 pixels, got 9'),
         (dict(smallest=0), 'smallest must be at least 1 pixel'),
-        (dict(keep=1.5), 'keep must be between 0 and 1'),
+        (dict(keep=1.5), 'keep must be above 0 and below 1'),
         (dict(ramp=-1), 'ramp must be between 0 and 1'),
     ],
 )

@@ -154,11 +154,11 @@ def test_strength_falls_with_the_share_of_images():
     [
         (dict(mode='blur'), 'mode must be'),
         (dict(grid=0), 'grid must be between 1'),
-        (dict(holes=0), 'holes must be at least 1'),
+        (dict(holes=0), 'holes must be between 1 and 1024'),
         (dict(size=0), 'size must be at least 1'),
         (dict(jitter=-1), 'jitter must be at least 0'),
-        (dict(keep_patch=1.5), 'keep_patch must be between 0 and 1'),
-        (dict(keep_image=-1), 'keep_image must be between 0 and 1'),
+        (dict(keep_patch=1.5), 'keep_patch must be at least 0 and below 1'),
+        (dict(keep_image=-1), 'keep_image must be at least 0 and below 1'),
         (dict(mode='saliency'), 'needs a model'),
         (dict(mode='saliency', model=nn.Sequential()), 'layer must name a module'),
     ],
@@ -174,4 +174,11 @@ def test_says_before_training_what_does_not_fit():
         create_augment('joint-occlusion', model=small_cnn(), mode='saliency', layer='2', size=40).check_images(x)
     with pytest.raises(ValueError, match='layer must name a module of .* got nowhere'):
         create_augment('joint-occlusion', model=small_cnn(), mode='saliency', layer='nowhere').check_images(x)
-    create_augment('joint-occlusion', mode='cutout', size=40).check_images(x)  # may overflow
+    for settings, words in (
+        (dict(mode='cutout', size=40), 'size must be at most 32 .* got 40'),
+        (dict(grid=33), 'grid must be at most 32 .* got 33'),
+        (dict(model=small_cnn(), mode='saliency', layer='2', jitter=33), 'jitter must be at most 32 .* got 33'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            create_augment('joint-occlusion', **settings).check_images(x)
+    create_augment('joint-occlusion', mode='cutout', size=32).check_images(x)  # may overflow

@@ -265,8 +265,8 @@ def test_last_is_detached_and_of_the_last_batch():
         (dict(prob=-1.0), 'prob must be between 0 and 1'),
         (dict(max_count=0), 'max_count must be at least 1, got 0'),
         (dict(saliency='half'), 'saliency must be .*half'),
-        (dict(low_scale=0.0), 'low_scale must be above 0 and at most 1.* got 0.0'),
-        (dict(low_scale=1.5), 'low_scale must be above 0 and at most 1.* got 1.5'),
+        (dict(low_scale=0.0), 'low_scale must be between 0.1 and 1, got 0.0'),
+        (dict(low_scale=1.5), 'low_scale must be between 0.1 and 1, got 1.5'),
         (dict(model=None), 'Saliency needs a model.*tau=None'),
     ],
 )

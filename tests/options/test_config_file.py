@@ -246,13 +246,15 @@ def test_text_holds_what_was_chosen_of_ours():
 def test_a_run_can_be_repeated_from_its_text(parse, caplog):
     first, text = parse_args(create_parser(), '/data --keep-cut erase --keep-tau none --mean 0 1'.split())
     second, again = parse(text)
+    assert (first.typed, second.typed) == ({'keep_cut', 'keep_tau', 'mean'}, set())
+    first.typed = second.typed
     assert second == first and again == text and not caplog.records
 
 
 def test_a_bare_parser_works_too():
     parser = argparse.ArgumentParser()
     parser.add_argument('--lr', type=float, default='0.1')
-    assert parse_args(parser, []) == (argparse.Namespace(lr=0.1), 'lr: 0.1\n')
+    assert parse_args(parser, []) == (argparse.Namespace(lr=0.1, typed=frozenset()), 'lr: 0.1\n')
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from keepaug.options import add_arguments, create_parser, create_train_parser, create_validate_parser, parse_args
 
 PARSERS = {'train': create_train_parser, 'validate': create_validate_parser}
-KINDS = {'_HelpAction': 'help', '_StoreAction': 'store', '_StoreTrueAction': 'store_true', 'ParseKwargs': 'ParseKwargs'}
+KINDS = {'_HelpAction': 'help', '_StoreAction': 'store', '_StoreTrueAction': 'store_true', 'Keywords': 'ParseKwargs'}
 
 
 def read_contract(script: str) -> dict[str, dict]:

@@ -14,7 +14,10 @@ from keepaug import training
 from keepaug.augment import BatchAugment
 from keepaug.data.policies import TorchvisionPolicy
 from keepaug.data.transform import TrainingTransform
+from keepaug.options import create_parser, parse_args
+from keepaug.record.start_block import _rate_without_effect
 from keepaug.training.feature_dropout_task import FeatureDropoutTask
+from keepaug.training.phases import Phases
 from tests.scripts import TINY, run_train
 from tests.test_every_method import EVERY
 
@@ -203,6 +206,24 @@ def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_pa
         run_train(f'{data} {TINY} {flags}', tmp_path)
     assert tell(block(caplog)[1:], lines), block(caplog)
     assert set(EVERY) - set(LINES) == {'refinement', 'refinement-plain'}, 'of which the next test has one'
+
+
+@pytest.mark.parametrize(
+    'flags, reached',
+    [
+        ('--epochs 2 --warmup-epochs 2', False),
+        ('--epochs 2 --warmup-epochs 1', True),
+        ('--epochs 3 --warmup-epochs 2 --stop-epoch 2', False),
+        ('--epochs 2 --warmup-epochs 2 --warmup-prefix', True),
+        ('--epochs 2 --warmup-epochs 2 --sched none', True),
+    ],
+)
+def test_a_warm_up_that_outlasts_the_run_is_told(flags, reached):
+    args = parse_args(create_parser(), ['--lr', '0.5', *flags.split()])[0]
+    phases = Phases(args.epochs + (args.warmup_epochs if args.warmup_prefix else 0))
+    told = [*_rate_without_effect(args, phases)]
+    assert len(told) == (not reached)
+    assert all('--lr 0.5' in note and '--warmup-epochs 2' in note and 'after 2 at about 0.25' in note for note in told)
 
 
 def test_phases_are_told(data, tmp_path, caplog):

@@ -1,9 +1,12 @@
-"""The values that each number of stock's flags may take, in both scripts: one table for all of them."""
+"""The values that each number of a flag may take, in every command: one table for all flags but those of the methods.
+
+Those stand with their methods (`Flag.range`).
+"""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from keepaug.methods.method import Refusal
+from keepaug.methods.method import Refusal, spell
 from keepaug.ranges import COUNT, PROBABILITY, Range
 
 ANY = Range()  # any finite number
@@ -12,11 +15,23 @@ NOT_NEGATIVE = Range(least=0)
 SHARE = Range(least=0, below=1)
 FACTOR = Range(above=0, most=1)
 NATURAL = Range(least=0, whole=True)
-# Beyond these, memory does not suffice on any machine, and numbers are slips of the pen.
+# Beyond these, memory or patience does not suffice on any machine, and numbers are slips of the pen.
 BATCH = Range(least=1, most=2**20, whole=True, unit='image')
 EDGE = Range(least=1, most=2**14, whole=True, unit='pixel')
+BORDER = Range(least=0, most=2**10, whole=True, unit='pixel')
 CLASSES = Range(least=1, most=10**7, whole=True)
+CHANNELS = Range(least=1, most=2**12, whole=True)
+FEATURES = Range(least=1, most=2**20, whole=True)
+PATCHES = Range(least=1, most=2**20, whole=True, unit='patch')
+EPOCHS = Range(least=1, most=10**7, whole=True)
+REPEATS = Range(least=0, most=2**10)
+REGIONS = Range(least=1, most=2**10, whole=True)
 WORKERS = Range(least=0, most=2**10, whole=True, unit='process')
+ROWS = Range(least=1, most=2**10, whole=True, unit='image')  # of a sheet
+# What NumPy's streams can be seeded with.
+SEED = Range(least=0, most=2**32 - 1, whole=True)
+# Old launchers count from 0, and pass -1 where there is but one process.
+LOCAL_RANK = Range(least=-1, most=2**16, whole=True)
 # An evaluation crop keeps its share of the resized image, which is as much larger.
 CROP_SHARE = Range(least=0.05, most=2)
 
@@ -55,8 +70,6 @@ RANGES: dict[str, Range] = {
             'min_lr',
             'warmup_lr',
             'color_jitter',
-            'aug_repeats',
-            'epoch_repeats',
             'lr_noise',
             'lr_noise_pct',
             'lr_noise_std',
@@ -110,31 +123,24 @@ RANGES: dict[str, Range] = {
     ),
     **dict.fromkeys(('batch_size', 'validation_batch_size', 'train_batch_sizes'), BATCH),
     **dict.fromkeys(('img_size', 'train_img_sizes', 'naflex_patch_sizes', 'input_size'), EDGE),
-    **dict.fromkeys(('workers',), WORKERS),
-    **dict.fromkeys(('num_classes',), CLASSES),
+    **dict.fromkeys(('kd_student_feature_dim', 'kd_teacher_feature_dim'), FEATURES),
+    **dict.fromkeys(('naflex_train_seq_lens', 'naflex_max_seq_len'), PATCHES),
+    **dict.fromkeys(('epochs', 'stop_epoch', 'save_epochs'), EPOCHS),
+    **dict.fromkeys(('aug_repeats', 'epoch_repeats'), REPEATS),
     **dict.fromkeys(
         (
             'checkpoint_hist',
-            'epochs',
             'log_interval',
             'log_freq',
             'val_interval',
             'lr_base_size',
-            'recount',
-            'in_chans',
             'grad_accum_steps',
             'lr_cycle_limit',
-            'stop_epoch',
-            'save_epochs',
             'train_num_samples',
             'val_num_samples',
             'num_samples',
             'train_batches_per_epoch',
-            'naflex_train_seq_lens',
-            'naflex_max_seq_len',
             'num_gpu',
-            'kd_student_feature_dim',
-            'kd_teacher_feature_dim',
         ),
         COUNT,
     ),
@@ -148,19 +154,41 @@ RANGES: dict[str, Range] = {
             'mixup_off_epoch',
             'tta',
             'decay_milestones',
-            'crop_border_pixels',
         ),
         NATURAL,
     ),
+    'aug_splits': Range(least=0, most=2**10, whole=True),
+    'workers': WORKERS,
+    'num_classes': CLASSES,
+    'in_chans': CHANNELS,
+    'recount': REGIONS,
+    'crop_border_pixels': BORDER,
     'crop_pct': CROP_SHARE,
     'multilabel_threshold': Range(above=0, below=1),
+    'seed': SEED,
+    'local_rank': LOCAL_RANK,
+    'preview_images': ROWS,
+    'preview_statistics': COUNT,
+    'preview_sizes': EDGE,
+    # Of the evaluations of validate.py, the study and the demo.
+    'eval_samples': COUNT,
+    'cam_threshold': FACTOR,
+    'fgsm_eps': Range(least=0, most=255),
+    'odin_temperature': POSITIVE,
+    'odin_eps': PROBABILITY,
+    'seeds': Range(least=1, most=2**10, whole=True),
+    'images': Range(least=1, most=2000, whole=True, unit='image'),  # as many cluttered digits are there to train on
 }
 
+# Where two commands call different things alike.
+STUDY_RANGES = {'seeds': RANGES['seeds'], 'scale': FACTOR}
 
-def range_rows(args: argparse.Namespace) -> Iterator[Refusal]:
-    """Rows (refused, sentence): every number that lies outside its range, of either script's options."""
-    for name, allowed in RANGES.items():
-        value = vars(args).get(name)
+
+def range_rows(args: argparse.Namespace, ranges: Mapping[str, Range] = RANGES) -> Iterator[Refusal]:
+    """Rows (refused, sentence): every number of a command's options that lies outside its range."""
+    options = {**vars(args), **vars(vars(args).get('taken_over', argparse.Namespace()))}  # as they were typed
+    for name, allowed in ranges.items():
+        value = options.get(name)
         for number in value if isinstance(value, (list, tuple)) else [value]:
             problem = allowed.problem(number)
-            yield bool(problem), f'--{name.replace("_", "-")} {problem}, got {number}.'
+            yield bool(problem), f'{spell(name)} {problem}, got {number}.'
