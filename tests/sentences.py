@@ -9,7 +9,7 @@ def says(sentence: str, *named: str) -> None:
         *named: What must stand in it; of a flag with its value each, wherever.
     """
     assert '\n' not in sentence and sentence.endswith('.') and len(sentence) < 220, sentence
-    assert ': ' in sentence or ' must ' in sentence, f'no way out: {sentence}'
+    assert any(mark in sentence for mark in (': ', '; ', ' must ')), f'no way out: {sentence}'
     for part in named:
         for word in part.split() if part.startswith('--') else [part]:
             assert word in sentence, f'{word!r} is not in: {sentence}'
