@@ -15,15 +15,15 @@ PAGE = ROOT / 'docs' / 'papers.md'
 RESULTS = Path('benchmarks') / 'results'
 HEAD = r"""# The papers' tables
 
-Each table and figure is a study ([studies.md](studies.md)), one command:
+Each table and figure is a study ([studies.md](studies.md)) that one command runs:
 
 ```sh
 python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- \
     --data-dir DIR --dataset-download
 ```
 
-`runs` is the number of trainings: arms times seeds. What was measured here is the `results.csv` of a study, kept as
-`benchmarks/results/NAME.csv`. This page is written by `python -m keepaug.study.papers`.
+`runs` is the number of trainings: arms times seeds. "Measured here" comes from the `results.csv` of a study, kept as
+`benchmarks/results/NAME.csv`. `python -m keepaug.study.papers` writes this page.
 """
 
 
