@@ -72,9 +72,9 @@ def main() -> None:
         finished = True
     except console.Terminated:
         run.recorder.save_unfinished(run.settings.progress.last_update)
-        _logger.info('Ended by SIGTERM. What was saved stays.')
+        _logger.info('Ended by SIGTERM. Saved files are kept.')
     except KeyboardInterrupt:
-        _logger.info('Interrupted. What was saved stays.')
+        _logger.info('Interrupted. Saved files are kept.')
     except Exception as error:
         if run.next_step is not None:
             error.next_step = run.next_step.lines(diverged=isinstance(error, console.RunFailed))
@@ -192,7 +192,8 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     if start_epoch >= last_epoch:
         flag = '--stop-epoch' if last_epoch < phases.total else '--epochs'
         _logger.info(
-            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}; raise {flag} to go on.'
+            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}. Raise {flag} to train '
+            'more.'
         )
     return Run(
         args,

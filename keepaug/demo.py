@@ -55,8 +55,12 @@ def create_parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0],
         epilog='example: python -m keepaug.demo --output demo',
     )
-    parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for runs, table and picture')
-    parser.add_argument('--images', type=int, default=1000, help='images the share of digit pixels is measured on')
+    parser.add_argument(
+        '--output', type=Path, default=Path('demo'), help='folder for the runs, the table and the picture'
+    )
+    parser.add_argument(
+        '--images', type=int, default=1000, help='number of images on which the share of digit pixels is measured'
+    )
     return parser
 
 
@@ -175,9 +179,9 @@ def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, f
     studied = read_studied(STUDIED)
     table = Table(
         title=f'Cluttered digits, {IMAGES:,} training images, {CUT} px cuts: one seed here, more in the study',
-        caption='The blind window is the control of keep-cut: the same windows, drawn without looking. Between single '
-        'runs a difference of a point says nothing; the study gives the mean of several seeds with its deviation, and '
-        'the difference to the blind window, paired by seed, with its 95% interval.',
+        caption='The blind window is the control of keep-cut: the same windows, drawn without looking. A difference '
+        'of a point between single runs means nothing. The study gives the mean and deviation over several '
+        'seeds, and the difference to the blind window, paired by seed, with its 95% interval.',
     )
     for column in (
         'cut',

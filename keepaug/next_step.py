@@ -115,11 +115,11 @@ class NextStep:
             good = self.saver.last_good() or self.args.resume
             return lines + (
                 [
-                    f'Last good checkpoint: {good}; to go on from it, give other flags and --no-resume-opt '
-                    f'--resume {good}'
+                    f'Last good checkpoint: {good} (to continue from it, change the flags and add --no-resume-opt '
+                    f'--resume {good})'
                 ]
                 if good
-                else ['No epoch ended with a finite loss, so there is no checkpoint to go on from.']
+                else ['No epoch ended with a finite loss, so there is no checkpoint to continue from.']
             )
         last = self._checkpoint('last') or ('' if self.args.exact_resume else self.saver.curr_recovery_file)
         if not (last or finished) and os.path.isdir(self.saver.checkpoint_dir):  # one that is gone held some, perhaps

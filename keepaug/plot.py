@@ -43,7 +43,7 @@ def read_summary(run: str) -> Rows:
     """
     path = os.path.join(run, 'summary.csv') if os.path.isdir(run) else run
     if not os.path.isfile(path):
-        raise ValueError(f'{path} does not exist; name the folder of a run that train.py wrote.')
+        raise ValueError(f'{path} does not exist: name the folder of a run that train.py wrote.')
     with open(path, newline='') as file:
         rows = [row for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
     if not rows:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = args.run if os.path.isdir(args.run) else os.path.dirname(args.run)
     output = args.output or os.path.join(folder, 'curves.png')
     if os.path.isdir(output):
-        raise ValueError(f'--output {output} is a folder; name a picture in it, such as {output}/curves.png.')
+        raise ValueError(f'--output {output} is a folder: name a picture in it, such as {output}/curves.png.')
     curves = draw_curves(rows)
     with whole_file(output, typed=bool(args.output)) as draft:
         curves.savefig(draft, dpi=150, format=None if os.path.splitext(output)[1] else 'png')

@@ -298,16 +298,16 @@ def recycle(model: nn.Module, x: Tensor, target: Tensor, trained: set[str]) -> s
 
 HEADER = """# Every architecture of timm
 
-What a small model of each architecture module, some of them narrowed, does in a training step with each
-`--keep-saliency` of `--keep-cut`, and with `--keep-paste`: forward, loss, backward, the gradients of a plain step there
-and finite, and the saliency pass left no trace in the model. `recycled` takes two steps, and the second is cut by what
-the first has written. Written by
-`python -m tests.every_family --output docs/families.md` (timm {timm}, torch {torch}, CPU, batch {batch}), which shares
-its walk with `tests/test_every_family.py`.
+This table shows whether a small model of each architecture module (some of them narrowed) trains with each
+`--keep-saliency` of `--keep-cut`, and with `--keep-paste`. "Works" means that forward pass, loss and backward pass run,
+that the gradients of a plain step are all there and finite, and that the saliency pass leaves no trace in the model.
+`recycled` takes two steps, and the maps that the first one writes guide the cuts of the second.
+`python -m tests.every_family --output docs/families.md` wrote it (timm {timm}, torch {torch}, CPU, batch {batch});
+`tests/test_every_family.py` makes the same checks.
 
-`low` runs on a reduced image, here half the edge, or less where the network takes only multiples of its reduction; the
-size is in brackets. "Resampled": the position tables are those of the model, interpolated at each pass. `default` is
-what a run without `--keep-saliency` gets; `low-early` adds an early head.
+`low` runs on a reduced image, with the size in brackets: here half the edge, or less where the network takes only
+multiples of its reduction. "Resampled" means that the model's position tables are interpolated at each pass. `default`
+is what a run without `--keep-saliency` gets. `low-early` adds an early head.
 
 | module | model | px | {columns} | default |
 |---|---|---|{rules}|---|

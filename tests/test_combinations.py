@@ -25,10 +25,13 @@ from tests.test_every_method import EVERY, KINDS, RESUMED
 TABLE = Path(__file__).parents[1] / 'docs' / 'combinations.md'
 HEADER = """# What combines
 
-Every mode of timm's training script with every method here, written by `python -m tests.test_combinations`. The tests
-train what works, or have it refused with the sentence that is quoted, before any data is read: `make test` a sample in
-which every kind of method meets every mode that may get in its way, `make test-slow` all. Several processes are not a
-row: every method trains under `distributed_train.sh` too (`tests/training/test_distributed.py`).
+This page lists which methods work with which modes of timm's training script. `python -m tests.test_combinations`
+writes it.
+
+The tests train every combination that works. For the others they check that the run is refused, before any data is
+read, with the sentence quoted here. `make test` covers a sample in which every kind of method meets every mode that may
+interfere with it; `make test-slow` covers all of them. Several processes have no row, since every method also trains
+under `distributed_train.sh` (`tests/training/test_distributed.py`).
 
 The methods, as the tests run them:
 
@@ -80,8 +83,8 @@ MODES = {
 READERS = {'stream': create_stream, 'multilabel': create_several_labels}
 # What the flags do not tell and the model does, by the class of the mode's model.
 NO_STAGES = (
-    '--feature-dropout dropblock is not possible: {} has no two last stages of convolutions to drop features in: '
-    'choose another model, such as a ResNet.'
+    '--feature-dropout dropblock is not possible: {} has no convolutions in its last two stages whose features '
+    'could be dropped: choose another model, such as a ResNet.'
 )
 BY_MODEL = {
     ('feature-dropout', 'vit'): NO_STAGES.format('VisionTransformer'),
@@ -90,8 +93,8 @@ BY_MODEL = {
     (
         'feature-dropout',
         'dropping',
-    ): '--feature-dropout dropblock is not possible: The shortcuts of ConvNeXt are not known, on which DropBlock drops '
-    'too: choose dropout or spatial, or a ResNet.',
+    ): '--feature-dropout dropblock is not possible: DropBlock also drops on shortcuts, but those of '
+    'ConvNeXt are unknown: choose dropout or spatial, or a ResNet.',
 }
 # A compiler takes half a minute; the one method with a pass of its own beside the compiled model stands for all.
 COMPILED = ('compile', 'inductor')

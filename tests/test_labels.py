@@ -129,9 +129,9 @@ def test_what_is_no_class_moves_no_label(run, images, tmp_path, capsys, caplog):
     [
         (
             lambda split: (split / 'class1' / 'up').symlink_to(split),
-            'class1/up links to a folder that it lies in itself',
+            'class1/up links to a folder that contains it',
         ),
-        (lambda split: (split / 'up').symlink_to(split.parent), 'up links to a folder that it lies in itself'),
+        (lambda split: (split / 'up').symlink_to(split.parent), 'up links to a folder that contains it'),
         (
             lambda split: shutil.copytree(split / 'class0', split / 'class1' / 'part'),
             'class1/part lies in the folder of another class, class1',
@@ -183,7 +183,7 @@ def test_a_folder_of_classes_is_judged_as_it_is_and_says_so(run, tmp_path, capsy
     folder, checkpoint = run[0] / 'val', f'--checkpoint {run[1]}/last.pth.tar'
     flat = run_validate(f'{folder} {COMMON} {checkpoint}', capsys)
     assert flat == run_validate(f'{run[0]} {COMMON} {checkpoint}', capsys)
-    assert caplog.text.count(f'{folder} has no folders of splits, its folders of classes are taken as they are') == 1
+    assert caplog.text.count(f'{folder} has no split folders, so its class folders are used as they are') == 1
     # To train on what is judged by would be silent praise.
     said = refuse_train(f'{run[0]}/train {RUN}', tmp_path, capsys)
     assert 'has no folders train and validation' in said and "--val-split ''" in said
@@ -252,7 +252,7 @@ def test_a_checkpoint_without_names(run, images, tmp_path, capsys, caplog):
     assert analyse(f'{images} --checkpoint {stock}', capsys, tmp_path) == before
     shutil.rmtree(images / 'train')
     run_validate(f'{images} {COMMON} --checkpoint {stock}', capsys)
-    assert 'Nothing tells which 3 of the 4 classes of the model are in' in warnings(caplog)
+    assert "It is unknown which 3 of the model's 4 classes are in" in warnings(caplog)
 
 
 def test_damaged_names_are_refused(run, tmp_path, capsys):
@@ -267,7 +267,7 @@ def test_initial_checkpoint_imposes_nothing_and_resume_goes_on_with_the_same(run
     numbers = torch.load(output / 'last.pth.tar', weights_only=False)['args'].class_to_idx
     assert numbers == {'class0': 0, 'class2': 1, 'class3': 2, 'zebra': 3}
     said = refuse_train(f'{images} {RUN} --epochs 5 --resume {run[1]}/last.pth.tar', tmp_path, capsys)
-    assert 'the class class1 had the number 1, and here it has none' in said and '--initial-checkpoint' in said
+    assert 'class class1 had number 1, but here it has none' in said and '--initial-checkpoint' in said
     (tmp_path / 'names.txt').write_text('class0\nzebra\nclass2\nclass3\n')
     resume = f'{images} {RUN} --epochs 5 --resume'
     run_train(f'{resume} {run[1]}/last.pth.tar --class-map {tmp_path}/names.txt', tmp_path, 'mapped')
@@ -358,7 +358,7 @@ def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys, c
     run_train(f'{flags} --epochs 1 --class-map names.txt', tmp_path, 'same')
     assert '--class-map names.txt has no effect on --dataset torch/image_folder' in warnings(caplog)
     shutil.rmtree(images / 'val' / 'class0')
-    assert 'gives the class class1 the number 0, and the training split 1' in refuse_train(flags, tmp_path, capsys)
+    assert 'gives class class1 number 0, but the training split gives it 1' in refuse_train(flags, tmp_path, capsys)
     (images / 'val' / 'class1').rename(images / 'val' / 'class0')
     (images / 'val' / 'class2').rename(images / 'val' / 'Class1')
     assert 'the class Class1, which the training split lacks' in refuse_train(flags, tmp_path, capsys)
@@ -389,4 +389,4 @@ def test_an_exactly_resumed_run_keeps_its_classes(images, tmp_path, capsys):
     for split in 'train', 'val':
         (images / split / 'class0').rename(images / split / 'zebra')
     said = refuse_train(f'{flags} --resume {output}/last.pth.tar', tmp_path, capsys)
-    assert 'the class class0 had the number 0, and here it has none' in said
+    assert 'class class0 had number 0, but here it has none' in said

@@ -43,7 +43,7 @@ def test_its_flags_set_what_they_say(method):
 
 
 def test_names_are_taken_once():
-    with pytest.raises(ValueError, match='registered already'):
+    with pytest.raises(ValueError, match='keep-cut.*already registered'):
         methods.register_method(methods.method_of('keep-cut'))
     with pytest.raises(ValueError, match="no method 'nobody'"):
         methods.register_method(methods.Method(), after='nobody')
@@ -95,7 +95,7 @@ def test_its_place_in_the_batch(dim):
 def test_its_row_in_the_table_of_combinations(dim):
     table = test_combinations.table()
     assert '| dim | `--dim` |' in table
-    assert '--dim needs images, --naflex-loader makes batches of patches' in table
+    assert '--dim needs images, but --naflex-loader makes batches of patches' in table
 
 
 def test_run_preview_and_replay(dim, data, tmp_path, caplog, capsys, monkeypatch):

@@ -242,7 +242,7 @@ def test_nothing_to_do(flags, more, data, tmp_path, log):
     run_train(command, tmp_path)
     log.clear()
     run_train(f'{command} --resume auto', tmp_path)
-    assert f'Nothing to do: 1 epochs are done and the run ends after 1; raise {more} to go on.' in log.messages
+    assert f'Nothing to do: 1 epochs are done and the run ends after 1. Raise {more} to train more.' in log.messages
     assert f' {more} 2 --resume ' in log.messages[-1]
 
 

@@ -28,10 +28,10 @@ class AttentiveCutMix(PartnerMixer):
         model: Bare model in training, which teaches itself where no teacher is given.
         num_classes: Number of classes K.
         patches: Patches N that move.
-        teacher: A model of timm's that attends, of any classes or none. It is run in eval mode without gradients and
-            left as it is; None for `model`.
+        teacher: A timm model that attends, with any classes or none. It runs in eval mode without gradients and is left
+            unchanged; None for `model`.
         grid: Patches along each edge of the image.
-        teacher_size: (H, W) the images are resized to for the teacher; None for as they are.
+        teacher_size: (H, W) the images are resized to for the teacher; None leaves them as they are.
         normalisation: (mean, std) of the data, each per channel.
         teacher_normalisation: (mean, std) the teacher expects, if not the data's.
         **mixing: What `PartnerMixer` takes.
@@ -59,11 +59,11 @@ class AttentiveCutMix(PartnerMixer):
     ):
         super().__init__(model, num_classes, **mixing)
         if teacher is None and model is None:
-            raise ValueError('Attention needs a network: give teacher=, or model= to let the model teach itself.')
+            raise ValueError('Attention needs a network: give teacher=, or model= for the model to teach itself.')
         self.grid = self.check('grid', grid)
         self.patches = Range(least=1, most=grid**2, whole=True, unit='cell').check('patches', patches)
         if (normalisation is None) != (teacher_normalisation is None):
-            raise ValueError('normalisation and teacher_normalisation are given together, or both left out.')
+            raise ValueError('normalisation and teacher_normalisation must be given together, or both left out.')
         self.teacher = model if teacher is None else teacher
         self.teacher_size = None if teacher_size is None else tuple(teacher_size)
         self.rescaling = None
@@ -83,12 +83,13 @@ class AttentiveCutMix(PartnerMixer):
             shape = tuple(attention_map(self.teacher, self._as_teacher_sees(x)).shape[1:])
         except MISFIT as error:
             raise HyperParameterError(
-                'teacher_size', f'must be one that the teacher {name} can look at, such as its own', size
+                'teacher_size', f'must be a size that the teacher {name} can run at, such as its own', size
             ) from error
         if max(shape) < 2:
             raise HyperParameterError(
                 'teacher_size',
-                f'must be larger, or the teacher another: {name} sees such images as one cell, no patch before others',
+                f'must be larger, or choose another teacher: {name} sees such images as a single cell, so no patch '
+                'stands out',
                 size,
             )
 

@@ -14,7 +14,7 @@ from keepaug.ranges import HyperParameterError, Range
 
 
 class BatchAugment:
-    """A batch of images and labels to an augmented batch, on the device it is on.
+    """Turns a batch of images and labels into an augmented batch, on its own device.
 
     Subclasses hold hyper-parameters and define `augment`.
 
@@ -23,7 +23,7 @@ class BatchAugment:
         ranges: Values that a hyper-parameter may take, by its name.
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
-        enabled: False lets batches through, see `bypass`.
+        enabled: False passes batches through unchanged, see `bypass`.
         strength: Share of its probability that is left, in [0, 1], while the augmentation is faded out; 0 is off.
         rows_per_sample: Rows of an incoming batch that are one sample. Rows of a kind stand together (all clean ones,
             then all augmented ones), each time in the same order.
@@ -97,7 +97,7 @@ class BatchAugment:
         return self.ranges[parameter].check(parameter, value)
 
     def set_progress(self, progress: float) -> None:
-        """Hears, before each epoch, which share of the training, 0 to 1, is done."""
+        """Takes, before each epoch, the share of the training that is done, 0 to 1."""
 
     def own_pixels(self) -> Tensor | None:
         """Where the first rows of the last batch that came out still show their own image: bool (B, 1, H, W).
@@ -108,7 +108,7 @@ class BatchAugment:
         return None if mask is None else ~mask
 
     def check_images(self, x: Tensor) -> None:
-        """Says before training whether images like these can be augmented.
+        """Checks before training that images like these can be augmented.
 
         Args:
             x: Any images of the size, channels, type and device of those to come.

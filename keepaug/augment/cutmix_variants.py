@@ -19,7 +19,7 @@ LABELS = {
 
 @register_augment('cutmix-variant')
 class CutMixVariant(LabelMixer):
-    """CutMix with one thing done otherwise.
+    """CutMix with one thing changed.
 
     Args:
         model: Not used.
@@ -75,8 +75,8 @@ class CutMixVariant(LabelMixer):
             return self.prob
         if self.progress is None:
             raise ValueError(
-                'CutMix on a schedule must be told how far the training is: call set_progress(epoch / epochs) of the '
-                'task or the augmentation before each epoch.'
+                'CutMix on a schedule needs to know the progress of the training: call set_progress(epoch / epochs) '
+                'of the task or the augmentation before each epoch.'
             )
         return self.prob * self.progress
 

@@ -46,7 +46,7 @@ class FeatureMixer(PartnerMixer):
         if model is None:
             raise ValueError('Features are mixed inside a model: give model=.')
         if stages is not None and (not stages or min(stages) < 0 or len(set(stages)) != len(stages)):
-            raise HyperParameterError('stages', 'must be different numbers from 0 (the image) on', stages)
+            raise HyperParameterError('stages', 'must be different numbers, from 0 (the image) up', stages)
         self.stages = stages
         self.alpha = self.check('alpha', alpha)
         self.inside = StageMixing(model)

@@ -199,4 +199,4 @@ def stem_end(model: nn.Module) -> str:
     for name in (*STEM_ENDS, *features[:1]):
         if name in names:
             return name
-    raise HyperParameterError('layer', f'must name a module of {type(model).__name__}, which has no usual one', None)
+    raise HyperParameterError('layer', f'must name a module of {type(model).__name__}, which has no default', None)

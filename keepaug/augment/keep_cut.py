@@ -41,10 +41,10 @@ class KeepCut(KeepRegion):
         maps: Maps of past training steps, for 'recycled'; each batch then comes with `where` its crops lie, and goes
             to the network through `recycle`.
         max_count: Regions per image in mode 'erase' are drawn between 1 and this; their area shrinks accordingly.
-        windows: 'inside' draws among the windows that lie inside the image. 'overflow' removes what the published
-            Cutout and CutMix do: a centre is drawn anywhere, what lies beyond the border is cut off, and this fixes
-            the region's size; its place is drawn among the windows of that size, and stays around the centre with
-            `tau=None`. Not for 'erase', which draws its own sizes, nor `cutmix_minmax`, whose boxes lie inside.
+        windows: 'inside' draws among the windows that lie inside the image. 'overflow' removes as much as published
+            Cutout and CutMix: a centre is drawn anywhere and the border cuts off what lies beyond it, which fixes the
+            region's size; its place is drawn among the windows of that size, or stays around the centre with
+            `tau=None`. Not for 'erase', which draws its own sizes, nor for `cutmix_minmax`, whose boxes lie inside.
         **mixing: Hyper-parameters of `LabelMixer`, for 'cutmix'; `cutmix_alpha` is 1 unless given.
 
     `last`: `boxes` int64 (B, N, 4) XYXY, empty where an image is not cut, `mask` bool (B, 1, H, W) True where
@@ -88,16 +88,16 @@ class KeepCut(KeepRegion):
         if mode == 'cutmix':
             self.mixer = _KeepCutMix(self, num_classes=num_classes, prob=prob, **{'cutmix_alpha': 1.0, **mixing})
         elif mixing:
-            raise TypeError(f"Unknown, or known in mode 'cutmix' only: {', '.join(mixing)} (mode is {mode!r}).")
+            raise TypeError(f"Unknown, or valid in mode 'cutmix' only: {', '.join(mixing)} (mode is {mode!r}).")
         if maps is not None and mixing.get('mixup_alpha'):
-            raise ValueError("saliency 'recycled' cannot tell two blended images apart: leave out mixup_alpha.")
+            raise ValueError("saliency 'recycled' cannot separate two blended images: leave out mixup_alpha.")
 
     @property
     def mixes_labels(self) -> bool:
         return self.mixer is not None
 
     def recycle(self, x: Tensor) -> Tensor:
-        """The images that the last call gave, as the network is to see them for `maps` to learn of their gradient."""
+        """The images of the last call, as the network must see them for `maps` to learn from their gradient."""
         return self.recycled.listen(x, self.source.where, self.own_pixels()) if self.active else x
 
     def check_images(self, x: Tensor) -> None:
@@ -150,7 +150,7 @@ class KeepCut(KeepRegion):
         return sample_regions(region_scores(shown, size), size, self.tau, 'low', generator)
 
     def place_again(self, shown: Tensor, boxes: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Boxes (B, 4) of the sizes that the border left of these; these themselves where places are drawn blindly."""
+        """New places (B, 4) for boxes of the sizes that the border left; the same boxes for blind draws."""
         return boxes if self.tau is None else self.place(shown, box_sizes(boxes), generator)
 
     def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:

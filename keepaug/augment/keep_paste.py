@@ -35,7 +35,7 @@ class KeepPaste(KeepRegion):
         remode: What erasing fills in: 'pixel', 'rand' or 'const'.
         recount: Largest number of erased regions in an image.
 
-    Switched off, it lets the clean rows through: neither policy nor paste.
+    Switched off, it passes the clean rows through, without policy or paste.
 
     `last`: `boxes` int64 (B, 1, 4) XYXY, empty where nothing is pasted, `mask` bool (B, 1, H, W) True where pasted,
     `saliency` float32 (B, 1, H, W) or None, `clean` and `augmented` (B, C, H, W), the latter after erasing.
@@ -113,5 +113,5 @@ def split_pairs(x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     rows, odd = divmod(len(x), 2)
     if odd or target is not None and len(target) not in (rows, 2 * rows):
         labels = '' if target is None else f' and {len(target)} targets'
-        raise ValueError(f'Pairs are as many augmented rows as clean ones, got {len(x)} rows{labels}.')
+        raise ValueError(f'Pairs need as many augmented rows as clean ones, got {len(x)} rows{labels}.')
     return x[:rows], x[rows:], target if target is None else target[:rows]

@@ -79,7 +79,7 @@ class KeepRegion(BatchAugment):
             ValueError: `where` and `maps` do not come together.
         """
         if (where is None) != (self.recycled is None):
-            raise ValueError('Recycled saliency, and no other, needs where=: the places of the crops in their images.')
+            raise ValueError('Recycled saliency, and only that, needs where=: the places of the crops in their images.')
         if self.recycled is not None:
             self.source.where = where
         return super().__call__(x, target, generator)
@@ -111,7 +111,8 @@ class KeepRegion(BatchAugment):
         Args:
             x: Images (B, C, H, W).
             target: Their targets.
-            used: bool (B,), images that need it; None for all. What others have cost is spared where the host sees it.
+            used: bool (B,), images that need it; None for all. The others cost nothing where the host can see which
+                they are.
 
         Returns:
             The saliency (B, 1, H, W), None for blind draws, and what regions are scored on: it, or a flat map.

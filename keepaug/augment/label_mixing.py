@@ -24,7 +24,7 @@ MODES = ('batch', 'pair', 'elem')
 
 
 class PartnerMixer(BatchAugment):
-    """What mixes every sample with a partner drawn at random, never itself unless the batch is one image.
+    """Mixes every sample with a partner drawn at random, never itself unless the batch is one image.
 
     Subclasses define `mix`.
 
@@ -170,7 +170,7 @@ class LabelMixer(PartnerMixer):
         if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
             raise HyperParameterError('cutmix_minmax', 'must be two rising shares between 0 and 1', cutmix_minmax)
         if not (mixup_alpha or cutmix_alpha or cutmix_minmax):
-            raise ValueError('Nothing mixes: give mixup_alpha, cutmix_alpha or cutmix_minmax.')
+            raise ValueError('Nothing would be mixed: give mixup_alpha, cutmix_alpha or cutmix_minmax.')
         self.mixup_alpha = self.check('mixup_alpha', mixup_alpha)
         self.cutmix_alpha = self.check('cutmix_alpha', cutmix_alpha)
         self.cutmix_minmax = cutmix_minmax

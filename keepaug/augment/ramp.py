@@ -1,4 +1,4 @@
-"""What rises over the first part of a training."""
+"""A share that rises over the first part of the training."""
 
 
 class Ramp:
@@ -13,7 +13,7 @@ class Ramp:
         self.progress: float | None = None
 
     def set_progress(self, progress: float) -> None:
-        """Hears which share of the training, 0 to 1, is done."""
+        """Takes the share of the training that is done, 0 to 1."""
         self.progress = progress
 
     def __float__(self) -> float:
@@ -26,8 +26,8 @@ class Ramp:
             return 1.0
         if self.progress is None:
             raise ValueError(
-                'What rises over a training must be told how far it is: call set_progress(epoch / epochs) of the task '
-                'or the augmentation before each epoch.'
+                'A probability that rises over the training needs to know its progress: call set_progress(epoch / '
+                'epochs) of the task or the augmentation before each epoch.'
             )
         return min(1.0, max(0.0, self.progress / self.length))
 

@@ -1,4 +1,4 @@
-"""Saliency for nothing: what the backward passes of past training steps have told of each training image."""
+"""Saliency without a pass of its own, from the backward passes of earlier training steps."""
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ KEPT = 0.5  # how much of its value a cell keeps when it is seen again
 class SaliencyMaps:
     """A small saliency map of every training image, written by backward passes and read before forward passes.
 
-    What is written is the channel-wise maximum of the absolute gradient of the training loss with respect to the batch
-    as the network saw it. It ends one layer before what a step computes anyway, so it costs little.
+    A map holds the channel-wise maximum of the absolute gradient of the training loss with respect to the batch as the
+    network saw it. That is one layer more than a step computes anyway, so it costs little.
 
     Args:
         images: Number of training images N; None to `open` later.
@@ -74,7 +74,7 @@ class SaliencyMaps:
         return read_windows(*self._decode(places), places, size)
 
     def listen(self, x: Tensor, where: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The same images, whose gradient is written into the maps when a loss flows back to them.
+        """The same images; when a loss flows back to them, their gradient is written into the maps.
 
         Args:
             x: Images (B', C, H, W) as the network is to see them. The first B of them count.
@@ -87,7 +87,7 @@ class SaliencyMaps:
 
     @torch.no_grad()
     def write(self, where: Tensor, saliency: Tensor, kept: Tensor | None = None) -> None:
-        """Brings maps (B, 1, H, W) of crops into those of their images; arguments as `listen`."""
+        """Writes maps (B, 1, H, W) of crops into those of their images; arguments as in `listen`."""
         places = Places.from_rows(where)
         if kept is None:
             kept = torch.ones_like(saliency, dtype=torch.bool)
@@ -116,7 +116,7 @@ class _Listener:
 
 
 class RecycledSaliency:
-    """Saliency maps of crops at image size, out of what past steps have told; stands where a `SaliencySource` does.
+    """Saliency maps of crops at image size, from earlier training steps; takes the place of a `SaliencySource`.
 
     Args:
         maps: Where they are kept.

@@ -21,7 +21,7 @@ def register_augment(name: str) -> Callable[[Augment], Augment]:
 
     def register(augment: Augment) -> Augment:
         if name in _AUGMENTS:
-            raise ValueError(f'The augmentation {name!r} is registered already, by {_AUGMENTS[name].__name__}.')
+            raise ValueError(f'The augmentation {name!r} is already registered, by {_AUGMENTS[name].__name__}.')
         _AUGMENTS[name] = augment
         augment.name = name
         return augment

@@ -53,7 +53,7 @@ class SaliencySource:
         model: Bare model, or an `EarlyExit` around it.
         kind: A name in `PASSES`: 'full'; 'low' for a bicubic copy of `low_scale`; 'early' for the logit of the early
             head; 'low-early' for both. None for 'low' where the model can, else 'low-early' where it has an early
-            head, else 'full', said in one log line.
+            head, else 'full', with one log line.
         low_scale: Edge of the copy relative to the image, in (0, 1].
 
     Raises:
@@ -137,14 +137,14 @@ class SaliencySource:
             self.chosen = kind
             if kind != kinds[0]:
                 _logger.info(
-                    f'{name} cannot run at {low[0]} x {low[1]} px, so saliency takes the {kind} pass: about '
+                    f'{name} cannot run at {low[0]} x {low[1]} px, so saliency uses the {kind} pass: about '
                     f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.'
                 )
             return chosen
         way_out = self.kind.removeprefix('low-') if PASSES[self.kind].early else 'full'
         raise HyperParameterError(
             'saliency',
-            f'must be {way_out}, or the low scale another: {name} cannot run at {low[0]} x {low[1]} px',
+            f'must be {way_out}, unless the low scale changes: {name} cannot run at {low[0]} x {low[1]} px',
             self.kind,
         )
 

@@ -79,8 +79,8 @@ def _explain(error: Exception) -> str | None:
         return None
     reason = first_line(error).split('] ', 1)[-1].split('. ', 1)[0]  # without the place in the library, and advice
     return (
-        f'The exchange with the other processes failed ({reason}), as it does when one of them has ended: '
-        'see what that one said.'
+        f'The exchange with the other processes failed ({reason}), as it does when one of them has ended: see what '
+        'that process said.'
     )
 
 

@@ -154,7 +154,7 @@ def _watch_over(reader: int, numbers: list[int]) -> None:
         patience = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([reader], [], [], patience)[0]:
             if not _acknowledged.is_set():
-                os.write(2, f'SIGTERM: the step under way did not end within {PATIENCE:g} s.\n'.encode())
+                os.write(2, f'SIGTERM: the current step did not end within {PATIENCE:g} s.\n'.encode())
                 leave_at_once(128 + signal.SIGTERM)
             deadline = None
             continue

@@ -22,7 +22,7 @@ def explain_loader(error: BaseException) -> str:
             return _no_room(each.strerror)
     texts = [str(each) for each in origins if isinstance(each, RuntimeError)]
     if any(map(TOO_MANY.search, texts)):
-        return 'Loader workers hold too many files open: raise the limit (ulimit -n) or give fewer workers with -j.'
+        return 'Loader workers have too many open files: raise the limit (ulimit -n) or give fewer workers with -j.'
     for match in filter(None, map(NO_ROOM.search, texts)):
         return _no_room(match[1])
     ends = list(filter(None, map(ENDED.search, texts)))
@@ -33,8 +33,8 @@ def explain_loader(error: BaseException) -> str:
         return _no_room(by_signal)
     if by_signal == 'Killed':
         return (
-            f'Loader worker {workers} was killed, most likely because memory ran out: give fewer workers with -j, '
-            'smaller batches, or the run more memory.'
+            f'Loader worker {workers} was killed, most likely because memory ran out: use fewer workers with -j, '
+            'smaller batches, or more memory.'
         )
     if by_signal:
         return f'Loader worker {workers} was ended by a signal ({by_signal}): -j 0 shows what it was doing.'

@@ -63,7 +63,7 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     if name.startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
         raise ValueError(f'--dataset {name} is unknown: choose {any_of(known)}.')
     if name in EMBEDDED_DATASETS and root:
-        raise ValueError(f'--dataset {name} is built in and has no folder: drop {root}.')
+        raise ValueError(f'--dataset {name} is built in and needs no folder: drop {root}.')
     if name in UNPACKED_DATASETS and not root:
         raise ValueError(
             f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
@@ -75,13 +75,13 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
         )
     if is_image_folder(name):
         if not root:
-            raise ValueError('No data: give the image folder as first argument or with --data-dir.')
+            raise ValueError('No data given: name the image folder as the first argument or with --data-dir.')
         if not os.path.exists(root):
             raise ValueError(
-                f'The data folder {root} does not exist; give --data-dir a folder with train and val in it.'
+                f'The data folder {root} does not exist: give --data-dir a folder with train and val in it.'
             )
         if os.path.isdir(root) and not os.listdir(root):
-            raise ValueError(f'The data folder {root} is empty; give --data-dir a folder with train and val in it.')
+            raise ValueError(f'The data folder {root} is empty: give --data-dir a folder with train and val in it.')
     for flag, split in (splits or {}).items():
         check_split_name(name, root, split, flag)
 
@@ -137,8 +137,8 @@ def check_class_folders(args) -> None:
             check_split_name(name, root, split, flag)
     if args.val_split and is_image_folder(name) and os.path.isfile(root):
         raise ValueError(
-            f"{root} is one file for both splits, and validation would see the images of training: give --val-split '' "
-            'to train without it, or a folder with train and val in it.'
+            f"{root} is one file for both splits, so validation would use the training images: give --val-split '' to "
+            'train without it, or a folder with train and val in it.'
         )
     if not has_split_folders(name, root):
         return
@@ -146,11 +146,11 @@ def check_class_folders(args) -> None:
     val = split_folder(root, args.val_split, '--val-split') if args.val_split else None
     if train == val == root:
         raise ValueError(
-            f'{root} has no folders {args.train_split or TRAIN_NAMES[0]} and {args.val_split}, and validation would '
-            "see the images of training: give --val-split '' to train without it, or a folder with both."
+            f'{root} has no folders {args.train_split or TRAIN_NAMES[0]} and {args.val_split}, so validation would '
+            "use the training images: give --val-split '' to train without it, or a folder with both."
         )
     if val is not None and os.path.samefile(train, val):
-        warn([f'Training and validation read the same images, those in {train}.'])
+        warn([f'Training and validation read the same images, in {train}.'])
     if not is_image_folder(name):
         return
     extensions = image_extensions(name, args.input_key)
@@ -173,6 +173,6 @@ def warn(sentences: Iterable[str]) -> None:
 def too_many(classes: ClassList, place: str, num_classes: int) -> ValueError:
     """The error of labels that the head has no output for."""
     return ValueError(
-        f'The data in {place} has {classes.count} classes ({name_some(classes.class_to_idx)}), --num-classes is '
-        f'{num_classes}; give --num-classes {classes.count}.'
+        f'The data in {place} has {classes.count} classes ({name_some(classes.class_to_idx)}), but --num-classes is '
+        f'{num_classes}: give --num-classes {classes.count}.'
     )

@@ -88,12 +88,12 @@ def list_of_map(path: str, folder: str = '') -> ClassList:
         class_to_idx = load_class_map(path, folder)
     except (AssertionError, OSError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(
-            f'--class-map {path} cannot be read ({first_line(error)}); give a text file with a class name per line, or '
-            'a pickled dict of numbers by name.'
+            f'--class-map {path} cannot be read ({first_line(error)}): give a text file with one class name per line, '
+            'or a pickled dict from names to numbers.'
         ) from error
     class_to_idx.pop('', None)  # an empty line at the end
     if not is_class_list(class_to_idx):
-        raise ValueError(f'--class-map {path} must give each class name a number from 0; it holds something else.')
+        raise ValueError(f'--class-map {path} must give each class name a number from 0, but it holds something else.')
     return ClassList(class_to_idx, f'--class-map {path}')
 
 
@@ -135,7 +135,7 @@ def check_names(names: Iterable[str], classes: ClassList, place: str) -> list[st
                 f', and has no images of {_classes(missing)}: if folders were renamed, a --class-map can give their '
                 'present names the numbers they had.'
                 if missing
-                else ': remove what is no class, or give a list of all classes with --class-map.'
+                else ': remove what is not a class, or give a list of all classes with --class-map.'
             )
         )
     told = []
@@ -155,7 +155,7 @@ def check_numbers(class_to_idx: Mapping[str, int], classes: ClassList, place: st
     for name, index in class_to_idx.items():
         if classes.class_to_idx.get(name, index) != index:
             raise ValueError(
-                f'{place} gives the class {name} the number {index}, and {classes.source} '
+                f'{place} gives class {name} number {index}, but {classes.source} gives it '
                 f'{classes.class_to_idx[name]}: use data with the same classes in the same order.'
             )
 
@@ -183,8 +183,8 @@ def check_loops(survey: Survey) -> None:
     """
     if survey.loops:
         raise ValueError(
-            f'{os.path.join(survey.root, survey.loops[0])} links to a folder that it lies in itself, so that images '
-            'would count many times: remove the link.'
+            f'{os.path.join(survey.root, survey.loops[0])} links to a folder that contains it, so its images would '
+            'count many times: remove the link.'
         )
 
 
@@ -203,7 +203,7 @@ def _check_tree(survey: Survey, own: bool) -> None:
     root = survey.root
     check_loops(survey)
     if not survey.classes:
-        beside = f'; the {len(survey.loose)} images in it lie in none' if survey.loose else ''
+        beside = f'; the {len(survey.loose)} images in it are in none' if survey.loose else ''
         raise ValueError(f'{root} has no folders with images, one per class{beside}.')
     if not own:
         return
@@ -216,8 +216,8 @@ def _check_tree(survey: Survey, own: bool) -> None:
     for name, places in survey.classes.items():
         if len(places) > 1:
             raise ValueError(
-                f'{root} has two folders for the class {name}, {places[0]} and {places[1]}: give the folder that holds '
-                'the folders of the classes, or name the classes with --class-map.'
+                f'{root} has two folders for the class {name}, {places[0]} and {places[1]}: give the folder that '
+                'holds the class folders, or name the classes with --class-map.'
             )
 
 
@@ -230,5 +230,5 @@ def _describe_tree(survey: Survey) -> list[str]:
         told.append(f'{root} has images beside its class folders, which are not used: {name_some(survey.loose)}.')
     deep = [place for places in survey.classes.values() for place in places if os.path.dirname(place)]
     if deep:
-        told.append(f'Classes in {root} are the innermost folders, by their own names: {name_some(deep)}.')
+        told.append(f'Classes in {root} are the innermost folders, under their own names: {name_some(deep)}.')
     return told

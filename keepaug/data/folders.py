@@ -52,7 +52,9 @@ def split_folder(root: str, split: str, flag: str) -> str:
     if name in ('', *SPLIT_NAMES) and not set(splits) & set(SPLIT_NAMES):
         return root
     if not splits:
-        raise ValueError(f'{flag} {split} is not in {root}, which has no splits; leave it out to take that as it is.')
+        raise ValueError(
+            f'{flag} {split} is not in {root}, which has no splits: leave it out to use the folder as it is.'
+        )
     raise ValueError(
         f'{flag} {split or repr(split)} is not in {root}, which has the split{"s" * (len(splits) > 1)} '
         f'{name_some(splits)}: name one that is there.'
@@ -156,7 +158,7 @@ def _list_folder(
                     if brief:
                         return images, []
     except OSError as error:
-        raise ValueError(f'The folder {path} cannot be listed ({error.strerror}); make it readable.') from error
+        raise ValueError(f'The folder {path} cannot be listed ({error.strerror}): make it readable.') from error
     return images, folders
 
 

@@ -25,10 +25,10 @@ def find_patch_size(model: torch.nn.Module, name: str) -> int | tuple[int, int]:
         return model.get_patch_size()
     if 'patch_coord' not in inspect.signature(model.forward).parameters:
         raise ValueError(
-            f'--naflex-loader makes batches of patches, --model {name} reads images: choose a NaFlex model such as '
-            'naflexvit_base_patch16_gap, or a ViT with --model-kwargs use_naflex=True.'
+            f'--naflex-loader makes batches of patches, but --model {name} reads images: choose a NaFlex model such '
+            'as naflexvit_base_patch16_gap, or a ViT with --model-kwargs use_naflex=True.'
         )
-    _logger.warning(f'--model {name} does not tell the side of its patches; {DEFAULT_PATCH_SIZE} px are assumed.')
+    _logger.warning(f'--model {name} does not say how large its patches are, so {DEFAULT_PATCH_SIZE} px are assumed.')
     return DEFAULT_PATCH_SIZE
 
 

@@ -124,7 +124,7 @@ class TracedCrop(transforms.Compose):
         super().__init__(list(_flat(steps)))
         kinds = [next((kind for kind in KINDS if isinstance(step, kind)), None) for step in self.transforms]
         if None in kinds:
-            raise ValueError(f'It is not known where {self.transforms[kinds.index(None)]} crops an image.')
+            raise ValueError(f'It is unknown where {self.transforms[kinds.index(None)]} crops an image.')
         order = [ORDER.index(KINDS[kind]) if KINDS[kind] in ORDER else 1 for kind in kinds]
         if order != sorted(order) or order.count(1) > 1:
             raise ValueError(f'Crops are traced through resizing, one crop and flips, got {self.transforms}.')

@@ -67,7 +67,7 @@ def create_policy(name: str) -> TorchvisionPolicy:
     """
     found = re.fullmatch(r'(tv-[a-z0-9]+?)(?:-m(\d+))?', name)
     if found is None or found[1] not in NAMES:
-        raise ValueError(f'{name} is no policy: use {", ".join(NAMES)}, each alone or with a magnitude such as -m9.')
+        raise ValueError(f'{name} is not a policy: use {", ".join(NAMES)}, each alone or with a magnitude such as -m9.')
     magnitude = None if found[2] is None else int(found[2])
     if magnitude is not None and magnitude > LARGEST_MAGNITUDE:
         raise ValueError(f'{name} must have a magnitude from 0 to {LARGEST_MAGNITUDE}, got {magnitude}.')

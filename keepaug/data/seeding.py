@@ -218,7 +218,7 @@ def seed_samples(args, dataset: Dataset) -> Dataset:
         return dataset
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f'--dataset {args.dataset} is a stream, --exact-resume picks images from it: drop one of the two.'
+            f'--dataset {args.dataset} is a stream, but --exact-resume needs single images: drop one of the two.'
         )
     kind = SeededByNumber if args.naflex_loader else SeededSamples
     return kind(dataset, args.seed, args.rank)

@@ -129,15 +129,15 @@ def _create(args, split: str, root: str | None, class_map: str | dict[str, int] 
         package = READER_PACKAGES.get(name.partition('/')[0].lower())
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
-        raise ValueError(f'No {split} images come from {source}: {first_line(error)}.') from error
+        raise ValueError(f'{source} gives no {split} images: {first_line(error)}.') from error
 
 
 def _describe_split(root: str, folder: str, split: str) -> None:
     """Says how a folder is read where the name of the split does not tell."""
     if folder == root and is_first_process():
-        _logger.info(f'{root} has no folders of splits, its folders of classes are taken as they are.')
+        _logger.info(f'{root} has no split folders, so its class folders are used as they are.')
     if split_name(split) != split:
-        warn([f'The split {split} of an image folder is all of {folder}: it has no parts.'])
+        warn([f'The split {split} of an image folder is all of {folder}, which cannot be split further.'])
 
 
 def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:

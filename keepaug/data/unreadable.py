@@ -38,9 +38,9 @@ class NamedFailures(WrappedDataset):
             try:
                 return self._decode(index)
             except OSError as error:
-                _logger.warning(f'{self._name(index)} is left out, it cannot be read: {error}')
+                _logger.warning(f'{self._name(index)} cannot be read and is left out: {error}')
                 index = (index + 1) % len(self.dataset)
-        raise OSError(f'{self._name(first)} and the images listed after it cannot be read; mend or remove them.')
+        raise OSError(f'{self._name(first)} and the images listed after it cannot be read: mend or remove them.')
 
     def _decode(self, index: int) -> tuple:
         file, *rest = self.dataset.reader[index]

@@ -78,5 +78,5 @@ def create_embedded_dataset(
     if not root:
         raise ValueError(f'{name} needs the folder that its archive was unpacked to.')
     if num_samples is not None:
-        raise ValueError(f'{num_samples = } is not possible for {name}, whose images are those of its files.')
+        raise ValueError(f'{num_samples = } is not possible for {name}, whose images come from its files.')
     return ImageDataset(root, reader=UNPACKED_DATASETS[name](root, split), input_img_mode=input_img_mode, **kwargs)

@@ -212,7 +212,7 @@ class ClutteredDigits(Dataset):
         self.split = to_split(split)
         self.num_samples = DEFAULT_NUM_SAMPLES[self.split] if num_samples is None else num_samples
         if self.num_samples < 1:
-            raise ValueError(f'{num_samples = } is no number of images: use a positive one.')
+            raise ValueError(f'{num_samples = } is not a number of images: use a positive one.')
         self.input_img_mode = input_img_mode
         self.transform = transform
         self.target_transform = target_transform

@@ -34,7 +34,7 @@ def read_cub(root: str, split: str) -> ListedImages:
     labels = _read_pairs(folder / 'image_class_labels.txt', keys=paths, values=classes)
     parts = _read_pairs(folder / 'train_test_split.txt', keys=paths, values=IS_TRAINING)
     if list(classes) != [str(number) for number in range(1, len(classes) + 1)]:
-        raise ValueError(f'{folder / "classes.txt"} does not count its classes from 1, as the distributed one does.')
+        raise ValueError(f'{folder / "classes.txt"} does not count its classes from 1, as the distributed file does.')
     numbers = [number for number in paths if IS_TRAINING[parts[number]] == split]
     check_listed(folder / 'images', (paths[number] for number in numbers), folder / 'images.txt')
     return ListedImages(
@@ -50,7 +50,7 @@ def _read_pairs(path: Path, keys: dict | None = None, values: dict | None = None
     rows = read_rows(path, 2)
     pairs = dict(rows)
     if len(pairs) < len(rows):
-        raise ValueError(f'{path} has a number twice, which the distributed one has not: unpack the archive again.')
+        raise ValueError(f'{path} has a number twice, unlike the distributed file: unpack the archive again.')
     if keys is not None and pairs.keys() != keys.keys():
         number = min(pairs.keys() ^ keys.keys())
         others = path.with_name('images.txt')

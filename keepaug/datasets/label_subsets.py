@@ -34,7 +34,7 @@ def balanced_subset(targets: Sequence[int] | Tensor, count: int, seed: int) -> l
         samples = (targets == label).nonzero().flatten()
         if share > len(samples):
             raise ValueError(
-                f'{count = } labels take {share} of the class {label}, which has {len(samples)} samples: use fewer.'
+                f'{count = } labels need {share} of class {label}, which has {len(samples)} samples: use fewer.'
             )
         drawn.append(samples[torch.randperm(len(samples), generator=generator)[:share]])
     return torch.cat(drawn).sort().values.tolist()

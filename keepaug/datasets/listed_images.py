@@ -78,15 +78,17 @@ def read_rows(path: Path, columns: int, separator: str | None = None) -> list[li
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f'{path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}), but the data set needs '
-            'it.'
+            f'{path} is needed by the data set but cannot be read '
+            f'({getattr(error, "strerror", None) or "not a text file"}).'
         ) from error
     rows = [line.split(separator) for line in lines if line.strip()]
     if not rows:
         raise ValueError(f'{path} is empty, but the data set needs it.')
     for number, row in enumerate(rows, start=1):
         if len(row) != columns:
-            raise ValueError(f'{path}, line {number}: {" ".join(row)!r} has not the {columns} columns of such a file.')
+            raise ValueError(
+                f'{path}, line {number}: {" ".join(row)!r} does not have the {columns} columns of such a file.'
+            )
     return rows
 
 
@@ -109,8 +111,8 @@ def check_listed(folder: Path, names: Iterable[str], list_file: Path) -> None:
         missing = listed - set(list_images(folder / place))
         if missing:
             raise ValueError(
-                f'{folder / place / min(missing)} is missing, and {len(missing) - 1} more of its folder, which '
-                f'{list_file} lists: unpack the archive again.'
+                f'{folder / place / min(missing)} and {len(missing) - 1} more in its folder are missing, though '
+                f'{list_file} lists them: unpack the archive again.'
             )
 
 

@@ -37,8 +37,8 @@ def read_mini_imagenet(root: str, split: str) -> ListedImages:
         shared = by_class.keys() & found.keys()
         if shared:
             raise ValueError(
-                f'{folder / file} has images of the class {min(shared)}, as a file before it has: these are not the '
-                'splits by classes of Ravi and Larochelle.'
+                f'{folder / file} has images of the class {min(shared)}, as has an earlier file: these are not Ravi '
+                "and Larochelle's splits by class."
             )
         by_class |= found
     class_to_idx = {name: index for index, name in enumerate(sorted(by_class))}

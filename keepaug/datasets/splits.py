@@ -23,5 +23,5 @@ def to_split(split: str, without: Collection[str] = ()) -> str:
     """
     known = {synonym: name for name, synonyms in SPLITS.items() for synonym in synonyms if synonym not in without}
     if split not in known:
-        raise ValueError(f'{split = } is no split of this data set: use one of {", ".join(known)}.')
+        raise ValueError(f'{split = } is not a split of this data set: use one of {", ".join(known)}.')
     return known[split]

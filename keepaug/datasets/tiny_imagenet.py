@@ -51,7 +51,7 @@ def _training_images(folder: Path, class_to_idx: dict[str, int]) -> list[tuple[P
         found = [image for image in list_images(images) if image.endswith('.JPEG')]
         if not found:
             raise ValueError(
-                f'{images} holds no JPEG, but {folder / "wnids.txt"} has the class: unpack the archive again.'
+                f'{images} holds no JPEG, but {folder / "wnids.txt"} lists the class: unpack the archive again.'
             )
         samples += [(images / image, index) for image in sorted(found, key=natural_key)]
     return samples

@@ -48,25 +48,25 @@ class TrueBoxes:
         if not path:
             if not hasattr(dataset, 'box'):
                 raise ValueError(
-                    '--evaluate localization needs boxes, which this data set does not know: name a file or folder of '
-                    'them by --gt-boxes.'
+                    '--evaluate localization needs boxes, which this data set does not have: name a file or folder '
+                    'of boxes with --gt-boxes.'
                 )
             return
         if not hasattr(dataset, 'filename'):
             raise ValueError(
-                f'--gt-boxes {path} goes by file names, which this data set does not have: use an image folder.'
+                f'--gt-boxes {path} matches boxes by file name, which this data set does not have: use an image folder.'
             )
         named = read_boxes(path)
         names = [dataset.filename(index) for index in range(len(dataset))]
         self._boxes, missing = match(named, names, path)
         if not self._boxes:
             raise ValueError(
-                f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, and the data set holds none '
-                f'of them; its images are called {names[0]} and so on.'
+                f'--gt-boxes {path} has boxes for {len(named)} images, {missing[0]} first, but the data set holds '
+                f'none of these images: name those of its files, such as {names[0]}.'
             )
         _logger.info(
             f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
-            f'have none and are left out; {len(missing)} others that it names are not in the data set.'
+            f'have none and are left out. {len(missing)} other images that the file names are not in the data set.'
         )
 
     @property
@@ -102,8 +102,8 @@ class TrueBoxes:
             x0, y0, x1, y1 = box
             if min(x0, y0) < -OVERHANG or x1 > width + OVERHANG or y1 > height + OVERHANG:
                 raise ValueError(
-                    f'--gt-boxes {self.path}: the box {box} lies outside of {self.dataset.filename(index)}, which is '
-                    f'{width} x {height} pixels; the boxes must be those of the images as they are stored.'
+                    f'--gt-boxes {self.path}: the box {box} lies outside {self.dataset.filename(index)}, which has '
+                    f'{width} x {height} pixels: boxes must refer to the images as stored.'
                 )
         return torch.tensor(self._boxes[index], dtype=torch.float64), (height, width)
 
@@ -167,7 +167,7 @@ def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
     for name, box, place in entries:
         if not box[0] < box[2] or not box[1] < box[3] or not all(abs(edge) < 1e6 for edge in box):
             raise ValueError(
-                f'--gt-boxes {path}, {place}: {box} is no box, which is x0, y0, x1, y1 in pixels; mend or drop it.'
+                f'--gt-boxes {path}, {place}: {box} is not a box (x0, y0, x1, y1 in pixels): mend or drop it.'
             )
         boxes.setdefault(name, []).append(box)
     if not boxes:
@@ -180,7 +180,7 @@ def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
         a, b, c, d = map(float, texts)
     except ValueError as error:
         raise ValueError(
-            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels; mend or drop it.'
+            f'--gt-boxes {path}, {place}: {" ".join(texts)!r} must be four numbers, the box in pixels: mend or drop it.'
         ) from error
     return a, b, c, d
 
@@ -209,14 +209,15 @@ def _read_cub(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
             names = dict(line.split(maxsplit=1) for line in file if line.strip())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"--gt-boxes {path} needs CUB's {names_path}, with a number and a name per line; put it there."
+            f"--gt-boxes {path} needs CUB's {names_path}, with a number and a name per line: put it there."
         ) from error
     for number, line in lines:
         place = f'line {number}'
         image, *numbers = line.split()
         if image not in names:
             raise ValueError(
-                f'--gt-boxes {path}, {place}: {names_path} knows no image {image}; the two files must be of one set.'
+                f'--gt-boxes {path}, {place}: {names_path} has no image {image}: the two files must belong to the '
+                'same set.'
             )
         x, y, width, height = _numbers(numbers, place, path)
         yield Entry(names[image].strip(), (x, y, x + width, y + height), place)
@@ -281,13 +282,13 @@ def match(boxes: dict[str, list[Box]], filenames: Sequence[str], path: str) -> t
                 continue
         if len(found) > 1:
             raise ValueError(
-                f'--gt-boxes {path}: {name} may be {filenames[found[0]]} or {filenames[found[1]]}; name images by '
+                f'--gt-boxes {path}: {name} may be {filenames[found[0]]} or {filenames[found[1]]}: name images by '
                 'their paths.'
             )
         (index,) = found
         if index in names:
             raise ValueError(
-                f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}; name images by their '
+                f'--gt-boxes {path}: {names[index]} and {name} may both be {filenames[index]}: name images by their '
                 'paths.'
             )
         names[index] = name

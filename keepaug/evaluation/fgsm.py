@@ -44,8 +44,8 @@ def fgsm(subject: Subject, batches: Batches, eps: float = 8.0) -> Report:
         'fgsm',
         values=dict(top1=top1, top5=top5, clean_top1=clean_top1, clean_top5=clean_top5),
         settings=dict(eps=f'{eps:g}/255', images=int(images)),
-        note='One white-box step in pixel space, clipped to the range of pixels; it bounds robustness from above only: '
-        'a model that hides its gradient looks robust and is not.',
+        note='One white-box step in pixel space, clipped to the pixel range. It bounds robustness from above only: a '
+        'model that hides its gradient looks robust and is not.',
         panels=[
             Panel(
                 'FGSM',
@@ -87,8 +87,8 @@ def finite_sign(gradient: Tensor) -> Tensor:
     lost = int((~gradient.isfinite()).flatten(1).any(1).sum())
     if lost:
         raise ValueError(
-            f'The gradients of {lost} images of a batch are not finite numbers: take a wider number format than --amp '
-            'or --model-dtype give.'
+            f'The gradients of {lost} images of a batch are not finite numbers: use a wider number format than that '
+            'of --amp or --model-dtype.'
         )
     return gradient.sign()
 

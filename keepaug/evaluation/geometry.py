@@ -46,7 +46,7 @@ def moving_steps(transform: Callable | None) -> list[Step]:
         if kind is None:
             raise ValueError(
                 f'--evaluate localization cannot tell where {type(step).__name__} puts a box: leave out the flag that '
-                'exchanges the transform, such as --tf-preprocessing.'
+                'replaces the transform, such as --tf-preprocessing.'
             )
         if kind in STEPS:
             steps.append(lambda size, step=step, kind=kind: STEPS[kind](step, size))

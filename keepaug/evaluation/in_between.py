@@ -45,7 +45,7 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
     images, pairs = (int(subject.total(count)) for count in (images, pairs))
     if not pairs:
         raise ValueError(
-            f'--evaluate in-between finds no pair of different classes among {images} images: leave it out, or raise '
+            f'--evaluate in-between found no pair of different classes among {images} images: leave it out, or raise '
             '--eval-samples.'
         )
     shares = 100 * subject.total(neither).cpu() / pairs

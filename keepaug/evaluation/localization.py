@@ -88,8 +88,8 @@ def localization(
     tally = tally.total(subject)
     if not tally.images:
         raise ValueError(
-            f'--evaluate localization: none of the {int(tally.left_out)} images looked at has a box within its crop; '
-            'look at more by --eval-samples, or at more of each by --crop-pct 1.'
+            f'--evaluate localization: none of the {int(tally.left_out)} images used has a box within its crop: use '
+            'more images with --eval-samples, or more of each image with --crop-pct 1.'
         )
     curves, centred = (100 * counts.double() / tally.images for counts in (tally.fitting, tally.centred))
     best, best_centred = curves.max(0), centred.max(0)
@@ -112,9 +112,9 @@ def localization(
             best_thresholds=[THRESHOLDS[place].item() for place in best.indices.tolist()],
             center_edge=CENTRED[best_centred.indices[at_hit]].item(),
         ),
-        note="The box of the largest region (8 neighbours) of the label's map, scaled to [0, 1], at the threshold. "
-        'MaxBoxAccV2 lets any region fit, at the threshold in steps of 0.01 that is best for the whole set, and '
-        'so has seen the boxes. Compare with center, a box in the middle that has seen no image.',
+        note="The box around the largest region (8 neighbours) of the label's map, scaled to [0, 1], at the "
+        'threshold. MaxBoxAccV2 accepts any region, at the threshold (in steps of 0.01) that is best for the '
+        'whole set, so it has seen the boxes. Compare with center, a box in the middle that has seen no image.',
         panels=[
             Panel(
                 f'any region fits, {activation.method}',
@@ -254,7 +254,7 @@ def draw(subject: Subject, shown: Sequence[Found], cam_threshold: float) -> Imag
     }
     return contact_sheet(
         columns,
-        titles=[f'{subject.name}: true boxes red, the one at threshold {cam_threshold:g} green'],
+        titles=[f'{subject.name}: true boxes in red, the box at threshold {cam_threshold:g} in green'],
         edge=SHEET_EDGE,
         across=ACROSS,
     )

@@ -60,8 +60,8 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
         'occlusion',
         values=values,
         settings=dict(steps=STEPS, grid=GRID, images=int(images)),
-        note='Top-1 error with a share of the image set to the mean colour. Such images are unlike all training images '
-        'but those of cutting methods, so a curve tells robustness to this fill, not to objects in front.',
+        note='Top-1 error with a share of the image set to the mean colour. Only cutting methods train on such '
+        'images, so a curve shows robustness to this fill, not to objects in front.',
         panels=[Panel('error under occlusion', 'share hidden', 'top-1 error in %', curves)],
     )
 

@@ -105,9 +105,9 @@ def ood(
             images=len(inside),
             **{f'images_{name}': len(rows) for name, rows in scores.items()},
         ),
-        note="In-distribution images are the positives. ODIN's temperature and perturbation are fixed beforehand: "
-        'tuned on out-of-distribution images, as its authors do, they measure knowledge of the test. Values '
-        'without the name of a set are means over the sets, of which two are noise.',
+        note="In-distribution images are the positives. ODIN's temperature and perturbation are fixed beforehand; "
+        'its authors tune them on out-of-distribution images, which measures knowledge of the test. Values '
+        'without the name of a set are means over the sets, two of which are noise.',
         panels=[_roc(name, [curve for _, curve in metrics]) for name, metrics in found.items()],
     )
 
@@ -234,8 +234,8 @@ def _check_finite(rows: Tensor, name: str) -> Tensor:
     """
     if not rows.isfinite().all():
         raise ValueError(
-            f'--evaluate ood: answers to {name} images are not finite numbers, or of a single class; '
-            'take a classifier of two or more, or a wider number format than --amp or --model-dtype give.'
+            f'--evaluate ood: the answers to {name} images are not finite numbers, or the classifier has a single '
+            'class: use one with two or more classes, or a wider number format than that of --amp or --model-dtype.'
         )
     return rows
 

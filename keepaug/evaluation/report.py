@@ -117,7 +117,7 @@ class Gallery:
                     picture.save(draft)
         except OSError as error:
             raise ValueError(
-                f'--analysis-dir {self.folder} cannot be written ({error.strerror}); choose another.'
+                f'--analysis-dir {self.folder} cannot be written ({error.strerror}): choose another.'
             ) from error
 
 

@@ -38,9 +38,10 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
         'risk',
         values=dict(**means, gap=means['augmented'] - means['clean']),
         settings=dict(images=len(of_clean), augmented_images=len(of_augmented)),
-        note='Cross entropy in nats per image, the table of the paper shows thousandths of it. The augmentation is '
-        'that of the scheduled epochs, at its full strength, in eval mode: compare the clean risk between runs, '
-        'the augmented one only with the clean one of the same run, for each run is augmented its own way.',
+        note="Cross entropy in nats per image; the paper's table shows thousandths of a nat. The augmentation is "
+        'that of the scheduled epochs at full strength, in eval mode. Compare the clean risk between runs. '
+        'Compare the augmented one only with the clean one of the same run, since each run has its own '
+        'augmentation.',
         panels=[
             Panel(
                 'loss on training images',
@@ -70,7 +71,7 @@ def measure_losses(subject: Subject, batches: Iterable[tuple]) -> Tensor:
     lost = int((~of_images.isfinite()).sum())
     if lost:
         raise ValueError(
-            f'--evaluate risk: the losses of {lost} of {len(of_images)} images are not finite numbers; take a wider '
-            'number format than --amp or --model-dtype give.'
+            f'--evaluate risk: the losses of {lost} of {len(of_images)} images are not finite numbers: use a wider '
+            'number format than that of --amp or --model-dtype.'
         )
     return of_images

@@ -169,8 +169,8 @@ def build_data(
     """
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f'--evaluate asks for single images, which --dataset {args.dataset} cannot give: name a data set with '
-            'random access, such as an image folder.'
+            f'--evaluate needs single images, which --dataset {args.dataset} cannot give: name a data set with random '
+            'access, such as an image folder.'
         )
 
     def open_folder(path: str) -> Dataset:
@@ -183,8 +183,8 @@ def build_data(
         among_folders = has_split_folders(args.dataset, root) and not args.split.startswith('train')
         if among_folders and not find_split(root, 'train'):
             raise ValueError(
-                f'The folder {root} holds no training images, which --evaluate risk and spectrum look at: they must '
-                f'lie beside those of --split {args.split}, as train; give the folder with both.'
+                f'The folder {root} holds no training images, which --evaluate risk and spectrum need: give a folder '
+                f'in which they lie beside those of --split {args.split}, as train.'
             )
         return validation.build_split(args, 'train', data_config, classes)
 

@@ -110,8 +110,8 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
     for number, count in of_class.items():
         if count < 2:
             raise ValueError(
-                f'--spectrum-class {number} has {count} of the {images} training images looked at, a covariance needs '
-                'two at least: name another class, or raise --eval-samples.'
+                f'--spectrum-class {number} has {count} of the {images} training images used, but a covariance needs '
+                'at least two: name another class, or raise --eval-samples.'
             )
     matrices = {
         'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
@@ -144,10 +144,10 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
             images_of_classes=list(of_class.values()),
             dimension=len(within.scatter),
         ),
-        note='Singular values of covariance matrices: squares of those of the centred features by n - 1. n images give '
-        'at most n - 1 that are not zero: compare models on the same images, more than there are dimensions. '
-        'Values themselves follow the scale of the features, which differs between models; ranks and shares '
-        'do not.',
+        note='Singular values of covariance matrices: the squared singular values of the centred features, divided '
+        'by n - 1. n images give at most n - 1 that are not zero: compare models on the same images, and on '
+        'more images than dimensions. The values follow the scale of the features, which differs between '
+        'models; ranks and shares do not.',
         panels=panels,
     )
 
@@ -162,12 +162,12 @@ def check_spectrum(subject: Subject, classes: Sequence[int]) -> None:
     head = getattr(model, 'forward_head', None)
     if head is None or not hasattr(model, 'forward_features') or 'pre_logits' not in signature(head).parameters:
         raise ValueError(
-            f"--evaluate spectrum needs forward_features and forward_head as timm's models have them, and "
+            "--evaluate spectrum needs forward_features and forward_head as in timm's models, but "
             f'{type(model).__name__} has none: leave it out.'
         )
     if max(classes) >= subject.num_classes:
         raise ValueError(
-            f'--spectrum-class {max(classes)} is no class of {subject.name}, which has the classes 0 to '
+            f'--spectrum-class {max(classes)} is not a class of {subject.name}: choose from the classes 0 to '
             f'{subject.num_classes - 1}.'
         )
 
@@ -211,7 +211,7 @@ def penultimate(subject: Subject, x: Tensor) -> Tensor:
     features = subject.forward(lambda x: model.forward_head(model.forward_features(x), pre_logits=True), x)
     if features.flatten(1).shape[1] != features.shape[1]:
         raise ValueError(
-            f'--evaluate spectrum needs one vector per image, and {type(model).__name__} gives a map of '
+            f'--evaluate spectrum needs one vector per image, but {type(model).__name__} gives a map of '
             f'{tuple(features.shape[1:])}: leave it out, or pool with --gp avg.'
         )
     return features.flatten(1).float()
@@ -227,8 +227,8 @@ def singular_values(covariance: Tensor) -> Tensor:
     """
     if not covariance.isfinite().all():
         raise ValueError(
-            '--evaluate spectrum: the features are not finite numbers; take a wider number format than --amp or '
-            '--model-dtype give.'
+            '--evaluate spectrum: the features are not finite numbers: use a wider number format than that of --amp '
+            'or --model-dtype.'
         )
     return torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0.0).flip(0)
 

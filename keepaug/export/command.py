@@ -65,13 +65,13 @@ FORMATS = {
     'torchvision': Format(torchvision.export, "a plain ResNet as the backbone of torchvision's detectors"),
     'timm': Format(
         timm_folder.export,
-        'a folder that timm loads as local-dir:FOLDER and that may go to the Hub',
+        'a folder that timm loads as local-dir:FOLDER and that can be uploaded to the Hub',
         folder=True,
         labels=True,
     ),
     'safetensors': Format(
         safetensors.export,
-        'one file of weights that describes itself and holds no code',
+        'one self-describing file of weights, without code',
         suffix=safetensors.SUFFIX,
         labels=True,
     ),
@@ -109,17 +109,17 @@ def create_parser() -> argparse.ArgumentParser:
         add = command.add_argument
         add('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training run, or a file of weights')
         add('-o', '--output', required=True, metavar='PATH', help='folder to make' if form.folder else 'file to write')
-        add('--no-ema', action='store_true', help='take the plain weights where the checkpoint also has an average')
+        add('--no-ema', action='store_true', help='export the plain weights if the checkpoint also has an average')
         if form.labels:
             add(
                 '--labels',
                 default='',
                 metavar='PATH',
-                help='file with a class name per line, or an image folder; unset: as the checkpoint names its classes',
+                help='file with one class name per line, or an image folder; unset: the names in the checkpoint',
             )
         if form.base:
-            add('--base', default='', metavar='FILE', help='configuration of a detector to build upon (_BASE_)')
-        group = command.add_argument_group('model, where the checkpoint does not describe it')
+            add('--base', default='', metavar='FILE', help='configuration of a detector to extend (_BASE_)')
+        group = command.add_argument_group('model, if the checkpoint does not describe it')
         group.add_argument('--model', default='', metavar='NAME', help='architecture')
         shared.add_head(group)
         shared.add_model_kwargs(group)
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> None:
     form = FORMATS[args.format]
     form.check()
     if form.base and args.base and not os.path.isfile(args.base):
-        raise ValueError(f'--base {args.base} does not exist; name the configuration file of a detector.')
+        raise ValueError(f'--base {args.base} does not exist: name the configuration file of a detector.')
     source = load_source(args.checkpoint, {name: vars(args)[name] for name in DESCRIBED}, use_ema=not args.no_ema)
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
     _describe(source)
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _describe(source: Source) -> None:
     size = ' x '.join(map(str, source.data_config['input_size']))
-    weights = 'the running average (EMA); --no-ema takes the plain ones' if source.averaged else 'the plain ones'
+    weights = 'the running average (EMA); --no-ema exports the plain ones' if source.averaged else 'the plain ones'
     print(f'{source.architecture}, {source.model.num_classes} classes, images of {size}. Weights: {weights}.')
 
 

@@ -27,7 +27,7 @@ def check_same(found: Mapping[str, Tensor], wanted: Iterable[Tensor], library: s
         difference = ((output - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
         if not difference <= TOLERANCE:
             raise ValueError(
-                f"Nothing is written: {name} as {library} computes it is off by {difference:.1%} of timm's."
+                f'Nothing was written: {library} computes {name} with a difference of {difference:.1%} from timm.'
             )
         largest = max(largest, difference)
     return largest

@@ -95,11 +95,11 @@ def check_model(source: Source) -> ResNetLayout:
     try:
         layout = read_layout(source.model)
         if layout.depth < 50 and layout.out_channels != 64:
-            raise ValueError(f'its first stage has {layout.out_channels} channels and not 64')
+            raise ValueError(f'its first stage has {layout.out_channels} channels, not 64')
     except ValueError as error:
         raise ValueError(
-            f"{source.architecture} is not Detectron2's ResNet: {error}. Any network with maps of stride 4 to 32 goes "
-            "there as timm's: python -m keepaug.export detectron2-timm."
+            f"{source.architecture} is not Detectron2's ResNet: {error}. Any timm network with maps of stride 4 to 32 "
+            'can be exported with python -m keepaug.export detectron2-timm.'
         ) from error
     check_channels(source)
     return layout
@@ -111,7 +111,7 @@ def check_channels(source: Source) -> None:
     """
     channels = source.data_config['input_size'][0]
     if channels not in FORMATS:
-        raise ValueError(f'{source.architecture} takes {channels} channels, and Detectron2 reads images of 1 or 3.')
+        raise ValueError(f'{source.architecture} takes {channels} channels, but Detectron2 reads images with 1 or 3.')
 
 
 def pixel_config(data_config: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def compare(
         restated = Detectron2ResNet(config, arrays)
     except (RuntimeError, KeyError) as error:
         raise ValueError(
-            f'Nothing is written: the exported weights do not fit the configuration ({first_line(error)}).'
+            f'Nothing was written: the exported weights do not fit the configuration ({first_line(error)}).'
         ) from error
     channels = data_config['input_size'][0]
     images = torch.rand(2, channels, 96, 128, generator=torch.Generator().manual_seed(0)) * 255

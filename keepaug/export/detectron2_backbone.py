@@ -115,8 +115,8 @@ class TimmBackbone(Backbone):
                 features = self(torch.zeros(1, in_channels, *TRIAL_SIZE))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f'MODEL.TIMM.NAME {name} does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}, and those of a '
-                f'detector have any size: {error}'
+                f'MODEL.TIMM.NAME {name} does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}, but a '
+                f"detector's images have any size: {error}"
             ) from error
         self.body.train(training)
         for feature, map_ in features.items():
@@ -126,8 +126,8 @@ class TimmBackbone(Backbone):
             )
             if map_.shape[1:] != wanted:
                 raise ValueError(
-                    f'MODEL.TIMM.NAME {name} gives {feature} as {tuple(map_.shape[1:])} where {wanted} is due: '
-                    'its maps cannot be added in an FPN.'
+                    f'MODEL.TIMM.NAME {name} gives {feature} as {tuple(map_.shape[1:])} instead of {wanted}: an FPN '
+                    'cannot add its maps.'
                 )
         return features
 
@@ -166,8 +166,8 @@ def load_body(body: nn.Module, checkpoint: str, use_ema: bool = True) -> None:
     unfit = [name for name, tensor in wanted.items() if name not in known or known[name].shape != tensor.shape]
     if unfit:
         raise ValueError(
-            f'MODEL.TIMM.CHECKPOINT {checkpoint} is of another network than MODEL.TIMM.NAME and KWARGS: {unfit[0]} and '
-            f'{len(unfit) - 1} more of {len(wanted)} tensors are not in it or of another shape.'
+            f'MODEL.TIMM.CHECKPOINT {checkpoint} belongs to another network than MODEL.TIMM.NAME and KWARGS: '
+            f'{unfit[0]} and {len(unfit) - 1} more of {len(wanted)} tensors are missing in it or have another shape.'
         )
     body.load_state_dict({name: known[name] for name in wanted})
 
@@ -248,8 +248,8 @@ def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block) -> FPN:
     if absent:
         raise ValueError(
             f'MODEL.TIMM.NAME {cfg.MODEL.TIMM.NAME} has no {", ".join(absent)} for an FPN, only '
-            f'{", ".join(bottom_up.output_shape())}: take a network whose maps halve from stage to stage, or for a '
-            "plain vision transformer Detectron2's SimpleFeaturePyramid (projects/ViTDet)."
+            f'{", ".join(bottom_up.output_shape())}: choose a network whose maps halve from stage to stage; for a '
+            "plain vision transformer, use Detectron2's SimpleFeaturePyramid (projects/ViTDet)."
         )
     return FPN(
         bottom_up=bottom_up,

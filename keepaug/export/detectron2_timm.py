@@ -79,7 +79,7 @@ def check_strides(source: Source) -> None:
     found = sorted({info['reduction'] for info in getattr(source.model, 'feature_info', ())})
     if not STRIDES.issubset(found):
         raise ValueError(
-            f'{source.architecture} has feature maps of stride {", ".join(map(str, found)) or "unknown"}, and an FPN '
-            'needs 4, 8, 16 and 32: train a network of such stages; for a plain vision transformer export it for timm '
-            "and put Detectron2's SimpleFeaturePyramid (projects/ViTDet) on it."
+            f'{source.architecture} has feature maps of stride {", ".join(map(str, found)) or "unknown"}, but an FPN '
+            'needs 4, 8, 16 and 32: train a network with such stages, or export a plain vision transformer for timm '
+            "and use Detectron2's SimpleFeaturePyramid (projects/ViTDet)."
         )

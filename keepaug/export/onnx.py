@@ -86,7 +86,7 @@ def _compare(source: Source, path: str) -> float:
         logits = torch.from_numpy(session.run(None, {'images': images.numpy()})[0])
     except Exception as error:  # its errors have no common class; a batch size fixed in the graph is among them
         raise ValueError(
-            f'Nothing is written: onnxruntime does not run {source.architecture} on another batch size than that of '
-            f'the export ({first_line(error)}).'
+            f'Nothing was written: onnxruntime runs {source.architecture} only on the batch size of the export '
+            f'({first_line(error)}).'
         ) from error
     return check_same({'the logit': logits}, [source.model(images)], 'onnxruntime')

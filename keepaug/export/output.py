@@ -21,13 +21,13 @@ def check_output(path: str, source: str, folder: bool, suffix: str = '') -> None
         ValueError: Something else is at `path`, or the name would not be understood.
     """
     if not path.endswith(suffix):
-        raise ValueError(f'--output {path} must end in {suffix}: readers choose the format by it.')
+        raise ValueError(f'--output {path} must end in {suffix}, by which readers know the format.')
     if os.path.exists(path) and os.path.samefile(path, source):
-        raise ValueError(f'--output {path} is the checkpoint itself; choose another name.')
+        raise ValueError(f'--output {path} is the checkpoint itself: choose another name.')
     if folder and os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise ValueError(f'--output {path} exists; choose the name of a new folder.')
+        raise ValueError(f'--output {path} exists: choose the name of a new folder.')
     if not folder and os.path.isdir(path):
-        raise ValueError(f'--output {path} is a folder; choose the name of a file.')
+        raise ValueError(f'--output {path} is a folder: choose the name of a file.')
 
 
 @contextmanager
@@ -59,4 +59,4 @@ def _explained(path: str, write_whole: Callable[[str], AbstractContextManager[st
         with write_whole(path) as draft:
             yield draft
     except OSError as error:
-        raise ValueError(f'--output {path} cannot be written ({error.strerror or error}); choose another.') from error
+        raise ValueError(f'--output {path} cannot be written ({error.strerror or error}): choose another.') from error

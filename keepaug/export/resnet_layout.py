@@ -88,15 +88,15 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     kind = type(model).__name__
     yield (
         not isinstance(model, ResNet),
-        ('it is pre-activated' if kind == 'ResNetV2' else f'its architecture is {kind}, no post-activation ResNet'),
+        ('it is pre-activated' if kind == 'ResNetV2' else f'its architecture is {kind}, not a post-activation ResNet'),
     )
     stem = model.conv1
     yield isinstance(stem, nn.Sequential), 'its stem is deep (three 3x3 convolutions)'
     yield (
         (stem.kernel_size, stem.stride) != ((7, 7), (2, 2)),
         (
-            f'its stem is a {stem.kernel_size[0]}x{stem.kernel_size[1]} convolution of stride {stem.stride[0]}, '
-            'as for small images, and not 7x7 of stride 2'
+            f'its stem is a {stem.kernel_size[0]}x{stem.kernel_size[1]} convolution of stride {stem.stride[0]}, as '
+            'for small images, not 7x7 of stride 2'
         ),
     )
 
@@ -112,7 +112,7 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     pool = model.maxpool
     yield any(not isinstance(block.aa, nn.Identity) for block in blocks), 'it is anti-aliased'
     yield isinstance(pool, nn.Identity), 'its stem has no max-pool, as for small images'
-    yield not isinstance(pool, nn.MaxPool2d), 'the pooling of its stem is no max-pool'
+    yield not isinstance(pool, nn.MaxPool2d), 'the pooling of its stem is not a max-pool'
     yield (pool.kernel_size, pool.stride, pool.padding) != (3, 2, 1), 'the max-pool of its stem is not 3x3 of stride 2'
 
     shortcuts = [block.downsample for block in blocks if block.downsample is not None]
@@ -138,7 +138,7 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
         for name, module in block.named_children()
         if name.startswith('act')
     }
-    yield activations != {'ReLU'}, f'its activation is {", ".join(sorted(activations - {"ReLU"}))} and not ReLU'
+    yield activations != {'ReLU'}, f'its activation is {", ".join(sorted(activations - {"ReLU"}))}, not ReLU'
     yield from _norm_differences(
         [
             model.bn1,
@@ -149,7 +149,7 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
 
     yield (
         _depth(model) is None,
-        (f'no depth among {", ".join(map(str, DEPTHS))} has its stages of {[len(stage) for stage in stages]} blocks'),
+        (f'none of the depths {", ".join(map(str, DEPTHS))} has stages of {[len(stage) for stage in stages]} blocks'),
     )
     first = model.layer1[0]
     out_channels, groups = _last_conv(first).out_channels, first.conv2.groups
@@ -173,10 +173,10 @@ def _norm_differences(norms: list[nn.Module]) -> Iterator[tuple[bool, str]]:
     if all(issubclass(kind, nn.GroupNorm) for kind in kinds):
         yield (
             any((norm.num_groups, norm.eps, norm.affine) != (GROUPS_OF_NORM, EPSILON, True) for norm in norms),
-            (f'its group norm is not of {GROUPS_OF_NORM} groups with epsilon {EPSILON}'),
+            (f'its group norm does not have {GROUPS_OF_NORM} groups with epsilon {EPSILON}'),
         )
         return
-    yield kinds != {nn.BatchNorm2d}, f'it normalises with {names} and not with batch norm'
+    yield kinds != {nn.BatchNorm2d}, f'it normalises with {names}, not with batch norm'
     yield (
         any(not norm.affine or not norm.track_running_stats for norm in norms),
         ('its batch norm has no scale and shift, or no running statistics'),

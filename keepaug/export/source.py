@@ -77,7 +77,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         recorded, {name: value for name, value in (overrides or {}).items() if value not in (None, '', {})}
     )
     if not args.get('model'):
-        raise ValueError(f'CHECKPOINT {path} does not say of which model it is; give --model and --num-classes.')
+        raise ValueError(f'CHECKPOINT {path} does not name its model: give --model and --num-classes.')
     problem = statistics_problem(overrides or {}, args.get('in_chans') or (args.get('input_size') or [3])[0])
     if problem:
         raise ValueError(problem)
@@ -89,8 +89,8 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         preprocessing = {name: args[name] for name in PREPROCESSING if args.get(name)}
     except Exception as error:  # whatever a constructor stumbles over in arguments that a file makes up
         raise ValueError(
-            f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built: {first_line(error)}; '
-            'give --model, --num-classes and --model-kwargs of the run that wrote it.'
+            f'The model of CHECKPOINT {path}, {args["model"]}, cannot be built ({first_line(error)}): give --model, '
+            '--num-classes and --model-kwargs of the run that wrote it.'
         ) from error
     check_images(data_config, f'CHECKPOINT {path}')
     _load(model, weights, path, args['model'])
@@ -121,11 +121,11 @@ def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], 
     if path.endswith(SAFETENSORS):
         averaged = read_exported(path, 'CHECKPOINT')[1].get('averaged') == 'true'
         if averaged and not use_ema:
-            raise ValueError(f'--no-ema finds no plain weights in {source}, which holds the average: drop it.')
+            raise ValueError(f'--no-ema finds no plain weights in {source}, which holds only the average: drop it.')
         return recorded, checkpoint, averaged
     weights, key = find_weights(checkpoint, source, averaged=use_ema)
     if not all(map(is_weight, weights.values())):
-        raise ValueError(f'{source} holds no named weights; give one that a training run wrote.')
+        raise ValueError(f'{source} holds no named weights: give one that a training run wrote.')
     return recorded, clean_state_dict(weights), key in AVERAGED
 
 
@@ -157,16 +157,16 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: str, name: str) ->
     weights = {key: tensor for key, tensor in weights.items() if key in wanted or '.aux_bn.' not in key}
     faults = {
         'it lacks': [key for key in wanted if key not in weights],
-        'it has besides': [key for key in weights if key not in wanted],
-        'it has in another shape': [
+        'it also has': [key for key in weights if key not in wanted],
+        'it has with another shape': [
             key for key, tensor in wanted.items() if key in weights and weights[key].shape != tensor.shape
         ],
     }
     told = ', '.join(f'{what} {_count(keys)}' for what, keys in faults.items() if keys)
     if told:
         raise ValueError(
-            f'CHECKPOINT {path} does not fit {name} with {getattr(model, "num_classes", "?")} classes: {told}; '
-            'give --model, --num-classes and --model-kwargs of the run that wrote it.'
+            f'CHECKPOINT {path} does not fit {name} with {getattr(model, "num_classes", "?")} classes: {told}. Give '
+            '--model, --num-classes and --model-kwargs of the run that wrote it.'
         )
     model.load_state_dict(weights)
 
@@ -200,9 +200,9 @@ def read_labels(path: str, num_classes: int) -> list[str]:
                 names = [line.strip() for line in file if line.strip()]
     except (OSError, ValueError) as error:
         raise ValueError(
-            f'--labels {path} cannot be read ({first_line(error)}); give a file with a class name per line, or the '
+            f'--labels {path} cannot be read ({first_line(error)}): give a file with one class name per line, or the '
             'image folder of the run.'
         ) from error
     if len(names) != num_classes:
-        raise ValueError(f'--labels {path} names {len(names)} classes, and the model has {num_classes}.')
+        raise ValueError(f'--labels {path} names {len(names)} classes, but the model has {num_classes}.')
     return names

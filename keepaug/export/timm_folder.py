@@ -40,7 +40,9 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
         loaded = timm.create_model(f'local-dir:{folder}', pretrained=True).state_dict()
         wanted = source.model.state_dict()
         if loaded.keys() != wanted.keys() or not all(torch.equal(loaded[name], wanted[name]) for name in wanted):
-            raise ValueError(f'Nothing is written: timm loads another model than {source.path} from the folder.')
+            raise ValueError(
+                f'Nothing was written: from the folder timm loads a model that differs from {source.path}.'
+            )
     return (
         f'{output}: {CONFIG} and {HF_SAFE_WEIGHTS_NAME}.\n'
         f"In timm{source.prerequisite}: timm.create_model('local-dir:{output}', pretrained=True)\n"

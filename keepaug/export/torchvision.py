@@ -69,15 +69,15 @@ def _builder(source: Source) -> str:
         name = BUILDERS.get((layout.depth, layout.groups, layout.width))
         if name is None or layout != _plain(layout):
             raise ValueError(
-                f'of depth {layout.depth} with {layout.groups} groups of {layout.width} and norm {layout.norm} '
-                'torchvision has none'
+                f'torchvision has none of depth {layout.depth} with {layout.groups} groups of {layout.width} and norm '
+                f'{layout.norm}'
             )
         if source.data_config['input_size'][0] != 3:
-            raise ValueError(f'it takes {source.data_config["input_size"][0]} channels and not 3')
+            raise ValueError(f'it takes {source.data_config["input_size"][0]} channels, not 3')
     except ValueError as error:
         raise ValueError(
-            f'{source.architecture} is no ResNet of torchvision: {error}. Export it for timm '
-            '(python -m keepaug.export timm) and give FasterRCNN a features_only model of timm.'
+            f'{source.architecture} is not a ResNet of torchvision: {error}. Export it for timm (python -m '
+            'keepaug.export timm) and give FasterRCNN a features_only timm model.'
         ) from error
     return name
 

@@ -1,4 +1,4 @@
-"""Pure functions on tensors: no state, no randomness that is not handed in."""
+"""Pure functions on tensors: no state, and randomness only from a generator or torch's default one."""
 
 from keepaug.functional.attention import attention_grid, top_patches_mask
 from keepaug.functional.consistency import annealed_cross_entropy, annealing_threshold, consistency_loss

@@ -15,7 +15,7 @@ OTHER_NORMS = ('BatchNorm', 'GroupNorm', 'InstanceNorm')
 def attention_grid(model: nn.Module, x: Tensor, grid: int = 7) -> Tensor:
     """How strongly a network responds to each cell of a grid over the image (Attentive CutMix, section 3.1).
 
-    The pass is pure, as that of `input_saliency`: eval mode, no gradient, everything as before afterwards.
+    Like that of `input_saliency`, the pass is pure: eval mode, no gradient, and everything unchanged afterwards.
 
     Args:
         model: A model of timm's, of any family.
@@ -54,7 +54,7 @@ def attention_map(model: nn.Module, x: Tensor) -> Tensor:
         ValueError: The model does not hand out its feature maps.
     """
     if not hasattr(model, 'forward_intermediates'):
-        raise ValueError(f'{type(model).__name__} has no forward_intermediates, as the models of timm have.')
+        raise ValueError(f"{type(model).__name__} has no forward_intermediates, unlike timm's models.")
     look = _LastMap(model)
     with torch.no_grad(), in_eval_mode(model):
         # Detached, or autocast would keep weights without a gradient for the step that follows. Frozen weights it does
@@ -98,7 +98,7 @@ def top_patches_mask(scores: Tensor, n: int, size: tuple[int, int]) -> Tensor:
         bool (B, 1, H, W), True on the n best cells.
 
     Raises:
-        ValueError: There are no n cells.
+        ValueError: The grid has fewer than n cells.
     """
     batch, rows, columns = scores.shape
     if not 1 <= n <= rows * columns:

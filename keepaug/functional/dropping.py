@@ -1,7 +1,7 @@
 """Factors that drop features: 0 where a feature is dropped, and what keeps the mean elsewhere.
 
 Every function takes the features only for their shape, type and device, and the probability as a tensor on that device,
-so that it may change from epoch to epoch without a word from the host.
+so that it can change from epoch to epoch without involving the host.
 """
 
 import torch
@@ -42,8 +42,8 @@ def spatial_dropout_factor(x: Tensor, prob: Tensor, generator: torch.Generator |
 def drop_block_factor(x: Tensor, prob: Tensor, block: int, generator: torch.Generator | None = None) -> Tensor:
     """DropBlock (Ghiasi et al., 2018, Algorithm 1): squares that lie inside the map, each map by its own draw.
 
-    The chance that a square begins at a place is such that the probability is met but for overlaps (its Eq. 1); what
-    is left is scaled by the share of the batch that is left.
+    The chance that a square begins at a place is chosen so that the probability is met except for overlaps (its Eq. 1);
+    what is left is scaled by the share of the batch that is left.
 
     Args:
         x: Features (B, C, H, W).

@@ -179,7 +179,7 @@ def inside_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generato
 
 
 def boxes_at(places: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes inside the image, from the first place that is to the last.
+    """Boxes inside the image, placed between the first possible place and the last.
 
     Args:
         places: (B, 2) in [0, 1), down and across: shares of the way.
@@ -215,8 +215,8 @@ def blend(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     Args:
         x: (B, ...).
         partner: int64 (B,).
-        weight: Float32, of a shape that broadcasts with x: half precision would round it, and the label, which has the
-            exact one, would not follow the pixels.
+        weight: Float32, of a shape that broadcasts with x. Half precision would round it, and the pixels would no
+            longer match the label, which has the exact weight.
 
     Returns:
         A tensor such as x.

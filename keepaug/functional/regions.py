@@ -88,9 +88,9 @@ def sample_regions(
 ) -> Tensor:
     """Draws one region per sample, uniformly among those on one side of a quantile of their scores.
 
-    The quantile is the ascending order statistic number floor(tau (n - 1)), counted from 0, of a sample's n valid
-    windows. Where no window lies strictly beyond it, those equal to it are admitted; a sample with a score that is
-    not finite draws among all its windows. (KeepAugment, section 3, Algorithm 1, without its rejection loop.)
+    The quantile is score number floor(tau (n - 1)) of a sample's n valid windows, counted from 0 in ascending order.
+    Where no window lies strictly beyond it, those equal to it are admitted; a sample with a score that is not finite
+    draws among all its windows. (KeepAugment, section 3, Algorithm 1, without its rejection loop.)
 
     Args:
         scores: Scores by top-left corner, from `region_scores` with the same `size`.

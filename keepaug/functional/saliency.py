@@ -49,7 +49,7 @@ def input_saliency(
 def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, target: Tensor | None) -> Tensor:
     """Product of the norms of a layer's activation and of the label logit's gradient there, place by place.
 
-    The norms are taken over channels (Occlusions, Eq. 1). The pass is pure as that of `input_saliency`. No graph is
+    The norms are taken over channels (Occlusions, Eq. 1). Like that of `input_saliency`, the pass is pure. No graph is
     kept before the layer, so its depth saves time and memory.
 
     Args:
@@ -63,7 +63,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
         float32 map (B, 1, h, w) of the layer's resolution, never negative.
 
     Raises:
-        HyperParameterError: There is no such layer, the logits do not depend on it, or its output is no map.
+        HyperParameterError: There is no such layer, the logits do not depend on it, or its output is not a map.
     """
     name = layer if isinstance(layer, str) else type(layer).__name__
     if isinstance(layer, str):
@@ -82,7 +82,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
     scrambled = hasattr(model, 'unroll') and gradient.ndim == 3 and layer is not model.patch_embed
     if scrambled or any(features is None for features in maps):
         raise HyperParameterError(
-            'layer', f'must give maps of the image, and not {tuple(gradient.shape)}: choose an earlier one', name
+            'layer', f'must give maps of the image, not {tuple(gradient.shape)}: choose an earlier one', name
         )
     activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
     return activation * gradient
@@ -107,7 +107,7 @@ def _cut_after(layer: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
 
 
 def channels_first(features: Tensor, model: nn.Module, size: tuple[int, int]) -> Tensor | None:
-    """What a layer gives as maps (B, C, h, w), or None where it is no map of the image.
+    """The output of a layer as maps (B, C, h, w), or None if it is not a map of the image.
 
     Args:
         features: Maps (B, C, h, w) or (B, h, w, C), or tokens (B, N, C), with or without prefix tokens.
@@ -225,7 +225,7 @@ def run_detached(module: nn.Module, *inputs) -> Tensor:
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name; one that is shared by modules under each of its names, a shared module once."""
+    """Parameters by name. One shared by several modules appears under each of its names, a shared module once."""
     return {
         f'{prefix}.{name}'.removeprefix('.'): parameter
         for prefix, part in module.named_modules()
@@ -235,6 +235,6 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def call_with(module: nn.Module, tensors: dict[str, Tensor], *inputs) -> Tensor:
-    """Calls a module with tensors, by the names of `own_parameters`, in the places of its own."""
+    """Calls a module with tensors in place of its own parameters, by the names of `own_parameters`."""
     # Tying by torch swaps what a shared module holds once per name and, afterwards, puts the wrong one back.
     return torch.func.functional_call(module, tensors, inputs, tie_weights=False)

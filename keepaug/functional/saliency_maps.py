@@ -1,7 +1,7 @@
 """Small saliency maps of whole images, put together from crops and read for crops.
 
-A map has as many cells along each edge of its image, whatever the image's size. Where a crop lies is told by `Places`.
-All functions work per sample on whole batches, on any device, without waiting for it.
+A map has as many cells along each edge of its image, whatever the image's size. `Places` says where a crop lies. All
+functions work per sample on whole batches, on any device, without waiting for it.
 """
 
 from typing import NamedTuple
@@ -65,8 +65,8 @@ def _overlap(start: Tensor, stop: Tensor, length: Tensor, flipped: Tensor, pixel
 def lay_back(saliency: Tensor, kept: Tensor, places: Places, cells: int) -> tuple[Tensor, Tensor]:
     """Brings the saliency of crops to the cells of their images, by the average over the pixels in each cell.
 
-    A crop's map is divided by its mean over the pixels that count, for only its shape does; one that is zero or not
-    finite there is left out.
+    A crop's map is divided by its mean over the pixels that count, since only its shape matters. A map that is zero or
+    not finite there is left out.
 
     Args:
         saliency: Maps (B, 1, H, W) of crops, never negative.
@@ -76,7 +76,7 @@ def lay_back(saliency: Tensor, kept: Tensor, places: Places, cells: int) -> tupl
         cells: Cells n along each edge.
 
     Returns:
-        float32 values (B, n, n), and bool (B, n, n): the cells that are seen, which is at least half of each.
+        float32 values (B, n, n), and bool (B, n, n): the cells that are seen, at least half of each.
     """
     with torch.autocast(saliency.device.type, enabled=False):
         rows, columns = places.to_cells(saliency.shape[-2:], cells)
@@ -145,7 +145,7 @@ def decode_maps(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_windows(values: Tensor, seen: Tensor, places: Places, size: tuple[int, int]) -> Tensor:
-    """The maps of crops, out of those of their images.
+    """The maps of crops, read from those of their images.
 
     Cells that were never seen take the mean of those that were. Pixels beyond the border show no evidence of the image.
 

@@ -51,7 +51,7 @@ def build_clean_accuracy(args, dataset, data_config, forward: Forward) -> CleanA
     if not args.watch_samples:
         return None
     if isinstance(dataset, IterableDataset):
-        _logger.info('The clean training accuracy is left out: single images cannot be asked of this data set.')
+        _logger.info('The clean training accuracy is left out: this data set cannot give single images.')
         return None
     samples = choose_samples(dataset, args.watch_samples, args.seed)
     return CleanAccuracy(clean_batches(args, dataset, samples, data_config, forward), forward, args.seed)

@@ -144,11 +144,11 @@ def check_replay(recorded: argparse.Namespace) -> None:
     if recorded.task == 'multilabel':
         reasons.append('--task multilabel has several labels per image')
     if recorded.mixup_mode == 'half' and (recorded.mixup or recorded.cutmix or recorded.cutmix_minmax):
-        reasons.append('--mixup-mode half exists in the prefetching loader only')
+        reasons.append('--mixup-mode half works in the prefetching loader only')
     for name, most in MOST.items():
         value = vars(recorded)[name]
         if any(number > most for number in (value if isinstance(value, list) else [value or 0])):
-            reasons.append(f'{spell(name, value)} is more than any run has')
+            reasons.append(f'{spell(name, value)} is more than any run uses')
     if reasons:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
 
@@ -190,7 +190,7 @@ def build_augmented(
     try:
         dataset = wrap_dataset(build_train_dataset(run, data_config, classes), run)
         if isinstance(dataset, IterableDataset):
-            raise ValueError('single samples cannot be asked of this data set')
+            raise ValueError('this data set cannot give single samples')
         _fit_batches(run, len(dataset))
         mixup_fn, _ = build_mixing(run)
         loader = build_train_loader(run, dataset, data_config, forward.device, forward.dtype, None)
@@ -219,7 +219,8 @@ def _fit_batches(run: argparse.Namespace, images: int) -> None:
     sizes = [run.batch_size, *(run.train_batch_sizes or ())]
     if max(sizes) > most:
         _logger.info(
-            f'--evaluate risk: batches of {most} images, for the training set has no more; the run had {max(sizes)}.'
+            f'--evaluate risk uses batches of {most} images, since the training set has no more; the run used '
+            f'{max(sizes)}.'
         )
     run.batch_size = min(run.batch_size, most)
     run.train_batch_sizes = run.train_batch_sizes and [min(size, most) for size in run.train_batch_sizes]
@@ -230,7 +231,7 @@ def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
     must not hold one class."""
     if len(samples) < 2:
         raise ValueError(
-            f'--evaluate risk needs two training images to mix, and has {len(samples)}: raise --eval-samples.'
+            f'--evaluate risk needs two training images to mix, but has {len(samples)}: raise --eval-samples.'
         )
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).tolist()
     return [samples[place] for place in order[: len(order) // 2 * 2]]

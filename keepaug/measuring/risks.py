@@ -171,10 +171,10 @@ def build_risks(args, loader, data_config: dict[str, Any], forward: Forward) -> 
     if not wanted:
         return NoRisks()
     if args.task == 'multilabel':
-        _logger.info('The risks on training images are left out: they are cross entropies of one label per image.')
+        _logger.info('The risks on training images are left out: they need one label per image.')
         return NoRisks()
     if isinstance(dataset, IterableDataset):
-        _logger.info('The risks on training images are left out: single samples cannot be asked of this data set.')
+        _logger.info('The risks on training images are left out: this data set cannot give single samples.')
         return NoRisks()
     for method in active_methods(args):
         if method.only_in_training:

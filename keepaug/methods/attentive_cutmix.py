@@ -44,8 +44,8 @@ class AttentiveCutMixMethod(Method):
         metavar='N',
         range=Range(least=1, whole=True),
         values='a number of patches, such as 6',
-        help='put N patches (alone: 6) of another image in their place; probability and pairs by --mixup-prob, '
-        '--mixup-mode',
+        help='replace N patches (without a value: 6) by those of another image that the teacher attends to most; '
+        '--mixup-prob sets the probability, --mixup-mode the pairs',
     )
     settings = (
         Flag(
@@ -53,7 +53,7 @@ class AttentiveCutMixMethod(Method):
             type=str,
             default=PAPERS_TEACHER,
             metavar='NAME',
-            help='the network that attends: a pretrained model of timm, or self for the one in training',
+            help='the teacher: a pretrained timm model, or self for the model in training',
         ),
         Flag(
             '--attentive-teacher-checkpoint',
@@ -68,7 +68,7 @@ class AttentiveCutMixMethod(Method):
             type=int,
             metavar='PX',
             range=Range(least=1, most=2**14, whole=True, unit='pixel'),
-            help="side of the images the teacher sees; unset: the teacher's own, for self that of the images",
+            help="side of the images the teacher sees; unset: the teacher's own, with self that of the training images",
         ),
         Flag(
             '--attentive-grid',
@@ -198,13 +198,13 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     except Exception as error:  # whatever a download or a model without weights raises
         reason = first_line(error).split('. ')[0]
         raise ValueError(
-            f'--attentive-teacher {name} cannot be had ({reason}): give --attentive-teacher-checkpoint, another '
-            f'teacher, or --attentive-teacher self.'
+            f'--attentive-teacher {name} cannot be loaded ({reason}): give --attentive-teacher-checkpoint, another '
+            'teacher, or --attentive-teacher self.'
         ) from error
     if path:
         _load_weights(teacher, name, path)
     if is_first_process():
-        _logger.info(f'Teacher {name} attends for --attentive-cutmix, from {path or "its pretrained weights"}')
+        _logger.info(f'Teacher of --attentive-cutmix: {name}, from {path or "its pretrained weights"}')
     own = resolve_input_data_config(teacher, args=images)
     check_images(own, f'{flag} {path}' if path else f'--attentive-teacher {name}')
     return teacher.eval().requires_grad_(False), own
@@ -220,7 +220,7 @@ def _load_weights(teacher: nn.Module, name: str, path: str) -> None:
         heads = tuple(f'{head.rpartition(".")[0] or head}.' for head in classifiers(teacher))
         strange = [*missing, *(key for key in unknown if not key.startswith(heads))]
         if strange:
-            raise RuntimeError(f'{strange[0]} is in one of the two only')
+            raise RuntimeError(f'only one of the two has {strange[0]}')
     except UNFIT as error:
         raise ValueError(
             f'--attentive-teacher-checkpoint {path} does not fit --attentive-teacher {name} ({first_line(error)}): '

@@ -18,7 +18,8 @@ class CopiesMethod(Method):
         default=1,
         metavar='M',
         range=Range(least=1, most=2**10, whole=True),
-        help='copies of each sample, cropped and augmented on their own; unlike --aug-repeats, in one batch',
+        help='put M copies of each sample into one batch, each cropped and augmented separately; --aug-repeats puts '
+        'them into different processes',
     )
     needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT
     example = '--augment-copies 2'
@@ -30,4 +31,4 @@ class CopiesMethod(Method):
         changes.copies = args.augment_copies
 
     def describe(self, args: argparse.Namespace) -> str:
-        return f'{args.augment_copies} of each image in a batch, each augmented on its own'
+        return f'{args.augment_copies} copies of each image in a batch, each augmented separately'

@@ -17,13 +17,13 @@ class CutMixVariantMethod(Method):
     """CutMix with one thing done otherwise."""
 
     name = 'cutmix-variant'
-    title = 'cutmix with one thing done otherwise'
+    title = 'cutmix with one thing changed'
     switch = Flag(
         '--cutmix-variant',
         parameter='variant',
         type=str,
         choices=CutMixVariant.variants,
-        help='do one thing otherwise than cutmix, as a control',
+        help='change one thing about cutmix, as a control',
     )
     settings = (
         Flag(
@@ -34,7 +34,7 @@ class CutMixVariantMethod(Method):
             metavar='PX',
             range=CutMixVariant.ranges['fixed_size'],
             in_image=True,
-            help='side of the region of fixed',
+            help='side of the region, for fixed',
         ),
     )
     augments = ('cutmix-variant',)
@@ -51,7 +51,7 @@ class CutMixVariantMethod(Method):
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         if args.cutmix_variant == 'fixed':
             return {}
-        return {'cutmix_fixed_size': f'with --cutmix-variant {args.cutmix_variant}, whose size is drawn'}
+        return {'cutmix_fixed_size': f'with --cutmix-variant {args.cutmix_variant}, which draws its size'}
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         yield (

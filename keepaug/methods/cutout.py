@@ -23,7 +23,7 @@ class CutoutMethod(Method):
         in_image=True,
         values='a number of pixels',
         range=Range(least=0, whole=True, unit='pixel'),
-        help='plain Cutout: one square anywhere, partly outside at the border; alone: side as for --keep-size',
+        help='plain Cutout: one square anywhere, cut off at the border; without a value: side as for --keep-size',
     )
     augments = ('cutout',)
     example = '--cutout'

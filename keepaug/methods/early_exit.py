@@ -28,7 +28,7 @@ class EarlyExitMethod(Method):
     title = 'early exit: a classifier after the first stage'
     switch = Flag(
         '--early-exit',
-        help='train a linear classifier after the first stage beside the model; implied by --keep-saliency early',
+        help='also train a linear classifier after the first stage; implied by --keep-saliency early',
     )
     settings = (
         Flag(
@@ -71,15 +71,15 @@ class EarlyExitMethod(Method):
         yield (
             bool(args.kd_model_name) and args.kd_distill_type == 'feature',
             (
-                f'{flag} does not train beside --kd-distill-type feature, which trains a model of its own making: '
-                'choose logit or token.'
+                f'{flag} does not work with --kd-distill-type feature, which trains a model of its own: choose logit '
+                'or token.'
             ),
         )
         for other in active_methods(args):
             yield (
                 bool(other.only_in_training),
                 (
-                    f'{other.spelled(args)} mixes behind the early head of {flag} too, which would not see what the '
+                    f'{other.spelled(args)} may mix after the early head of {flag}, which then does not see what the '
                     'label says: drop one of the two.'
                 ),
             )
@@ -103,7 +103,7 @@ class EarlyExitMethod(Method):
         early_exit = unwrap_model(task.get_trainable_module())
         if is_first_process():
             place, weight = early_exit.early_classifier().place, early_exit.weight
-            _logger.info(f'An early head after {place} is trained beside the model; its loss has weight {weight}.')
+            _logger.info(f'An early head after {place} is trained along with the model; its loss has weight {weight}.')
         return task
 
     def _spares_the_full_pass(self, args: argparse.Namespace, model: nn.Module) -> bool:

@@ -16,9 +16,9 @@ class ExactResumeMethod(Method):
     title = 'exact resumption'
     switch = Flag(
         '--exact-resume',
-        help='seed the streams of every epoch, those of loader workers too, by seed, epoch and process, and keep the '
-        "schedule's state in checkpoints: a run killed and resumed from its last.pth.tar ends with the weights of "
-        'one that was not',
+        help='seed all random numbers of an epoch, including those of loader workers, by seed, epoch and process, '
+        "and keep the schedule's state in checkpoints: a run killed and resumed from its last.pth.tar ends with "
+        'the same weights as one that was not',
     )
     needs = Need.OWN_SCRIPT
     on_batches = False
@@ -28,19 +28,19 @@ class ExactResumeMethod(Method):
         yield (
             args.start_epoch is not None,
             (
-                f'--start-epoch {args.start_epoch} counts other epochs than those --exact-resume goes on with: drop '
-                'one of the two.'
+                f'--start-epoch {args.start_epoch} changes the epoch at which --exact-resume goes on: drop one of the '
+                'two.'
             ),
         )
         yield (
             args.no_resume_opt,
-            ("--no-resume-opt leaves behind the optimizer's state, which --exact-resume needs: drop one of the two."),
+            ("--no-resume-opt discards the optimizer's state, which --exact-resume needs: drop one of the two."),
         )
         yield (
             args.opt.lower().endswith('adahessian'),
             (
-                f'--opt {args.opt} keeps random numbers of its own, which no checkpoint holds: choose another, or drop '
-                '--exact-resume.'
+                f'--opt {args.opt} draws random numbers of its own, whose state no checkpoint holds: choose another, '
+                'or drop --exact-resume.'
             ),
         )
 

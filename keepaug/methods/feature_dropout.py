@@ -15,13 +15,13 @@ class FeatureDropoutMethod(Method):
     """Drops features behind the convolutions of the last two stages."""
 
     name = 'feature-dropout'
-    title = 'dropout inside the network, behind the convolutions of its last two stages'
+    title = 'dropout inside the network, after the convolutions of its last two stages'
     switch = Flag(
         '--feature-dropout',
         type=str,
         choices=KINDS,
-        help='what to drop: dropout: single features, spatial: whole maps, dropblock: squares of maps, on the '
-        'shortcuts of the blocks too, and before the last stage a quarter as many',
+        help='what to drop: dropout: single features; spatial: whole maps; dropblock: squares of maps, also on the '
+        'shortcuts of the blocks, and a quarter as many before the last stage',
     )
     settings = (
         Flag(
@@ -62,8 +62,8 @@ class FeatureDropoutMethod(Method):
         yield (
             bool(args.kd_model_name) and args.kd_distill_type == 'feature',
             (
-                f'{self.spelled(args)} does not reach into the model that --kd-distill-type feature makes: choose '
-                'logit or token.'
+                f'{self.spelled(args)} does not work with --kd-distill-type feature, which trains a model of its own: '
+                'choose logit or token.'
             ),
         )
 

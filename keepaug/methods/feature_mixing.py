@@ -15,7 +15,7 @@ from keepaug.models.early_exit import backbone_of
 ALL = 'all'
 STAGES = (
     'at one of these stages, drawn for each batch: 0 is the image, n the n-th stage of the backbone, as in 0,1,2; '
-    'alone: all but the last'
+    'without a value: all but the last'
 )
 
 

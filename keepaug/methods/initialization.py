@@ -26,7 +26,7 @@ class InitializationMethod(Method):
         '--weight-init',
         type=str,
         choices=tuple(INITIALIZERS),
-        help='how the weights of convolutions and linear layers are drawn, biases being zero; unset: as timm does',
+        help='how to draw the weights of convolutions and linear layers, with zero biases; unset: as timm does',
     )
     needs = Need.OPEN_MODEL
     on_batches = False

@@ -31,8 +31,8 @@ class JointOcclusionMethod(Method):
         type=str,
         alone='hide-and-seek',
         choices=JointOcclusion.modes,
-        help='turn it on; alone: hide-and-seek (cells of a grid), cutout: squares anywhere, saliency: the most salient '
-        'square, none: the batch doubled as it is, the control',
+        help='turn it on; hide-and-seek (without a value): cells of a grid; cutout: squares anywhere; saliency: the '
+        'most salient square; none: the batch doubled as it is, the control',
     )
     settings = (
         Flag(
@@ -86,7 +86,7 @@ class JointOcclusionMethod(Method):
             parameter='layer',
             type=str,
             metavar='NAME',
-            help='module the saliency is measured at; unset: the end of the stem',
+            help='module at which saliency is measured; unset: the end of the stem',
         ),
         Flag(
             '--occlusion-jitter',
@@ -95,7 +95,7 @@ class JointOcclusionMethod(Method):
             metavar='PX',
             range=RANGES['jitter'],
             in_image=True,
-            help='most pixels the salient square is moved by; unset: a fourteenth of the image',
+            help='most pixels by which the salient square is moved; unset: a fourteenth of the image',
         ),
         Flag(
             '--occlusion-only', parameter='only', help='train on the occluded copies alone, the control for seeing both'

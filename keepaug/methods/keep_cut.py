@@ -24,8 +24,8 @@ class KeepCutMethod(KeepMethod):
         type=str,
         alone='cutout',
         choices=KeepCut.modes,
-        help='turn it on; alone: cutout (one square set to the mean colour), erase: random erasing with its own flags, '
-        'cutmix: another image in the place, with the flags of --cutmix',
+        help='turn it on; cutout (without a value): one square set to the mean colour; erase: random erasing with '
+        'its own flags; cutmix: a region of another image, with the flags of --cutmix',
     )
     settings = (
         *KeepMethod.settings,
@@ -35,9 +35,9 @@ class KeepCutMethod(KeepMethod):
             type=str,
             default='inside',
             choices=KeepCut.window_kinds,
-            help='windows the region is drawn among: inside: those inside the image; overflow: as large as plain '
-            "Cutout's or CutMix's after the border has cut it; with --keep-tau none it stays there and is plain Cutout "
-            'or CutMix',
+            help='which windows to draw from: inside: those inside the image; overflow: as large as what plain '
+            'Cutout or CutMix removes after the border has cut it off, and with --keep-tau none exactly plain '
+            'Cutout or CutMix',
         ),
     )
     augments = ('keep-cut',)
@@ -53,7 +53,7 @@ class KeepCutMethod(KeepMethod):
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = super().ignores(args)
         if self.draws_size(args):
-            ignored['keep_size'] = f'with --keep-cut {args.keep_cut}, whose size is drawn'
+            ignored['keep_size'] = f'with --keep-cut {args.keep_cut}, which draws its size'
         if args.keep_cut == 'erase':
             ignored['keep_windows'] = 'with --keep-cut erase, which draws its own sizes'
             ignored['resplit'] = 'with --keep-cut erase, which cuts every image'

@@ -20,8 +20,8 @@ class KeepPasteMethod(KeepMethod):
     title = 'keep-paste: put back a salient region that --aa changed'
     switch = Flag(
         '--keep-paste',
-        help='turn it on: paste a window of the image before the policy, one whose saliency lies above the share '
-        '--keep-tau of all windows, at its place over the image after it',
+        help='turn it on: after the policy, put back a window of the image from before it, one whose saliency is '
+        'above that of the share --keep-tau of all windows',
     )
     settings = (
         *KeepMethod.settings,

@@ -23,8 +23,8 @@ TAU = Flag(
     metavar='SHARE',
     range=KeepRegion.ranges['tau'],
     none_is_typed=True,
-    help='share of windows, by saliency, among which the one to remove is drawn (the one to paste: among the others); '
-    'none: draw blindly',
+    help='share of windows with the least saliency: the window to remove is drawn among these, the one to paste '
+    'among the others; none: draw blindly',
 )
 SIZE = Flag(
     '--keep-size',
@@ -49,7 +49,7 @@ SALIENCY = Flag(
     type=str,
     choices=(*PASSES, RECYCLED),
     help='pass that measures saliency: full, low (on a reduced image), early (from an early head), low-early (both); '
-    'recycled: what the training steps before have told; unset: low where the model can',
+    'recycled: from earlier training steps; unset: low where the model can run it',
 )
 LOW_SCALE = Flag(
     '--keep-low-scale',
@@ -58,7 +58,7 @@ LOW_SCALE = Flag(
     default=0.5,
     metavar='SHARE',
     range=KeepRegion.ranges['low_scale'],
-    help='side of the reduced image, as a share',
+    help='side of the reduced image, as a share of the full one',
 )
 
 

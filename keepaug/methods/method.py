@@ -31,7 +31,7 @@ class Need(enum.Flag):
 UNMET: dict[Need, tuple[Callable[[argparse.Namespace], bool], str]] = {
     Need.IMAGES: (
         lambda args: args.naflex_loader,
-        '{flag} needs images, --naflex-loader makes batches of patches: drop one of the two.',
+        '{flag} needs images, but --naflex-loader makes batches of patches: drop one of the two.',
     ),
     Need.WHOLE_BATCHES: (
         lambda args: args.aug_splits > 1,

@@ -38,7 +38,7 @@ class PadCropMethod(Method):
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         yield (
             bool(args.train_img_sizes),
-            (f'{self.example} crops to one size, --train-img-sizes asks for several: drop one of the two.'),
+            (f'{self.example} crops to one size, but --train-img-sizes asks for several: drop one of the two.'),
         )
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:

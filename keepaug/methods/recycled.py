@@ -17,7 +17,7 @@ from keepaug.methods.method import Flag, Method, Need, Refusal, typed
 from keepaug.methods.registry import active_methods
 from keepaug.training.recycling import RecyclingTask
 
-WAY_OUT = 'choose another --keep-saliency, such as low, or drop the other'
+WAY_OUT = 'choose another --keep-saliency, such as low, or drop the other flag'
 
 MAP_SIZE_FLAG = Flag(
     '--keep-map-size',
@@ -53,24 +53,24 @@ class RecycledMethod(Method):
         yield (
             args.keep_cut is None or args.keep_paste,
             (
-                f'{self.way_on} is for --keep-cut alone, the policy of --keep-paste moves pixels: choose another '
-                '--keep-saliency, such as low.'
+                f'{self.way_on} works only with --keep-cut, since the policy of --keep-paste moves pixels: choose '
+                'another --keep-saliency, such as low.'
             ),
         )
         yield args.dataset.lower().startswith(STREAMS), self._stream(args)
         for flag, on, why in (
-            (f'--aa {args.aa}', bool(args.aa) and not args.no_aug, 'moves pixels away from their places'),
+            (f'--aa {args.aa}', bool(args.aa) and not args.no_aug, 'moves pixels'),
             (
                 f'--reprob {args.reprob:g}',
                 args.reprob > 0 and args.keep_cut != 'erase' and not args.no_aug,
-                'removes pixels and does not tell where',
+                'removes pixels without telling where',
             ),
             (
                 f'--mixup {typed(args, "mixup"):g}',
                 typed(args, 'mixup') > 0,
                 'blends two images, whose gradients cannot be told apart',
             ),
-            (f'--opt {args.opt}', args.opt.lower().endswith('adahessian'), 'goes back through each batch twice'),
+            (f'--opt {args.opt}', args.opt.lower().endswith('adahessian'), 'runs the backward pass twice'),
         ):
             yield on, f'{self.way_on} does not work with {flag}, which {why}: {WAY_OUT}.'
         for method in active_methods(args):
@@ -83,7 +83,7 @@ class RecycledMethod(Method):
             )
 
     def _stream(self, args: argparse.Namespace) -> str:
-        return f'--dataset {args.dataset} is a stream, {self.way_on} knows images by their number: {WAY_OUT}.'
+        return f'--dataset {args.dataset} is a stream, but {self.way_on} knows images by their number: {WAY_OUT}.'
 
     def outside_training(self, args: argparse.Namespace) -> dict[str, Any]:
         return {'keep_saliency': 'full'}

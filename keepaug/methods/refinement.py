@@ -22,8 +22,8 @@ class RefinementMethod(Method):
         default=0,
         metavar='N',
         range=EPOCHS,
-        help='epochs after the scheduled ones, with crop and flip only: no policy, erasing, mixing, cutting, occlusion '
-        'or jitter',
+        help='train N more epochs after the scheduled ones, with crop and flip only: no policy, erasing, mixing, '
+        'cutting, occlusion or jitter',
     )
     settings = (
         Flag(
@@ -31,8 +31,8 @@ class RefinementMethod(Method):
             type=float,
             metavar='LR',
             range=Range(above=0),
-            help='learning rate they are held at; unset: the last scheduled one, for schedules that fall towards zero '
-            'at least a hundredth of the peak',
+            help='learning rate of these epochs; unset: the last scheduled one, but at least a hundredth of the peak '
+            'for schedules that fall towards zero',
         ),
         Flag(
             '--refine-fade',
@@ -40,9 +40,12 @@ class RefinementMethod(Method):
             default=0,
             metavar='K',
             range=EPOCHS,
-            help="epochs before them over which mixup's alpha and all other probabilities fall linearly to zero",
+            help="over the K epochs before them, let mixup's alpha and all other probabilities fall linearly to zero",
         ),
-        Flag('--refine-plain', help='no crop and flip in them either: images resized and cropped as in validation'),
+        Flag(
+            '--refine-plain',
+            help='leave out crop and flip in these epochs too: images are resized and cropped as in validation',
+        ),
     )
     needs = Method.needs | Need.OWN_SCRIPT
     on_batches = False
@@ -65,7 +68,10 @@ class RefinementMethod(Method):
         )
         yield (
             args.refine_plain and bool(args.train_img_sizes),
-            ('--refine-plain resizes images to one size, --train-img-sizes trains on several: drop one of the two.'),
+            (
+                '--refine-plain resizes images to one size, but --train-img-sizes trains on several: drop one of the '
+                'two.'
+            ),
         )
 
     def change_transform(self, changes: TransformChanges, args: argparse.Namespace) -> None:
@@ -84,7 +90,7 @@ class RisksMethod(Method):
         metavar='N',
         range=Range(least=0, whole=True, unit='image'),
         resumable=True,
-        help='training images on which the loss is measured after each epoch, augmented and clean; unset: '
+        help='measure the loss on N training images after each epoch, augmented and clean; unset: '
         f'{RISK_SAMPLES} with --refine-epochs, else none',
     )
     needs = Method.needs | Need.OWN_SCRIPT

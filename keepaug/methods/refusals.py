@@ -45,7 +45,7 @@ def refusals(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[
 
 def foreign_script_refusals(args: argparse.Namespace) -> Iterator[Refusal]:
     """What is refused in another person's script, whose loop and loader are not ours to change."""
-    sentence = "{} needs keepaug's own train.py, this script has another loop: drop it or train there."
+    sentence = "{} needs keepaug's own train.py, but this script has another loop: drop it or train there."
     for method in all_methods():
         if Need.OWN_SCRIPT not in method.needs:
             continue
@@ -109,7 +109,7 @@ def _label_mixers(args: argparse.Namespace, active: tuple[Method, ...]) -> Itera
         yield (
             args.mixup_mode == 'half',
             (
-                f'--mixup-mode half exists in the loader only, and {method.spelled(args)} mixes on the device: choose '
+                f'--mixup-mode half works in the loader only, but {method.spelled(args)} mixes on the device: choose '
                 'batch, pair or elem.'
             ),
         )

@@ -19,9 +19,9 @@ def register_method(method: Method, after: str | None = None) -> Method:
     """
     names = [each.name for each in _METHODS]
     if method.name in names:
-        raise ValueError(f'The method {method.name!r} is registered already, by {type(method).__name__}.')
+        raise ValueError(f'The method {method.name!r} is already registered, by {type(method).__name__}.')
     if after is not None and after not in names:
-        raise ValueError(f'There is no method {after!r} to stand behind; there are {", ".join(names)}.')
+        raise ValueError(f'There is no method {after!r} to come after; there are {", ".join(names)}.')
     _METHODS.insert(len(names) if after is None else names.index(after) + 1, method)
     return method
 

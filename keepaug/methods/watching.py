@@ -17,8 +17,8 @@ class WatchingMethod(Method):
         '--log-tensorboard',
         resumable=True,
         help="write each epoch's numbers (summary row, accuracy on clean training images, share of saliency kept, "
-        "images per second), and a sheet of what the augmentations did, to the run's folder for TensorBoard; with "
-        '--log-wandb, which alone logs the summary row, to Weights & Biases too',
+        "images per second) and a sheet of what the augmentations did to the run's folder for TensorBoard, and "
+        'with --log-wandb also to Weights & Biases; --log-wandb by itself logs only the summary row',
     )
     settings = (
         Flag(
@@ -28,7 +28,7 @@ class WatchingMethod(Method):
             metavar='N',
             resumable=True,
             range=Range(least=0, whole=True, unit='image'),
-            help='training images, the same in every epoch, whose accuracy is measured, read as in validation; 0: none',
+            help='measure the accuracy on N training images, the same in every epoch, read as in validation; 0: none',
         ),
     )
     needs = Need.OWN_SCRIPT

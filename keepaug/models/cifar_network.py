@@ -1,8 +1,8 @@
 """What the networks of the papers for 32 px images have in common: their data configuration and their frame.
 
 What makes them CIFAR networks is the stem: one 3x3 convolution of stride 1 and no pooling, so that the first stage
-works at the resolution of the image. Any input of at least 8x8 pixels goes in. `docs/networks.md` lists them with the
-papers they are from.
+works at the resolution of the image. They accept any input of at least 8x8 pixels. `docs/networks.md` lists them with
+the papers they are from.
 """
 
 from collections import OrderedDict
@@ -53,7 +53,7 @@ def cifar_cfgs(name: str, **kwargs: Any) -> dict[str, dict[str, Any]]:
 
 
 def to_timm_output_stride(output_stride: int) -> int:
-    """Translate a wanted output stride for timm's ResNets, which believe that their stem reduces by four.
+    """Translate a wanted output stride for timm's ResNets, which assume that their stem reduces by four.
 
     Args:
         output_stride: The largest reduction wanted of the network, in pixels of the image. These networks reduce by 8

@@ -89,7 +89,7 @@ class CifarPreActResNet(ResNetV2):
                 if not hasattr(block.norm2, 'drop'):
                     raise ValueError(
                         f'block_drop_rate = {rate} needs a norm_layer with a place for dropout, such as '
-                        f'BatchNormAct2d; {type(block.norm2).__name__} has none.'
+                        f'BatchNormAct2d, but {type(block.norm2).__name__} has none.'
                     )
                 # The paper drops after the ReLU. Dropout scales by a number that is never negative, so that in front
                 # of the ReLU, where timm's layer has the place for it, it gives the same values.

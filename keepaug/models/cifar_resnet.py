@@ -77,8 +77,9 @@ class CifarResNet(ResNet):
 class CifarDeepResNet(CifarNetwork):
     """The deep and narrow ResNet that Deep Residual Learning has for CIFAR (section 4.2): three stages, 16 channels on.
 
-    Shortcuts that change shape have no parameters (option A of the paper). With bottleneck blocks too: so 110 layers
-    have the 1.1 million parameters of CutMix's Table 6, where 1x1 convolutions (option B) would make them 1.2.
+    Shortcuts that change shape have no parameters (option A of the paper). This also holds for bottleneck blocks: 110
+    layers then have the 1.1 million parameters of CutMix's Table 6; with 1x1 convolutions (option B) they would have
+    1.2.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A classifier after the first stage of a model, trained beside the last one.
+"""A classifier after the first stage of a model, trained along with the last one.
 
 KeepAugment, section 3.1, "early head based approximation": average pooling and a linear layer after the first block,
 with an auxiliary loss as in the Inception network. Its logit explains an image at the price of the first layers alone.
@@ -37,7 +37,7 @@ class EarlyExit(nn.Module):
     def __init__(self, backbone: nn.Module, weight: float = 0.3, stage: str | int | None = None):
         super().__init__()
         if weight < 0:
-            raise ValueError(f'weight of the early loss is at least 0, got {weight}.')
+            raise ValueError(f'weight of the early loss must be at least 0, got {weight}.')
         self.weight = weight
         self.stage = find_stage(backbone, stage)
         self.backbone = backbone
@@ -137,7 +137,7 @@ def find_stage(model: nn.Module, stage: str | int | None = None) -> int:
     info = stage_info(model)
     name = type(model).__name__
     if not info or not hasattr(model, 'forward_intermediates') or not hasattr(model, 'forward_head'):
-        raise ValueError(f'An early exit needs the stages of a timm model, and {name} tells none.')
+        raise ValueError(f'An early exit needs the stages of a timm model, but {name} names none.')
     modules = [entry['module'] for entry in info]
     stage = getattr(model, 'early_exit_stage', None) if stage is None else stage
     if stage is not None:
@@ -146,7 +146,8 @@ def find_stage(model: nn.Module, stage: str | int | None = None) -> int:
         if str(stage).isdigit() and int(stage) < len(info):
             return int(stage)
         raise ValueError(
-            f'stage {stage} is none of {name}: choose {", ".join(modules)} or a number from 0 to {len(info) - 1}.'
+            f'stage {stage} is not a stage of {name}: choose {", ".join(modules)} or a number from 0 to '
+            f'{len(info) - 1}.'
         )
     reductions = [entry['reduction'] for entry in info]
     if len(set(reductions)) == 1:

@@ -1,7 +1,7 @@
-"""Dropping features inside a network: behind the convolutions of its last stages, and on the shortcuts around them.
+"""Dropping features inside a network: after the convolutions of its last stages, and on the shortcuts around them.
 
-A stage is a module that timm's `feature_info` names. Forward hooks drop what goes out of the places; nothing is added
-to the model's parameters, buffers or state.
+A stage is a module that timm's `feature_info` names. Forward hooks drop features at these places; nothing is added to
+the model's parameters, buffers or state.
 """
 
 import weakref
@@ -27,12 +27,12 @@ EARLIER_SHARE = 0.25
 class StageDropout:
     """Drops features in the training-mode forward passes of a model.
 
-    The places are those of Occlusions, section 4.5, which are DropBlock's: behind every convolution of the last two
-    stages (the third and fourth of a ResNet), for DropBlock on the shortcuts of their blocks as well, and there not
-    behind convolutions that are part of a shortcut.
+    The places are those of Occlusions, section 4.5, which are DropBlock's: after every convolution of the last two
+    stages (the third and fourth of a ResNet). DropBlock also drops on the shortcuts of their blocks, and then not after
+    convolutions that are part of a shortcut.
 
     Args:
-        model: Bare model, not compiled yet. Its hooks go when this object does.
+        model: Bare model, not compiled yet. Its hooks are removed with this object.
         kind: 'dropout' drops single features, 'spatial' whole maps, 'dropblock' squares.
         block: Edge of a square, in places of a map.
 
@@ -47,7 +47,7 @@ class StageDropout:
             shortcuts = list(block_shortcuts(stage)) if kind == 'dropblock' else []
             if kind == 'dropblock' and not shortcuts:
                 raise ValueError(
-                    f'The shortcuts of {type(model).__name__} are not known, on which DropBlock drops too: choose '
+                    f'DropBlock also drops on shortcuts, but those of {type(model).__name__} are unknown: choose '
                     'dropout or spatial, or a ResNet.'
                 )
             inside = {part for shortcut in shortcuts for part in shortcut.modules()}
@@ -70,8 +70,8 @@ def last_stages(model: nn.Module) -> list[nn.Module]:
     stages = [model.get_submodule(entry['module']) for entry in stage_info(model)[-STAGES:]]
     if len(stages) < STAGES or not all(_has_convolutions(stage) for stage in stages):
         raise ValueError(
-            f'{type(model).__name__} has no two last stages of convolutions to drop features in: choose another model, '
-            'such as a ResNet.'
+            f'{type(model).__name__} has no convolutions in its last two stages whose features could be dropped: '
+            'choose another model, such as a ResNet.'
         )
     return stages
 

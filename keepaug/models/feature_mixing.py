@@ -1,7 +1,7 @@
 """Mixing the features of a batch inside any backbone, at the output of one of its stages.
 
-A stage is a module that timm's `feature_info` names. Forward hooks on these modules replace what they give out by the
-mixed features; nothing is added to the model's modules, parameters, buffers or state.
+A stage is a module that timm's `feature_info` names. Forward hooks replace the output of these modules with the mixed
+features; nothing is added to the model's modules, parameters, buffers or state.
 """
 
 import weakref
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a stage lays out what it gives out.
+    """How a stage lays out its output.
 
     Attributes:
         to_map: Output and map size (h, w) to the feature map (B, C, h, w).
@@ -101,7 +101,7 @@ class StageMixing:
     The plan stays until the next one: with gradient checkpointing, stages run again during the backward pass.
 
     Args:
-        model: Bare model, not compiled yet. Its hooks go when this object does.
+        model: Bare model, not compiled yet. Its hooks are removed with this object.
     """
 
     def __init__(self, model: nn.Module):
@@ -134,7 +134,7 @@ class StageMixing:
         return self._known[size]
 
     def set_plan(self, plan: Plan | None, like: Tensor | None = None) -> None:
-        """Says what to do with the next batch, of images such as `like`; None leaves its features alone."""
+        """Sets what to do with the next batch of images such as `like`; None leaves its features alone."""
         self._state.plan = plan
         self._state.stages = None if plan is None else self.stages(like)
 
@@ -169,7 +169,7 @@ def _remove(handles: list[RemovableHandle]) -> None:
 
 
 def mix_features(output: Tensor, stage: Stage, partner: Tensor, lam: Tensor, outside: Tensor, boxes: Tensor) -> Tensor:
-    """Mixes what a stage gives out.
+    """Mixes the output of a stage.
 
     Args:
         output: The stage's output, of B samples, or of several blocks of B samples that are mixed alike.
@@ -195,11 +195,11 @@ def mix_features(output: Tensor, stage: Stage, partner: Tensor, lam: Tensor, out
 def find_stages(model: nn.Module, like: Tensor) -> list[Stage | None]:
     """The stages of a model for images of a size.
 
-    A stage counts where its module runs once in a forward pass and gives out the very features that
-    `forward_intermediates` tells of, so that replacing them changes all that follows.
+    A stage counts if its module runs once in a forward pass and its output is the very features that
+    `forward_intermediates` returns, so that replacing them changes all that follows.
 
     Args:
-        model: Bare model; it is as before afterwards.
+        model: Bare model; it is left unchanged.
         like: Any batch of such images.
 
     Returns:

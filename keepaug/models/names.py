@@ -10,7 +10,7 @@ from keepaug.ranges import any_of
 
 
 def unknown_model(name: str) -> str:
-    """What is wrong with a model's name, and the way out, to follow it; empty where timm knows it or may yet find it.
+    """What is wrong with a model's name, and the way out, to follow the name; empty if timm may know it.
 
     The tag behind the dot is timm's to judge.
     """
@@ -29,4 +29,4 @@ def unknown_model(name: str) -> str:
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """The way out for a misspelt name, as the end of a sentence."""
     nearest = difflib.get_close_matches(name, list(known), n=3)
-    return f'try {any_of(nearest)}.' if nearest else 'no known name is close to it, look it up in timm.'
+    return f'try {any_of(nearest)}.' if nearest else 'no known name is close, so look it up in timm.'

@@ -1,4 +1,4 @@
-"""Weights whose shape follows from the size of the image, brought to that for another size."""
+"""Weights whose shape depends on the size of the image, resampled for another size."""
 
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table
@@ -13,8 +13,8 @@ MOST_PREFIX_TOKENS = 16
 def resample(name: str, table: Tensor, shape: tuple[int, ...], sizes: tuple[Size, Size], owner: nn.Module) -> Tensor:
     """Interpolates learned values for images of one size to the shape they have for another; differentiable.
 
-    What the values are is told by name and owner, else by the axes that change: one is a grid of positions in a row,
-    perhaps behind prefix tokens, two are its height and width.
+    Name and owner tell what the values are; otherwise the axes that change do: a single one is a grid of positions in a
+    row, possibly after prefix tokens, and two are its height and width.
 
     Args:
         name: Name of the parameter in its module.
@@ -65,7 +65,7 @@ def _resample_positions(table: Tensor, axis: int, positions: int, sizes: tuple[S
         if old and new:
             break
     else:
-        raise ValueError(f'{table.shape[axis]} and {positions} positions make no grids over images of {sizes} px.')
+        raise ValueError(f'{table.shape[axis]} and {positions} positions do not form grids over images of {sizes} px.')
     row = table.movedim(axis, 0)
     tokens = row.reshape(1, len(row), -1)
     tokens = resample_abs_pos_embed(tokens, new_size=new, old_size=old, num_prefix_tokens=prefix)

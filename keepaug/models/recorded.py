@@ -1,4 +1,4 @@
-"""Models that a file describes, looked at before they are built.
+"""Models that a file describes, checked before they are built.
 
 The arguments of a model in a checkpoint or a config.json may be anybody's. Some would build for hours (a stage of a
 million blocks), some would fill the memory (a layer of a million channels), some name files for timm to read.
@@ -41,7 +41,7 @@ class _TooLarge(Exception):
 
 
 def check_recorded(build: Callable[[], nn.Module], arguments: Any, size: int, source: str) -> None:
-    """Says in a sentence why a model that a file describes is not to be built.
+    """Refuses in one sentence to build a model that a file describes implausibly.
 
     Builds it once without memory for its weights; draws no random numbers. What is merely wrong with the arguments is
     left to the real building.
@@ -53,7 +53,7 @@ def check_recorded(build: Callable[[], nn.Module], arguments: Any, size: int, so
         source: What described it, for the sentence.
 
     Raises:
-        ValueError: The arguments are none of a model, or it is larger than the file makes plausible.
+        ValueError: The arguments are not those of a model, or it is larger than the file makes plausible.
     """
     _check_arguments(arguments, source)
     try:
@@ -66,7 +66,7 @@ def check_recorded(build: Callable[[], nn.Module], arguments: Any, size: int, so
 
 
 def check_images(data_config: Mapping[str, Any], source: str) -> None:
-    """Says in a sentence what of a description of images cannot be.
+    """Refuses in one sentence a description of images that cannot be right.
 
     Args:
         data_config: `input_size` (C, H, W), `mean`, `std` and `crop_pct`.
@@ -87,7 +87,7 @@ def check_images(data_config: Mapping[str, Any], source: str) -> None:
             in_range = isinstance(number, (int, float)) and least <= number <= most and math.isfinite(number)
             if not in_range or name == 'std' and number == 0:
                 raise ValueError(
-                    f'{source} prepares images with {name} {reprlib.repr(value)}; give --{name.replace("_", "-")}.'
+                    f'{source} prepares images with {name} {reprlib.repr(value)}: give --{name.replace("_", "-")}.'
                 )
 
 
@@ -115,14 +115,14 @@ def statistics_problem(args: Mapping[str, Any], channels: int) -> str:
 
 def _check_arguments(arguments: Any, source: str) -> None:
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
-        raise ValueError(f'{source} is refused: what it holds as arguments of its model has no names.')
+        raise ValueError(f'{source} is refused: the arguments it holds for its model have no names.')
     for name, value in arguments.items():
         if name in OF_FACTORY:
-            raise ValueError(f'{source} is refused: it gives {name}, which is no argument of a model.')
+            raise ValueError(f'{source} is refused: it gives {name}, which is not an argument of a model.')
         if not _is_plain(value):
             raise ValueError(
-                f'{source} is refused: it gives {name} {reprlib.repr(value)}, which no network has; '
-                'give --model-kwargs.'
+                f'{source} is refused: it gives {name} {reprlib.repr(value)}, which no network has: give '
+                '--model-kwargs.'
             )
 
 

@@ -1,4 +1,4 @@
-"""Running a model at another resolution than it was built for, on the weights it has."""
+"""Running a model at a resolution other than the one it was built for, with its own weights."""
 
 import copy
 import warnings
@@ -17,7 +17,7 @@ MISFIT = (RuntimeError, AssertionError, ValueError, IndexError, TypeError, Attri
 
 
 def at_resolution(model: nn.Module, size: Size, like: Tensor) -> tuple[nn.Module, Size] | None:
-    """A module that runs a model's live weights on images of about a size, or None where there is no such thing.
+    """A module that runs a model's live weights on images of about a size, or None if there is no such module.
 
     Models of flexible size are returned as they are. Models of fixed size (ViT, Swin, LeViT, Mixer and their kin) get
     a twin whose position tables are resampled from the live ones at each call; no parameter is touched. Where neither
@@ -139,10 +139,11 @@ class ResizedTwin(nn.Module):
 
 
 def resize(model: nn.Module, size: Size, built_for: Size) -> None:
-    """Brings a model to another input size; what its position tables hold afterwards is open.
+    """Brings a model to another input size; its position tables are undefined afterwards.
 
-    By timm's `set_input_size` where the model has it, else by what differs between two models of its architecture that
-    are built for the two sizes: shapes of parameters, buffers, and plain attributes such as grids and window sizes.
+    It uses timm's `set_input_size` where the model has it, otherwise what differs between two models of its
+    architecture that are built for the two sizes: shapes of parameters, buffers, and plain attributes such as grids and
+    window sizes.
 
     Args:
         model: Bare timm model.

@@ -53,7 +53,10 @@ def take_over_convolutions(state_dict: dict[str, Tensor], model: VggGap) -> dict
     """
     if not any(name.startswith(('pre_logits.', 'classifier.')) for name in state_dict):
         return state_dict
-    _logger.info('The convolutions of VGG take over weights; the one that VGG-GAP adds and the classifier are fresh.')
+    _logger.info(
+        'The convolutions of VGG keep their pretrained weights. The convolution that VGG-GAP adds and the '
+        'classifier start from scratch.'
+    )
     taken = {name: tensor for name, tensor in state_dict.items() if name.startswith('features.')}
     return {**model.state_dict(), **taken}
 

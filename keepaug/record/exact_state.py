@@ -114,8 +114,8 @@ class ExactResume(StockResume):
         held = samples if self.resumed is None else self.resumed[KEY].get('samples', samples)
         if held != samples:
             raise ValueError(
-                f'--exact-resume goes on with the same run, and the training set of {source} has {samples} samples '
-                f'where it had {held} in {self.path}: give the data of that run, or drop --exact-resume.'
+                f'--exact-resume continues the same run, but the training set of {source} has {samples} samples and '
+                f'had {held} in {self.path}: give the data of that run, or drop --exact-resume.'
             )
         self.samples = samples
 
@@ -130,7 +130,7 @@ class ExactResume(StockResume):
         self.maps.read(os.path.dirname(self.path), held.get('maps', ''))
         if len(held['lr']) != len(optimizer.param_groups):
             raise ValueError(
-                f'--resume {self.path} holds {len(held["lr"])} learning rates, and the optimizer has '
+                f'--resume {self.path} holds {len(held["lr"])} learning rates, but the optimizer has '
                 f'{len(optimizer.param_groups)} groups of weights: give the flags of that run, or drop --exact-resume.'
             )
         for group, lr in zip(optimizer.param_groups, held['lr']):
@@ -184,7 +184,7 @@ def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] |
             isinstance(counts, dict) and {*counts} == {*own} and all(_is_like(counts[key], own[key]) for key in own)
         ):
             raise ValueError(
-                'The checkpoint of --resume holds the state of another schedule than --sched plateau: give the flags '
+                'The checkpoint of --resume holds the state of a schedule other than --sched plateau: give the flags '
                 'of its run, or drop --exact-resume.'
             )
         scheduler.lr_scheduler.load_state_dict(counts)
@@ -220,8 +220,8 @@ def open_exact_resume(args) -> StockResume:
         return StockResume()
     if args.distributed and args.dist_bn not in ('reduce', 'broadcast') and not args.sync_bn:
         raise ValueError(
-            f"--dist-bn '{args.dist_bn or ''}' leaves each process statistics of its own, and checkpoints hold those "
-            'of one: choose reduce or broadcast, or drop --exact-resume.'
+            f"--dist-bn '{args.dist_bn or ''}' leaves each process its own statistics, but checkpoints hold those of "
+            'one: choose reduce or broadcast, or drop --exact-resume.'
         )
     # The number of processes comes first: where it differs, whether there is a group may differ too, which says less.
     given = {'world_size': args.world_size, **vars(args), **vars(args.taken_over)}
@@ -241,8 +241,8 @@ def open_exact_resume(args) -> StockResume:
         maps_path(os.path.dirname(args.resume), resumed[KEY]['maps'])
     if args.rank == 0 and args.epochs != resumed['args'].epochs:
         _logger.warning(
-            f'--epochs {args.epochs} where it was {resumed["args"].epochs}: from here on the schedule is that of '
-            f'{args.epochs} epochs, which a run that was never stopped would have had from its start.'
+            f'--epochs is {args.epochs} and was {resumed["args"].epochs}: from here on the schedule is that of '
+            f'{args.epochs} epochs. A run that was never stopped would have had it from the start.'
         )
     return ExactResume(flags, resumed, args.resume)
 
@@ -251,17 +251,17 @@ def _check_kind(path: str, checkpoint: dict[str, Any]) -> None:
     last = os.path.join(os.path.dirname(path), LAST)
     if 'epoch' in checkpoint and 'metric' not in checkpoint:
         raise ValueError(
-            f'--resume {path} was written within an epoch, and --exact-resume goes on where one begins: give {last}, '
-            'or drop --exact-resume.'
+            f'--resume {path} was written within an epoch, but --exact-resume continues at the start of one: give '
+            f'{last}, or drop --exact-resume.'
         )
     if KEY not in checkpoint:
         raise ValueError(
-            f'--resume {path} was written without --exact-resume, and lacks what it needs: drop --exact-resume.'
+            f'--resume {path} was written without --exact-resume and lacks the state it needs: drop --exact-resume.'
         )
     if not _is_sound(checkpoint):
         raise ValueError(
-            f'--resume {path} is refused: what it holds as {KEY}, or as the arguments of its run, was written by no '
-            'run; --initial-checkpoint takes its weights alone.'
+            f'--resume {path} is refused: no run writes what it holds as {KEY}, or as the arguments of its run. '
+            '--initial-checkpoint loads only its weights.'
         )
 
 
@@ -298,8 +298,8 @@ def _check_flags(path: str, held: dict[str, str], given: dict[str, str]) -> None
         )
         if now != before:
             raise ValueError(
-                f'--exact-resume goes on with the same run, and {_spelled(name)} is {now} where it was {before} in '
-                f'{path}: give the flags of that run, or drop --exact-resume.'
+                f'--exact-resume continues the same run, but {_spelled(name)} is {now} and was {before} in {path}: '
+                'give the flags of that run, or drop --exact-resume.'
             )
 
 

@@ -24,39 +24,39 @@ def check_run(checkpoint: Mapping[str, Any], source: str, needs_epoch: bool = Tr
     """
     strange = ''
     if not (_is_epoch(checkpoint.get('epoch')) and _is_epoch(checkpoint.get('version'))):
-        strange = 'as epoch or version what is no number'
+        strange = 'an epoch or version that is not a number'
     elif needs_epoch and checkpoint.get('epoch') is None:
         raise ValueError(
-            f'{source} holds no epoch, so nothing tells where to go on: give --start-epoch, or take its weights alone '
-            'with --initial-checkpoint.'
+            f'{source} holds no epoch, so it is unknown where to continue: give --start-epoch, or load only its '
+            'weights with --initial-checkpoint.'
         )
     elif checkpoint.get('saver') is not None:
         strange = find_strange(checkpoint['saver'])
     if strange:
         raise ValueError(
-            f'{source} is refused: it holds {strange}, which no run writes there; --initial-checkpoint takes its '
-            'weights alone.'
+            f'{source} is refused: it holds {strange}, which no run writes there. --initial-checkpoint loads only its '
+            'weights.'
         )
 
 
 def find_strange(history: Any) -> str:
     """What the history of a saver holds that it must not, in words; empty if there is nothing."""
     if not isinstance(history, Mapping):
-        return f'a {type(history).__name__} as history'
+        return f'a {type(history).__name__} as its history'
     files, pending = history.get('checkpoint_files', ()), history.get('pending', (None, None))
     if not isinstance(files, (list, tuple)):
-        return f'a {type(files).__name__} as list of checkpoints'
+        return f'a {type(files).__name__} as its list of checkpoints'
     for entry in files:
         if not (_is_pair(entry) and isinstance(entry[0], str) and _is_metric(entry[1])):
-            return 'in the list of checkpoints what is no file with its metric'
+            return 'an entry in the list of checkpoints that is not a file with its metric'
         if not KEPT.fullmatch(entry[0]):
             return f'{entry[0]!r} in the list of checkpoints'
     if not (_is_pair(pending) and _is_epoch(pending[0]) and _is_metric(pending[1])):
-        return 'as pending what is no epoch with its metric'
+        return 'a pending entry that is not an epoch with its metric'
     if not (_is_epoch(history.get('best_epoch')) and _is_metric(history.get('best_metric'))):
-        return 'as best what is no epoch with its metric'
+        return 'a best entry that is not an epoch with its metric'
     if history.get('row') is not None and not _is_row(history['row']):
-        return 'a row that is none of summary.csv'
+        return 'a row that is not one of summary.csv'
     return ''
 
 

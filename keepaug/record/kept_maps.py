@@ -72,7 +72,7 @@ class KeptMaps(NoMaps):
             own, kept = getattr(self.maps, part), held.get(part)
             if not isinstance(kept, torch.Tensor) or (kept.shape, kept.dtype) != (own.shape, own.dtype):
                 raise ValueError(
-                    f'{path} holds the saliency maps of another run: drop --exact-resume to begin without.'
+                    f'{path} holds the saliency maps of another run: drop --exact-resume to begin without them.'
                 )
             own.copy_(kept)
         self.name = name
@@ -87,8 +87,8 @@ def maps_path(folder: str, name: str) -> str:
     path = os.path.join(folder, name)
     if os.path.basename(name) != name or not os.path.isfile(path):
         raise ValueError(
-            f'{path}, which --exact-resume needs, is gone; it is kept beside {LAST} alone: resume from that, or drop '
-            '--exact-resume.'
+            f'{path}, which --exact-resume needs, is missing, since it is kept only beside {LAST}: resume from that, '
+            'or drop --exact-resume.'
         )
     return path
 

@@ -109,9 +109,7 @@ class Recorder:
             row['phase'] = self.phases.name(epoch)
         self.saver.save_checkpoint(epoch, metric, row)
         if not math.isfinite(metric):
-            _logger.warning(
-                f'The loss or the metric of epoch {epoch} is not finite: its checkpoint ranks behind all others.'
-            )
+            _logger.warning(f'The loss or the metric of epoch {epoch} is not finite: its checkpoint ranks last.')
         if epoch + 1 in self.milestones:
             self.saver.save_milestone(epoch + 1)
         self.results.append({'epoch': epoch, 'train': train_metrics, 'validation': eval_metrics})

@@ -115,9 +115,9 @@ def _log_early_head(checkpoint: dict[str, Any], task: TrainingTask) -> None:
     """Says where a run goes on with or without the early head that the one before did not have, or had."""
     had, has = 'early_exit' in (checkpoint.get('task_state') or {}), find_early_exit(task) is not None
     if has and not had:
-        _logger.info('The checkpoint holds no early head; it starts fresh.')
+        _logger.info('The checkpoint holds no early head, so the head starts from scratch.')
     elif had and not has:
-        _logger.info('The early head of the checkpoint is left behind; --early-exit would take it along.')
+        _logger.info('The early head of the checkpoint is dropped; --early-exit would keep it.')
 
 
 def _check_classes(checkpoint: dict[str, Any], args) -> None:
@@ -129,9 +129,9 @@ def _check_classes(checkpoint: dict[str, Any], args) -> None:
         before, now = held.get(name, 'none'), args.class_to_idx.get(name, 'none')
         if before != now:
             raise ValueError(
-                f'--resume {args.resume} goes on with a run in which the class {name} had the number {before}, and '
-                f'here it has {now}: restore the class folders of that run, give the numbers by --class-map, or start '
-                'from its weights on other data with --initial-checkpoint.'
+                f'--resume {args.resume} continues a run in which class {name} had number {before}, but here it has '
+                f'{now}: restore the class folders of that run, give the numbers with --class-map, or use its weights '
+                'for other data with --initial-checkpoint.'
             )
 
 
@@ -139,18 +139,18 @@ def _tell_maps(args, task: TrainingTask) -> None:
     """Says where a run begins without the maps of the one before."""
     if isinstance(task, RecyclingTask) and not args.exact_resume:
         _logger.info(
-            'The saliency maps of the run before are not kept without --exact-resume: images are cut blindly until '
-            'each has been seen again.'
+            'Without --exact-resume the saliency maps of the earlier run are lost: each image is cut blindly until '
+            'it has been seen again.'
         )
 
 
 def _mismatch(args, error: Exception) -> str:
     if isinstance(error, (KeyError, ValueError)):  # the optimizer; weights that do not fit are a RuntimeError
         return (
-            f'--resume {args.resume} was written by another optimizer than --opt {args.opt} ({first_line(error)}); '
+            f'--resume {args.resume} was written with an optimizer other than --opt {args.opt} ({first_line(error)}): '
             'resume with its --opt, or with --no-resume-opt.'
         )
     return (
         f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
-        f'({first_line(error)}); resume with the flags of the run that wrote it.'
+        f'({first_line(error)}): resume with the flags of the run that wrote it.'
     )

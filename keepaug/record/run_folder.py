@@ -133,7 +133,7 @@ def _hold(folder: str) -> None:
 
 
 def _unwritable(folder: str, error: OSError) -> ValueError:
-    return ValueError(f'The output folder {folder} cannot be written ({error.strerror}); choose another with --output.')
+    return ValueError(f'The output folder {folder} cannot be written ({error.strerror}): choose another with --output.')
 
 
 def _by_the_first(args, act: Callable[[], Outcome]) -> Outcome:
@@ -163,8 +163,8 @@ def _warn_of_another_run(folder: str) -> None:
     last = last if os.path.exists(last) else newest_epoch(folder)
     if last:
         _logger.warning(
-            f'{folder} holds another run, which this one overwrites: to go on with it give --resume {last}, to keep it '
-            'another --experiment.'
+            f'{folder} holds another run, which this one overwrites: give --resume {last} to continue it, or another '
+            '--experiment to keep it.'
         )
 
 

@@ -114,7 +114,7 @@ class Saver(CheckpointSaver):
         if self.recovers and last_update is not None and last_update[0] > self._last_epoch:
             self.save_recovery(*last_update)
             _logger.info(
-                f'Saved what was trained since the last checkpoint as {self.curr_recovery_file}; a run resumed from it '
+                f'Saved the training since the last checkpoint as {self.curr_recovery_file}. A run resumed from it '
                 'begins with the next epoch.'
             )
 
@@ -197,7 +197,7 @@ class Saver(CheckpointSaver):
 def _refuse_strange(history: dict[str, Any]) -> None:
     strange = find_strange(history)
     if strange:
-        raise ValueError(f'A history of checkpoints holds {strange}; no run goes on from it.')
+        raise ValueError(f'A history of checkpoints holds {strange}: no run can continue from it.')
 
 
 def _finite(metric: float | None) -> float | None:

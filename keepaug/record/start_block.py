@@ -169,7 +169,7 @@ def _jitter(step: transforms.ColorJitter, args) -> tuple[str, str]:
 
 def _erasing(eraser: RandomErasing | PatchRandomErasing, args) -> str:
     """Strength of timm's random erasing, of images or of patches."""
-    spared = f', the first of {eraser.num_splits} parts of a batch spared' if eraser.num_splits > 1 else ''
+    spared = f', not in the first of {eraser.num_splits} parts of a batch' if eraser.num_splits > 1 else ''
     probability = eraser.erase_prob if isinstance(eraser, PatchRandomErasing) else eraser.probability
     return f'probability {probability:g}, fill {args.remode}, regions at most {eraser.max_count}{spared}'
 
@@ -202,7 +202,7 @@ def _views(args) -> Iterator[Augmentation]:
         if strength:
             yield Augmentation(method.name, strength)
     if args.aug_repeats:
-        yield Augmentation('repeats', f'{args.aug_repeats:g} draws of each image in an epoch, in different processes')
+        yield Augmentation('repeats', f'{args.aug_repeats:g} draws of each image per epoch, in different processes')
 
 
 def _mixing(mixer: Mixup | NaFlexMixup, where: str, refined: bool) -> Augmentation:

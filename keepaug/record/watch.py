@@ -134,8 +134,8 @@ def build_watch(
         return NoWatch()
     if not isinstance(task, AugmentedTask):
         _logger.info(
-            'TensorBoard gets no sheet and no saliency: no augmentation of keepaug is on; --save-images shows what the '
-            'loader gives.'
+            'TensorBoard gets no sheet and no saliency, because no keepaug augmentation is on. --save-images shows '
+            'what the loader gives.'
         )
     clean = build_clean_accuracy(args, dataset, data_config, settings.forward)
     return Watch(task, dataset, data_config, settings, clean, smoothing=args.smoothing or 0.0, seed=args.seed)

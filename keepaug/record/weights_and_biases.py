@@ -36,7 +36,7 @@ def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
     try:
         import wandb
     except ImportError:
-        _logger.warning('--log-wandb is set but wandb is not installed; pip install wandb to log there.')
+        _logger.warning('--log-wandb is set, but wandb is not installed: pip install wandb to log there.')
         return []
     if args.wandb_resume_id and not args.resume:
         raise ValueError('--wandb-resume-id continues a run, so --resume must name its checkpoint.')

@@ -43,7 +43,7 @@ def create_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('file', metavar='FILE', help='study file, such as hparams/papers/keepaugment/table1.yaml')
-    add('--output', type=Path, metavar='DIR', help='folder of runs and report; unset: output/studies/NAME')
+    add('--output', type=Path, metavar='DIR', help='folder for the runs and the report; unset: output/studies/NAME')
     add('--seeds', type=int, metavar='N', help="runs per arm; unset: the study's")
     add('--arms', nargs='+', default=[], metavar='ARM', help='arms to train; unset: all')
     add(
@@ -51,27 +51,29 @@ def create_parser() -> argparse.ArgumentParser:
         nargs='+',
         default=['cpu:1'],
         metavar='SLOT',
-        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (a process on each)',
+        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (one process on each)',
     )
     add(
         '--scale',
         type=float,
         default=1.0,
         metavar='SHARE',
-        help='share of epochs and data that is left, for a small machine; the report says so',
+        help='share of the epochs and data to use, for a small machine; the report says so',
     )
     add('--sheets', action='store_true', help='draw what each arm does to an image into the report')
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument('--list', action='store_true', help='print a command per run, for any scheduler, and run nothing')
-    mode.add_argument('--collect', action='store_true', help='report on what there is, and run nothing')
+    mode.add_argument(
+        '--list', action='store_true', help='print one command per run, for any scheduler, without running it'
+    )
+    mode.add_argument('--collect', action='store_true', help='report on the existing runs without running anything')
     mode.add_argument('--only', metavar='ARM:SEED', help='carry out one run, as the commands of --list do')
     mode.add_argument(
         '--slurm',
         nargs='*',
         metavar='KEY=VALUE',
-        help='submit the runs through submitit, with parameters of its executor such as timeout_min=600',
+        help='submit the runs through submitit, with parameters for its executor such as timeout_min=600',
     )
-    add('--cluster', metavar='NAME', help="submitit's executor; unset: what it finds, such as slurm")
+    add('--cluster', metavar='NAME', help="submitit's executor; unset: the one it finds, such as slurm")
     return parser
 
 
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'--output {output} cannot be made ({error.strerror}): name another folder.') from error
+        raise ValueError(f'--output {output} cannot be created ({error.strerror}): name another folder.') from error
     slots = [Slot.read(text) for text in args.slots]
     title = study.heading if args.scale == 1.0 else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
     reporter = Reporter(study, runs, output, title, slots)
@@ -188,7 +190,7 @@ class Scheduler:
             self.stop.set()
             for worker in workers:
                 worker.join()
-            _logger.info('Stopped. The same command goes on where the runs are.')
+            _logger.info('Stopped. The same command continues each run where it stopped.')
             raise
         self.reporter.show()
         failed = [run.folder.name for run in self.runs if not run.done]
@@ -244,7 +246,7 @@ def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
     """
     run = next((run for run in runs if f'{run.arm.name}:{run.seed}' == name), None)
     if run is None:
-        raise ValueError(f'--only {name} is no run of this study: --list prints them.')
+        raise ValueError(f'--only {name} is not a run of this study: choose one that --list prints.')
     if not run.done and not run.carry_out(slot, threading.Event()):
         raise ValueError(f'{run.folder.name} failed: {run.outcome.get("reason")}')
 
@@ -267,8 +269,8 @@ def submit(
         )
     except (AssertionError, NameError, TypeError, ValueError) as error:
         raise ValueError(
-            f'--slurm {" ".join(args.slurm)} is not understood by submitit ({first_line(error)}): give its parameters '
-            'as KEY=VALUE, such as timeout_min=600.'
+            f'--slurm {" ".join(args.slurm)} is refused by submitit ({first_line(error)}): give its parameters as '
+            'KEY=VALUE, such as timeout_min=600.'
         ) from error
     own = [word for word in words if not word.startswith('--slurm=')]
     if '--slurm' in own:
@@ -280,7 +282,7 @@ def submit(
             chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
             command = [sys.executable, '-m', 'keepaug.study', *own, *chosen]
             jobs.append(executor.submit(subprocess.run, command, check=True))
-    _logger.info(f'{len(jobs)} runs are submitted. Collect what they find with --collect in place of --slurm.')
+    _logger.info(f'{len(jobs)} runs were submitted. Collect their results with --collect in place of --slurm.')
     if args.cluster in ('local', 'debug'):
         for job in jobs:
             job.wait()

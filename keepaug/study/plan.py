@@ -50,7 +50,8 @@ def plan_runs(
     unknown = set(arms) - {arm.name for arm in study.arms}
     if unknown:
         raise ValueError(
-            f'--arms {min(unknown)!r} is none of {study.path}: choose {any_of(repr(arm.name) for arm in study.arms)}.'
+            f'--arms {min(unknown)!r} is not an arm of {study.path}: choose '
+            f'{any_of(repr(arm.name) for arm in study.arms)}.'
         )
     planned, parser = [], options.create_parser()
     for arm in study.arms:

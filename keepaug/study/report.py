@@ -94,9 +94,9 @@ def notes(results: Results, machine: str) -> str:
     study = results.study
     lines = [
         f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are '
-        "paired by seed, with 95% intervals of Student's t; one seed has none, and shows nothing.",
-        'At equal time: the last value that a run had within the working time of the cheapest arm with the same seed; '
-        'its schedule is not at its end there.',
+        "paired by seed, with 95% intervals of Student's t. A single seed has no interval and shows nothing.",
+        'At equal time: the last value that a run reached within the time of the cheapest arm with the same seed. '
+        'Its schedule has not ended at that point.',
         f'Machine: {machine}.',
     ]
     versions = sorted({row['versions'] for row in results.rows if row.get('versions')})
@@ -104,7 +104,7 @@ def notes(results: Results, machine: str) -> str:
     rows = [f'{arm.name}: {arm.row}' for arm in study.arms if arm.row]
     lines += [f'In the paper: {"; ".join(rows)}.'] if rows else []
     lines += [f'Deviates from the paper: {study.deviates}'] if study.deviates else []
-    lines += [f'Not in a training alone: {study.remains}'] if study.remains else []
+    lines += [f'Not given by training alone: {study.remains}'] if study.remains else []
     for row in results.rows:
         if row['reason']:
             failed = ', failed' if row['status'] == 'failed' else ''

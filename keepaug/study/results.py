@@ -106,7 +106,7 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             budget = _budget(clocks, run.seed)
             row['at_equal_time'] = at_time(curves[key], clocks[key], budget) if budget else None
         elif run.done:
-            row['reason'] = f'its summary.csv has no values of {study.metric}, the metric of the study'
+            row['reason'] = f'its summary.csv has no values for {study.metric}, the metric of the study'
         rows.append(row)
     by_arm = {
         arm.name: {

@@ -54,8 +54,8 @@ class Slot:
         numbers = tuple((units or ('1' if device == 'cpu' else '0')).split(','))
         if device not in ('cpu', 'cuda') or not all(number.isdigit() for number in numbers):
             raise ValueError(
-                f'--slots {text} is no slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (a process on '
-                'each).'
+                f'--slots {text} is not a slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (one process '
+                'on each).'
             )
         if device == 'cpu' and '0' in numbers:
             raise ValueError(f'--slots {text} has no thread: write cpu:1.')
@@ -141,7 +141,7 @@ class StudyRun:
         for name, value in self.identity.items():
             if held.get(name) != value:
                 raise ValueError(
-                    f'{self.folder} holds a run of other {name} ({_first_difference(held.get(name), value)}): give '
+                    f'{self.folder} holds a run with other {name} ({_first_difference(held.get(name), value)}): give '
                     'another --output, or the same flags, versions and data.'
                 )
 

@@ -124,7 +124,7 @@ def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
         found[split] = {name: files for name, files in classes.items() if files}
     if not any(found.values()):
         raise ValueError(
-            f'--scale and images_per_class take some images of each class, and {source} has no folders of splits with '
-            'folders of classes: give such a folder, or leave them out.'
+            f'--scale and images_per_class take some images of each class, but {source} has no split folders with '
+            'class folders: give such a folder, or leave them out.'
         )
     return {split: classes for split, classes in found.items() if classes}

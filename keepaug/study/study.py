@@ -128,7 +128,7 @@ def read_study(path: str) -> Study:
     for name, folder in zip(names, folders):
         if not folder or folders.count(folder) > 1:
             raise ValueError(
-                f'The study {path} has two arms that differ in signs only, or one without letters: {name}.'
+                f'The study {path} has two arms whose names differ only in punctuation, or one without letters: {name}.'
             )
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
     if statistic not in STATISTICS:
@@ -172,8 +172,8 @@ def _read_arms(file: Path, content: Mapping[str, Any]) -> Iterator[Arm]:
         numbers = [None] * len(columns) if numbers is None else numbers
         if not isinstance(numbers, list) or len(numbers) != len(columns):
             raise ValueError(
-                f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one for each '
-                'column: a number, ~ where the paper has none, no where there is no such arm.'
+                f'The arm {name} of {file} has paper: {numbers!r}: write a list of {len(columns)}, one entry per '
+                'column: a number, ~ if the paper has none, no if there is no such arm.'
             )
         for (column, own), number in zip(columns.items(), numbers):
             if number is not False:
@@ -262,8 +262,8 @@ def _find_configs(file: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
         place = next((place for place in places if place.is_file()), None)
         if place is None:
             raise ValueError(
-                f'The study {file} names the recipe {name}, which is not there: put it beside the study or in a folder '
-                'above it.'
+                f'The study {file} names the recipe {name}, which does not exist: put it beside the study or in a '
+                'folder above it.'
             )
         found.append(place)
     return tuple(found)

@@ -22,7 +22,7 @@ def import_device_modules(args) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(f'--device-modules {name} cannot be imported ({error}); install it or drop it.') from error
+            raise ValueError(f'--device-modules {name} cannot be imported ({error}): install it or drop it.') from error
 
 
 def use_fast_cuda_math() -> None:
@@ -48,7 +48,7 @@ def open_device(args) -> torch.device:
         # A process group that cannot form is the launcher's story, not the device's.
         if is_distributed_env() and not isinstance(error, AssertionError):
             raise
-        raise ValueError(f'--device {args.device} cannot be used here ({error}); name another, such as cpu.') from error
+        raise ValueError(f'--device {args.device} cannot be used here ({error}): name another, such as cpu.') from error
     if args.distributed:
         _logger.info(
             f'Training in distributed mode with multiple processes, 1 device per process. '
@@ -80,7 +80,10 @@ def build_forward(args, device: torch.device) -> Forward:
     if not args.amp:
         return Forward(device, dtype, channels_last=args.channels_last)
     if dtype != torch.float32:
-        raise ValueError(f'--amp keeps weights in float32, so --model-dtype {args.model_dtype} must go, or --amp.')
+        raise ValueError(
+            f'--amp keeps weights in float32 and does not work with --model-dtype {args.model_dtype}: '
+            'drop one of the two.'
+        )
     return Forward(device, amp_dtype=getattr(torch, args.amp_dtype), channels_last=args.channels_last)
 
 

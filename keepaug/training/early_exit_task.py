@@ -83,8 +83,8 @@ class EarlyExitTask(WrappedTask):
                 early_exit.head.load_state_dict(head, strict=strict)
             except RuntimeError as error:
                 raise RuntimeError(
-                    f'its early head does not fit behind {early_exit.early_classifier().place}, --early-exit-stage '
-                    'puts it elsewhere'
+                    f'its early head does not fit after {early_exit.early_classifier().place}, where '
+                    '--early-exit-stage puts it'
                 ) from error
         self.task.load_task_state(state, strict=strict, module=module, ema=ema)
 
@@ -115,12 +115,12 @@ def load_early_exit(model: torch.nn.Module, checkpoint: dict[str, Any], use_ema:
     """
     head = (checkpoint.get('task_state_ema' if use_ema else 'task_state') or {}).get('early_exit')
     if head is None:
-        raise ValueError('it holds no early head; train with --early-exit.')
+        raise ValueError('it holds no early head: train with --early-exit.')
     early_exit = EarlyExit(model, stage=getattr(checkpoint.get('args'), 'early_exit_stage', None))
     try:
         early_exit.head.load_state_dict(head)
     except RuntimeError as error:
-        raise ValueError(f'its early head is of another model ({first_line(error)}).') from error
+        raise ValueError(f'its early head belongs to another model ({first_line(error)}).') from error
     return early_exit
 
 

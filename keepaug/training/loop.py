@@ -225,8 +225,8 @@ def train_one_epoch(
         loss_avg, finite = outcome.tolist()
         if batches and not finite:
             raise RunFailed(
-                f'The training loss of epoch {epoch} was not finite in any batch, so the run ends: try a lower --lr, a '
-                'longer --warmup-epochs, --clip-grad 1, or with --amp also --amp-dtype bfloat16.'
+                f'The training loss was not finite in any batch of epoch {epoch}, so the run ends: try a lower --lr, '
+                'a longer --warmup-epochs, --clip-grad 1, or with --amp also --amp-dtype bfloat16.'
             )
         return OrderedDict(loss=loss_avg)
 

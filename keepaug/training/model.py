@@ -78,7 +78,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             )
     except OSError as error:  # what a failing download is, too
         raise ValueError(
-            f'The weights of --model {args.model} cannot be had ({first_line(error)}): give a file of them with '
+            f'The weights of --model {args.model} cannot be loaded ({first_line(error)}): give a file with '
             '--pretrained-path, or drop --pretrained.'
         ) from error
     except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError, SafetensorError) as error:
@@ -97,7 +97,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         ) from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
-            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+            raise ValueError(f'--model {args.model} does not say how many classes it has: give --num-classes.')
         args.num_classes = model.num_classes
     if args.rank == 0:
         _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
@@ -150,7 +150,7 @@ def set_kernels(args) -> None:
         try:
             set_jit_fuser(args.fuser)
         except AssertionError as error:
-            raise ValueError(f'--fuser {args.fuser} is unknown; choose te, old or nvfuser.') from error
+            raise ValueError(f'--fuser {args.fuser} is unknown: choose te, old or nvfuser.') from error
     if args.fast_norm:
         set_fast_norm()
 
@@ -168,7 +168,9 @@ def place_model(model: torch.nn.Module, args, forward: Forward) -> torch.nn.Modu
     forward.place_model(model)
     if args.distributed and args.sync_bn:
         if forward.device.type == 'cpu':
-            raise ValueError('--sync-bn needs GPUs: torch synchronises batch norm on them only; drop it on the CPU.')
+            raise ValueError(
+                "--sync-bn works on GPUs only, as torch's synchronised batch norm does: drop it on the CPU."
+            )
         args.dist_bn = ''
         model = convert_sync_batchnorm(model)
         if args.rank == 0:

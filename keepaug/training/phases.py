@@ -14,7 +14,7 @@ def last_epoch(args, epochs: int) -> int:
         ValueError: `--stop-epoch` lies beyond the schedule.
     """
     if args.stop_epoch is not None and args.stop_epoch > epochs:
-        raise ValueError(f'--stop-epoch {args.stop_epoch} lies beyond the {epochs} epochs of the run: lower it.')
+        raise ValueError(f'--stop-epoch {args.stop_epoch} is beyond the {epochs} epochs of the run: lower it.')
     return args.stop_epoch or epochs
 
 

@@ -57,4 +57,4 @@ def check_eval_metric(args, task: TrainingTask) -> None:
     """
     known = task.create_evaluator().metric_names
     if args.val_split and args.eval_metric not in known:
-        raise ValueError(f'--eval-metric {args.eval_metric} is not reported; choose one of {", ".join(known)}.')
+        raise ValueError(f'--eval-metric {args.eval_metric} is not reported: choose one of {", ".join(known)}.')

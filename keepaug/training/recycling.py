@@ -72,7 +72,7 @@ def open_maps(task: TrainingTask, dataset: Dataset) -> None:
         size = maps.levels.nbytes + maps.scales.nbytes
         _logger.info(
             f'Saliency is recycled: maps of {maps.cells} x {maps.cells} cells for {len(maps)} images take '
-            f'{size / MIB:.3g} MiB in each process. An image that has none yet is cut blindly.'
+            f'{size / MIB:.3g} MiB in each process. An image without a map is cut blindly.'
         )
 
 

@@ -64,8 +64,8 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
             return task_class(**settings, **distill)
     except OSError as error:  # what a failing download is, too
         raise ValueError(
-            f'The weights of --kd-model-name {args.kd_model_name} cannot be had ({first_line(error)}): '
-            'give a file of them with --kd-pretrained-path.'
+            f'The weights of --kd-model-name {args.kd_model_name} cannot be loaded ({first_line(error)}): give a file '
+            'with --kd-pretrained-path.'
         ) from error
     except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
@@ -166,7 +166,7 @@ def compile_task(args, task: TrainingTask) -> None:
     """
     known = torch._dynamo.list_backends(None)
     if args.torchcompile not in known:
-        raise ValueError(f'--torchcompile {args.torchcompile} is no backend; choose one of {", ".join(known)}.')
+        raise ValueError(f'--torchcompile {args.torchcompile} is not a backend: choose one of {", ".join(known)}.')
     task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
     if task.has_ema():
         task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)

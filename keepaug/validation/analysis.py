@@ -35,15 +35,17 @@ def check_analysis(folder: str, real_labels: str) -> None:
     if missing:
         raise ValueError(f'--analysis-dir needs {" and ".join(missing)}: pip install keepaug[eval].')
     if real_labels:
-        raise ValueError('--analysis-dir counts one label per image, --real-labels has several: drop one of the two.')
+        raise ValueError(
+            '--analysis-dir counts one label per image, but --real-labels has several: drop one of the two.'
+        )
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f'--analysis-dir {folder} cannot be made ({error.strerror}); name a folder where you may write.'
+            f'--analysis-dir {folder} cannot be created ({error.strerror}): name a folder that you may write to.'
         ) from error
     if not os.access(folder, os.W_OK):
-        raise ValueError(f'--analysis-dir {folder} may not be written; name a folder where you may write.')
+        raise ValueError(f'--analysis-dir {folder} is not writable: name a folder that you may write to.')
 
 
 class Analysis:
@@ -127,7 +129,7 @@ class Analysis:
             draw_confusion(os.path.join(folder, 'confusion.png'), found['confusion'], self.names, summary)
         except OSError as error:
             raise ValueError(
-                f'--analysis-dir {folder} cannot be written ({error.strerror}); choose another.'
+                f'--analysis-dir {folder} cannot be written ({error.strerror}): choose another.'
             ) from error
 
 

@@ -60,8 +60,8 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
             return classes
     warn(
         [
-            f'Nothing tells which {len(names)} of the {args.num_classes} classes of the model are in {folder}: its '
-            f'folders ({name_some(names)}) are numbered from 0. If any is missing in between, give a --class-map.'
+            f"It is unknown which {len(names)} of the model's {args.num_classes} classes are in {folder}: its folders "
+            f'({name_some(names)}) are numbered from 0. If any is missing in between, give a --class-map.'
         ]
     )
     return None

@@ -78,11 +78,11 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     ) as error:
         what = f'{flag} {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
         unknown = args.checkpoint and not told.get('model') and not is_typed(args, 'model')
-        hint = ', the default: the file does not say which model it is of, give --model' if unknown else ''
+        hint = f'; {args.model} is the default, since the file does not name its model: give --model' if unknown else ''
         raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}{hint}.') from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
-            raise ValueError(f'--model {args.model} does not say how many classes it has; give --num-classes.')
+            raise ValueError(f'--model {args.model} does not say how many classes it has: give --num-classes.')
         args.num_classes = model.num_classes
     if args.reparam:
         model = reparameterize_model(model)
@@ -129,7 +129,10 @@ def _explain_mismatch(error: Exception) -> str:
     if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
         return first_line(error)
     ((theirs, ours),) = counts
-    return f'it has {theirs} classes and not {ours}; give --num-classes {theirs}, and checkpoints of one count together'
+    return (
+        f'it has {theirs} classes, not {ours}; give --num-classes {theirs}, and validate checkpoints with '
+        'different numbers of classes separately'
+    )
 
 
 def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str) -> None:
@@ -146,14 +149,14 @@ def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str
         values = ' '.join(map(str, run)) if isinstance(run, tuple) else run
         if name == 'input_size':
             _logger.warning(
-                f'{path} is of a run on images {run} and is judged on {here}; give --input-size {values} for those of '
-                'the run.'
+                f'{path} was trained on images of {run} and is validated on {here}; give --input-size {values} for '
+                'the size of the run.'
             )
         else:
             flag = '--' + name.replace('_', '-')
             _logger.warning(
-                f'{path} is of a run with {flag} {values} and is judged with {name} {here}; give {flag} {values} for '
-                'that of the run.'
+                f'{path} was trained with {flag} {values} and is validated with {name} {here}; give {flag} {values} '
+                'for that of the run.'
             )
 
 

@@ -40,7 +40,7 @@ def join_processes(args) -> None:
         raise ValueError(f'{whole[0]} needs all images in one process: drop it, or start one process.')
     if args.retry:
         raise ValueError(
-            '--retry would start over in the process that lacks memory alone: give a smaller --batch-size, or start '
+            '--retry would start over only in the process that lacks memory: give a smaller --batch-size, or start '
             'one process.'
         )
     open_device(args)

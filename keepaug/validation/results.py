@@ -93,4 +93,4 @@ def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv
                 writer.writeheader()
                 writer.writerows(rows)
     except OSError as error:
-        raise ValueError(f'--results-file {path} cannot be written ({error.strerror}); choose another.') from error
+        raise ValueError(f'--results-file {path} cannot be written ({error.strerror}): choose another.') from error

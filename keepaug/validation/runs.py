@@ -35,7 +35,7 @@ def open_exported_folder(args) -> None:
     """
     if _is_exported(args.checkpoint):
         if args.use_ema:
-            raise ValueError(f'--use-ema has no choice in --checkpoint {args.checkpoint}, which was exported: drop it.')
+            raise ValueError(f'--use-ema has no effect on --checkpoint {args.checkpoint}, which was exported: drop it.')
         args.model, args.checkpoint = LOCAL + args.checkpoint, ''
 
 
@@ -149,7 +149,7 @@ def _chosen_runs(args) -> list[dict[str, Any]]:
     if os.path.isdir(args.checkpoint):
         files = _find(args.checkpoint, *CHECKPOINTS) or _find(args.checkpoint, '*.safetensors')
         if not files:
-            raise ValueError(f'--checkpoint {args.checkpoint} holds no *.pth.tar or *.pth; name another folder.')
+            raise ValueError(f'--checkpoint {args.checkpoint} holds no *.pth.tar or *.pth: name another folder.')
         return [
             dict(model=args.model, checkpoint=path) | _follow_one(args, path) for path in sorted(files, key=natural_key)
         ]

@@ -43,8 +43,8 @@ class OneLabelEvaluator(ClassificationEvaluator):
             super().update(output, target)
         except IndexError as error:
             raise ValueError(
-                f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels '
-                'as many classes as the data has, which must count them in that order.'
+                f'The data has labels beyond the {output.shape[1]} classes that are compared: give --valid-labels as '
+                'many classes as the data has, in the same order.'
             ) from error
 
 
@@ -121,5 +121,5 @@ def build_scores(args, real_labels: RealLabelsImagenet | None, num_classes: int,
 def check_averaging(args) -> None:
     """Switches `--metrics-avg` off, with a warning, where torchmetrics is missing."""
     if args.metrics_avg and importlib.util.find_spec('torchmetrics') is None:
-        _logger.warning('--metrics-avg needs torchmetrics, which is not installed; it is left out.')
+        _logger.warning('--metrics-avg needs torchmetrics, which is not installed, and is left out.')
         args.metrics_avg = None

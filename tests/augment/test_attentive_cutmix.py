@@ -195,7 +195,7 @@ def test_teacher_without_a_classifier_or_with_other_classes():
 
 
 @pytest.mark.parametrize(
-    'teacher, edge, says', [('resnet', 32, 'as one cell'), ('mixer', 48, 'can look at.* got 48 x 48')]
+    'teacher, edge, says', [('resnet', 32, 'as a single cell'), ('mixer', 48, 'can run at.* got 48 x 48')]
 )
 def test_images_the_teacher_has_no_use_for_are_refused(teacher, edge, says):
     mixer = _create(create_backbone(teacher))

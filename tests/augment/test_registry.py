@@ -37,7 +37,7 @@ def test_register_list_create(registered):
 
 def test_name_is_given_once(registered):
     keepaug.register_augment('negative')(Negative)
-    with pytest.raises(ValueError, match="'negative' is registered already, by Negative"):
+    with pytest.raises(ValueError, match="'negative' is already registered, by Negative"):
         keepaug.register_augment('negative')(type('Other', (Negative,), {}))
     assert type(keepaug.create_augment('negative')) is Negative
 

@@ -87,7 +87,7 @@ def test_it_is_not_lost(at, trained, done, data, tmp_path, caplog, capsys):
     caplog.set_level('INFO', logger='train')
     with mock.patch(f'keepaug.{at}', pressed):
         explain_errors(lambda: run_train(f'{data} {TINY} --log-tensorboard --watch-samples 0', tmp_path))
-    assert 'Interrupted. What was saved stays.' in caplog.text
+    assert 'Interrupted. Saved files are kept.' in caplog.text
     assert len(set(re.findall(r'Train: (\d+)', caplog.text))) == trained
     assert capsys.readouterr().out.count('"epoch"') == done
 

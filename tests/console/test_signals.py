@@ -139,7 +139,7 @@ def test_a_run_ends_in_order(flags, send, recovery, start, data, tmp_path):
     run.send(signal.SIGTERM, send=send)
     assert run.statuses() == [TERMINATED]
     log = run.log()
-    assert 'Traceback' not in log and 'Ended by SIGTERM. What was saved stays.' in log
+    assert 'Traceback' not in log and 'Ended by SIGTERM. Saved files are kept.' in log
     assert log.splitlines()[-1].startswith('Resume: ') and [result['epoch'] for result in run.results()] == [0]
     assert gone(workers) and bool(workers) == ('-j 1' in flags)
     files = {path.name for path in (tmp_path / 'run').glob('recovery*')}
@@ -147,7 +147,7 @@ def test_a_run_ends_in_order(flags, send, recovery, start, data, tmp_path):
     if recovery:
         (name,) = files
         held = torch.load(tmp_path / 'run' / name, weights_only=False)
-        assert held['epoch'] == 1 and 'metric' not in held and f'{name}; a run resumed from it' in log
+        assert held['epoch'] == 1 and 'metric' not in held and f'{name}. A run resumed from it' in log
 
 
 def test_first_process_saves_and_the_others_leave(start, data, tmp_path):
@@ -178,7 +178,7 @@ def test_a_process_that_waits_for_another_does_not_wait_for_ever(start, data, tm
     run.send(signal.SIGTERM, (1,))
     run.processes[1].join(20)
     assert run.processes[1].exitcode == TERMINATED
-    assert run.log(1).splitlines()[-1] == 'SIGTERM: the step under way did not end within 2 s.'
+    assert run.log(1).splitlines()[-1] == 'SIGTERM: the current step did not end within 2 s.'
 
 
 def _wait(said: Path, environment: dict[str, str]) -> None:

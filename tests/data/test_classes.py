@@ -56,14 +56,14 @@ def test_many_names_are_counted():
 
 def test_who_numbers_classes_itself_must_agree_on_those_of_the_same_name():
     check_numbers({'cat': 0, 'gnu': 1}, PETS, 'here')
-    with pytest.raises(ValueError, match='here gives the class dog the number 0, and the list 1'):
+    with pytest.raises(ValueError, match='here gives class dog number 0, but the list gives it 1'):
         check_numbers({'gnu': 1, 'dog': 0}, PETS, 'here')
 
 
 @pytest.mark.parametrize(
     'files, words',
     [
-        (['a.png'], 'has no folders with images, one per class; the 1 images in it lie in none'),
+        (['a.png'], 'has no folders with images, one per class; the 1 images in it are in none'),
         (['cat/notes.txt'], 'has no folders with images'),
         (['cat/a.png', 'cat/kitten/a.png'], 'cat/kitten lies in the folder of another class, cat'),
         (['one/cat/a.png', 'two/cat/a.png'], 'two folders for the class cat, one/cat and two/cat'),

@@ -124,7 +124,7 @@ def test_a_folder_of_classes_is_taken_as_it_is_and_no_other(tmp_path):
     assert list_splits(str(flat)) == []
     for split in 'validation', 'test', '':
         assert split_folder(str(flat), split, '--split') == str(flat)
-    with pytest.raises(ValueError, match='--split nosuch is not in .*flat, which has no splits; leave it out'):
+    with pytest.raises(ValueError, match='--split nosuch is not in .*flat, which has no splits: leave it out'):
         split_folder(str(flat), 'nosuch', '--split')
     split = make_tree(tmp_path / 'split', 'train/cat/a.png', 'train/stray.png', 'fold/cat/a.png', 'notes/a.txt')
     for name in 'validation', 'test', 'nosuch', '':

@@ -91,7 +91,7 @@ def test_tracing_changes_no_draw(mode):
 
 
 def test_what_cannot_be_traced_is_refused():
-    with pytest.raises(ValueError, match='not known where RandomRotation'):
+    with pytest.raises(ValueError, match='unknown where RandomRotation'):
         TracedCrop([transforms.RandomRotation(10)], [])
     with pytest.raises(ValueError, match='one crop and flips'):
         TracedCrop([transforms.CenterCrop(8), transforms.Resize(8)], [])
@@ -189,7 +189,7 @@ def test_it_travels_to_spawned_workers(data):
 
 def test_streams_are_refused():
     args = keepaug.prepare(options.create_parser().parse_args(['data', *RECYCLED.split()]))
-    with pytest.raises(ValueError, match='is a stream, --keep-saliency recycled knows images by their number'):
+    with pytest.raises(ValueError, match='is a stream, but --keep-saliency recycled knows images by their number'):
         keepaug.wrap_dataset(create_stream(''), args)
 
 

@@ -82,10 +82,10 @@ def test_workers_get_it_pickled():
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('tv-mnist', 'tv-mnist is no policy: use tv-cifar10, tv-svhn, tv-imagenet'),
-        ('tv-cifar10-n3', 'no policy'),
-        ('tv-cifar10-m', 'no policy'),
-        ('tv-', 'no policy'),
+        ('tv-mnist', 'tv-mnist is not a policy: use tv-cifar10, tv-svhn, tv-imagenet'),
+        ('tv-cifar10-n3', 'not a policy'),
+        ('tv-cifar10-m', 'not a policy'),
+        ('tv-', 'not a policy'),
         ('tv-cifar10-m31', 'must have a magnitude from 0 to 30, got 31'),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_next_one_takes_its_place(kind, folder, caplog):
     path.write_bytes(BROKEN[kind])
     image, target = read(folder)
     assert image.tobytes() == Image.open(path.with_name('01.png')).tobytes() and target == 0
-    assert f'{path} is left out, it cannot be read: ' in caplog.text
+    assert f'{path} cannot be read and is left out: ' in caplog.text
 
 
 def test_a_run_goes_on_without_it(folder, tmp_path):
@@ -63,7 +63,7 @@ def test_nothing_but_broken_ones_is_one_sentence(folder, tmp_path, capsys):
     for path in folder.glob('train/*/*.png'):
         path.write_bytes(BROKEN['bomb'])
     said = refuse_train(f'{folder} {TINY} --epochs 1 -j 1', tmp_path, capsys)
-    assert f'{folder}/train/class' in said and 'cannot be read; mend or remove them.' in said
+    assert f'{folder}/train/class' in said and 'cannot be read: mend or remove them.' in said
 
 
 def test_a_defect_of_a_transform_is_no_broken_image(folder):

@@ -97,7 +97,7 @@ def killed(signal_name: str) -> RuntimeError:
     [
         (
             killed('Killed'),
-            'Loader worker 7 was killed, most likely because memory ran out: give fewer workers with -j',
+            'Loader worker 7 was killed, most likely because memory ran out: use fewer workers with -j',
         ),
         (killed('Segmentation fault'), 'Loader worker 7 was ended by a signal (Segmentation fault): -j 0 shows'),
         (killed('Bus error'), 'no room in shared memory'),

@@ -49,7 +49,7 @@ def test_classes_need_not_be_numbered_in_a_row():
     'targets, count, words',
     [
         (TARGETS, 9, 'count = 9 labels are too few for 10 classes'),
-        ([0, 0, 0, 1], 4, 'take 2 of the class 1, which has 1 samples'),
+        ([0, 0, 0, 1], 4, 'need 2 of class 1, which has 1 samples'),
     ],
 )
 def test_refusals(targets, count, words):

@@ -93,7 +93,7 @@ def test_mini_imagenet(roots):
 def test_wrapped_sets_know_their_boxes_too(name, roots):
     dataset = Selection(create(name, roots[name], 'val'), [0, 1])
     if name == 'keepaug/mini-imagenet':
-        with pytest.raises(ValueError, match='this data set does not know'):
+        with pytest.raises(ValueError, match='needs boxes'):
             TrueBoxes(dataset, None)
     else:
         assert TrueBoxes(dataset, None)(1).shape == (1, 4)
@@ -138,14 +138,14 @@ def test_a_missing_folder_of_a_class_is_named(tmp_path):
             ['val_0.JPEG n0 1 1 2 2'],
             'in the class n0, which .*wnids',
         ),
-        ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1'], 'line 1: .* has not the 6 columns'),
+        ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1'], 'line 1: .* not have the 6 columns'),
         ('keepaug/tiny-imagenet', 'wnids.txt', [''], 'wnids.txt is empty'),
         ('keepaug/cub', 'image_class_labels.txt', ['1 1'], 'list different images'),
         ('keepaug/cub', 'image_class_labels.txt', [f'{n} 3' for n in range(1, 7)], 'has 3 for the image 1'),
         ('keepaug/cub', 'train_test_split.txt', [f'{n} 2' for n in range(1, 7)], 'has 2 for the image 1'),
         ('keepaug/cub', 'train_test_split.txt', ['1 1', '1 0'], 'has a number twice'),
         ('keepaug/cub', 'classes.txt', [f'0 {BIRDS[0]}', f'1 {BIRDS[1]}'], 'has 2 for the image|does not count'),
-        ('keepaug/mini-imagenet', 'val.csv', ['n030001.jpg,n03'], 'images of the class n03, as a file before it has'),
+        ('keepaug/mini-imagenet', 'val.csv', ['n030001.jpg,n03'], 'images of the class n03, as has an earlier file'),
     ],
 )
 def test_a_file_that_is_not_as_distributed_is_named(name, file, lines, words, tmp_path):
@@ -157,7 +157,7 @@ def test_a_file_that_is_not_as_distributed_is_named(name, file, lines, words, tm
 
 @pytest.mark.parametrize('name', ['keepaug/tiny-imagenet', 'keepaug/mini-imagenet'])
 def test_there_is_no_labelled_test_split(name, roots):
-    with pytest.raises(ValueError, match="split = 'test' is no split of this data set: use one of train"):
+    with pytest.raises(ValueError, match="split = 'test' is not a split of this data set: use one of train"):
         create(name, roots[name], 'test')
 
 

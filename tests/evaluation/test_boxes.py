@@ -68,8 +68,8 @@ def test_xml(write, tmp_path):
     [
         ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,x,4\n', "line 2: '1 2 x 4' must be four numbers"),
         ('boxes.csv', 'a.png,1,2,3,4\nb.png,1,2,3\n', "line 2: '1 2 3' must be four numbers"),
-        ('boxes.csv', 'a.png,1,2,3,4\n\nb.png,5,2,5,4\n', r'line 3: \(5.0, 2.0, 5.0, 4.0\) is no box'),
-        ('boxes.csv', 'a.png,0,0,nan,4\n', 'line 1: .* is no box'),
+        ('boxes.csv', 'a.png,1,2,3,4\n\nb.png,5,2,5,4\n', r'line 3: \(5.0, 2.0, 5.0, 4.0\) is not a box'),
+        ('boxes.csv', 'a.png,0,0,nan,4\n', 'line 1: .* is not a box'),
         ('boxes.csv', 'image,x0,y0,x1,y1\n', 'holds no boxes'),
         ('boxes.csv', '', 'is empty'),
         ('boxes.txt', 'a.png 1 2 3\n', "line 1: 'a.png 1 2 3' is neither"),
@@ -84,7 +84,7 @@ def test_what_is_no_box_is_told_by_its_line(write, name, text, said):
 
 def test_cub_image_without_a_name(write):
     write('images.txt', '1 one.jpg\n')
-    with pytest.raises(ValueError, match='line 2: .* knows no image 7'):
+    with pytest.raises(ValueError, match='line 2: .* no image 7'):
         read_boxes(write('bounding_boxes.txt', '1 0 0 5 5\n7 0 0 5 5\n'))
 
 
@@ -181,19 +181,19 @@ def test_edges_have_their_own_scale(folder, write):
 
 
 def test_boxes_of_other_images_are_refused(folder, write):
-    with pytest.raises(ValueError, match='boxes for 2 images, x.png first, and the data set holds none .* a/1.png'):
+    with pytest.raises(ValueError, match='boxes for 2 images, x.png first, .* a/1.png'):
         TrueBoxes(folder, None, write('boxes.csv', 'x.png,1,2,3,4\ny.png,1,2,3,4\n'))
     boxes = TrueBoxes(folder, None, write('boxes.csv', '1.png,0,0,41,20\n2.png,0,0,20,40\n3.png,0,0,60,20\n'))
     assert boxes(0).tolist() == [[0, 0, 40, 20]]  # counted from 1
     for index, name in ((1, 'a/2.png'), (2, 'b/3.png')):
-        with pytest.raises(ValueError, match=f'lies outside of {name}, which is 40 x 20 pixels'):
+        with pytest.raises(ValueError, match=f'lies outside {name}, .* 40 x 20 pixels'):
             boxes(index)
 
 
 def test_sets_without_names_or_boxes_are_refused(folder):
     with pytest.raises(ValueError, match='needs boxes'):
         TrueBoxes(folder, None)
-    with pytest.raises(ValueError, match='goes by file names'):
+    with pytest.raises(ValueError, match='by file name'):
         TrueBoxes([], None, 'boxes.csv')
 
 

@@ -176,7 +176,7 @@ def test_any_of_several_boxes_counts_and_an_image_without_one_is_left_out():
     report = measure(patches(place, place, place), torch.zeros(3, dtype=torch.int64), [[other, place], [], [other]])
     assert report.values['gt_known'] == 50
     assert (report.settings['images'], report.settings['left_out']) == (2, 1)
-    with pytest.raises(ValueError, match='none of the 3 images looked at has a box'):
+    with pytest.raises(ValueError, match='none of the 3 images .* has a box'):
         measure(patches(place, place, place), torch.zeros(3, dtype=torch.int64), [[], [], []])
 
 

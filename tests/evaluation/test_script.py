@@ -221,7 +221,7 @@ def test_flags_without_their_evaluation(name, flag, data, capsys):
         ('--evaluate fgsm --fgsm-eps -1', ['--fgsm-eps -1', 'such as 8']),
         ('--evaluate fgsm --fgsm-eps nan', ['--fgsm-eps nan', '255']),
         ('--evaluate fgsm --fgsm-eps 256', ['--fgsm-eps 256', '255']),
-        ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'where you may write']),
+        ('--evaluate fgsm --analysis-dir /proc/x', ['--analysis-dir /proc/x', 'that you may write to']),
         ('--evaluate fgsm --fgsm-eps inf', ['--fgsm-eps inf', '255']),
         ('--evaluate fgsm --real-labels x.json', ['--real-labels']),
         ('--compare nowhere.pth', ['--compare nowhere.pth', 'does not exist']),
@@ -281,7 +281,7 @@ def of_two_classes(runs, tmp_path):
     'name, words',
     [
         ('whole', ['has 3 classes', 'has 2', 'leave it out']),
-        ('weights', ['has 2 classes and not 3', '--num-classes 2']),
+        ('weights', ['has 2 classes, not 3', '--num-classes 2']),
     ],
 )
 def test_one_that_fails_does_not_pass_unsaid(name, words, data, runs, of_two_classes, tmp_path, capsys, caplog):

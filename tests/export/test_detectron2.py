@@ -213,7 +213,7 @@ def test_refuses_what_does_not_compute_the_same(change, words, narrow):
     arrays = {name: array.copy() for name, array in detectron2.rename(backbone_weights(source.model)).items()}
     assert detectron2.compare(source.model, source.data_config, config, arrays) < 1e-5
     change(config, arrays)
-    with pytest.raises(ValueError, match='Nothing is written') as refusal:
+    with pytest.raises(ValueError, match='Nothing was written') as refusal:
         detectron2.compare(source.model, source.data_config, config, arrays)
     assert any(word in str(refusal.value) for word in words.split('|'))
 
@@ -222,7 +222,7 @@ def test_a_mismatch_leaves_nothing_behind(narrow, tmp_path, monkeypatch):
     monkeypatch.setattr(
         detectron2, 'backbone_weights', lambda model: {**backbone_weights(model), 'bn1.bias': torch.ones(64)}
     )
-    with pytest.raises(ValueError, match='Nothing is written'):
+    with pytest.raises(ValueError, match='Nothing was written'):
         detectron2.export(load_source(str(narrow)), str(tmp_path / 'out'))
     assert [path.name for path in tmp_path.iterdir()] == ['last.pth.tar']
 

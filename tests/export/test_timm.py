@@ -64,7 +64,7 @@ def test_a_folder_that_loads_as_another_model_does_not_appear(tmp_path, monkeypa
     other = create('test_resnet', num_classes=3, act_layer='silu')
     torch.nn.init.ones_(other.fc.weight)
     monkeypatch.setattr(timm, 'create_model', lambda *args, **kwargs: other)
-    with pytest.raises(ValueError, match='Nothing is written'):
+    with pytest.raises(ValueError, match='Nothing was written'):
         timm_folder.export(source, str(tmp_path / 'out'))
     assert [path.name for path in tmp_path.iterdir()] == ['last.pth.tar']
 

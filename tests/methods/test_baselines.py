@@ -39,7 +39,7 @@ def test_a_policy_of_torchvisions_takes_the_place_of_timms(more, data, tmp_path,
 
 
 def test_policies_that_are_not_there():
-    assert refused('--aa tv-mnist').startswith('--aa tv-mnist is no policy: use tv-cifar10, tv-svhn, tv-imagenet')
+    assert refused('--aa tv-mnist').startswith('--aa tv-mnist is not a policy: use tv-cifar10, tv-svhn, tv-imagenet')
     assert '--aa tv-cifar10-m31 must have a magnitude from 0 to 30, got 31' in refused('--aa tv-cifar10-m31')
 
 

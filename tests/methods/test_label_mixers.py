@@ -69,7 +69,7 @@ def test_checkpoint_of_a_sibling(saved, named, tmp_path):
     path = tmp_path / 'other.pth'
     torch.save(other.state_dict(), path)
     teacher.pretrained_cfg = dict(classifier='fc')
-    with pytest.raises(ValueError, match='in one of the two only'):
+    with pytest.raises(ValueError, match='only one of the two'):
         attentive_cutmix._load_weights(teacher, 'teacher', str(path))
 
 
@@ -116,7 +116,7 @@ def test_download_that_fails_is_a_sentence_before_training(data, tmp_path, capsy
 
     monkeypatch.setattr(attentive_cutmix.timm, 'create_model', fail)
     said = refuse_train(f'{data} {TINY} --attentive-cutmix --attentive-teacher resnet18', tmp_path, capsys)
-    assert '--attentive-teacher resnet18 cannot be had (The hub is out of reach)' in said and 'self' in said
+    assert '--attentive-teacher resnet18 cannot be loaded (The hub is out of reach)' in said and 'self' in said
     assert not (tmp_path / 'run').exists()
 
 

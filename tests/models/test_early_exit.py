@@ -36,12 +36,12 @@ def test_stage_can_be_named_or_numbered():
     model = create_backbone('resnet')
     assert find_stage(model, 'layer2') == find_stage(model, 2) == find_stage(model, '2') == 2
     for wrong in ('layer9', 17, '-1'):
-        with pytest.raises(ValueError, match=f'stage {wrong} is none of ResNet: choose act1, layer1'):
+        with pytest.raises(ValueError, match=f'stage {wrong} is not a stage of ResNet: choose act1, layer1'):
             find_stage(model, wrong)
 
 
 def test_models_without_stages_are_refused_by_name():
-    with pytest.raises(ValueError, match='Sequential tells none'):
+    with pytest.raises(ValueError, match='Sequential names none'):
         EarlyExit(nn.Sequential(nn.Linear(3, 2)))
 
 

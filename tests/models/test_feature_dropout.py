@@ -145,13 +145,13 @@ def test_compiled_model_follows_the_probability(images):
 def test_models_without_such_stages_are_refused(name):
     with torch.device('meta'):
         model = timm.create_model(name)
-    with pytest.raises(ValueError, match='has no two last stages of convolutions'):
+    with pytest.raises(ValueError, match='has no convolutions in its last two stages'):
         StageDropout(model, 'dropout', 7)
 
 
 def test_unknown_shortcuts_are_refused():
     with torch.device('meta'):
         model = timm.create_model('test_efficientnet')
-    with pytest.raises(ValueError, match='The shortcuts of EfficientNet are not known'):
+    with pytest.raises(ValueError, match='those of EfficientNet are unknown'):
         StageDropout(model, 'dropblock', 7)
     StageDropout(model, 'spatial', 7)

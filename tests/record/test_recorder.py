@@ -116,12 +116,12 @@ def test_a_run_without_numbers_ends(epoch, left, data, tmp_path, monkeypatch, ca
         explain_errors(lambda: run_train(f'{data} {TINY} --epochs 4', tmp_path))
     assert leave.value.code == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
-    assert f'The training loss of epoch {epoch} was not finite in any batch' in said and '--lr' in said
+    assert f'not finite in any batch of epoch {epoch}' in said and '--lr' in said
     if left:
         assert caplog.messages[-1].startswith(f'Last good checkpoint: {tmp_path}/run/last.pth.tar')
         assert 'Best checkpoint' in caplog.text and 'Resume: ' not in caplog.text
     else:
-        assert caplog.messages[-1] == 'No epoch ended with a finite loss, so there is no checkpoint to go on from.'
+        assert caplog.messages[-1] == 'No epoch ended with a finite loss, so there is no checkpoint to continue from.'
 
 
 def test_an_epoch_that_loses_its_numbers_ranks_last(data, tmp_path, monkeypatch, caplog, capsys):

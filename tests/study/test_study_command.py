@@ -143,7 +143,7 @@ def test_report_in_a_browser(width, run, tmp_path):
     [
         (['--slurm', 'timeout_min', '--cluster', 'local'], '--slurm timeout_min .*KEY=VALUE'),
         (['--slurm=no_such=1', '--cluster', 'local'], '--slurm no_such=1 .*KEY=VALUE'),
-        (['--output', __file__], '--output .*cannot be made'),
+        (['--output', __file__], '--output .*cannot be created'),
         (['--arms', 'cutout'], "--arms 'cutout' .*'none', 'Cutout' or 'broken'"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_metric_that_no_epoch_has_is_said(run, tmp_path):
     (run.folder / 'summary.csv').write_text('epoch,eval_top1\n0,50\n')
     for metric, said in (('eval_top1', False), ('eval_tpo1', True)):
         found = collect(Study(tmp_path / 'x.yaml', 'x', (run.arm,), metric=metric), [run])
-        assert ('none, seed 0: its summary.csv has no values of eval_tpo1' in notes(found, '')) is said
+        assert ('none, seed 0: its summary.csv has no values for eval_tpo1' in notes(found, '')) is said
 
 
 def test_an_error_in_a_slot_ends_the_command(run, monkeypatch):

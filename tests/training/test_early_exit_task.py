@@ -202,19 +202,19 @@ def test_resume_says_what_does_not_fit(data, tmp_path, capsys, caplog):
     run = run_train(f'{data} {TINY} --early-exit', tmp_path)
     more = f'{data} {TINY} --epochs 3 --resume {run}/last.pth.tar'
     assert '--early-exit-stage' in refuse_train(f'{more} --early-exit --early-exit-stage layer2', tmp_path, capsys)
-    assert 'another optimizer than --opt adamw' in refuse_train(f'{more} --opt adamw', tmp_path, capsys)
+    assert 'an optimizer other than --opt adamw' in refuse_train(f'{more} --opt adamw', tmp_path, capsys)
     with caplog.at_level('INFO'):
         plain = run_train(more, tmp_path, 'plain')
         run_train(f'{data} {TINY} --epochs 4 --early-exit --resume {plain}/last.pth.tar', tmp_path, 'again')
-    assert any('is left behind' in line for line in caplog.messages)
-    assert any('it starts fresh' in line for line in caplog.messages)
+    assert any('early head of the checkpoint is dropped' in line for line in caplog.messages)
+    assert any('starts from scratch' in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize(
     'flags, sentence',
     [
         ('--early-exit-weight -1', '--early-exit-weight must be at least 0'),
-        ('--early-exit --early-exit-stage nine', 'stage nine is none of ResNet: choose'),
+        ('--early-exit --early-exit-stage nine', 'stage nine is not a stage of ResNet: choose'),
         ('--early-exit --torchscript', 'drop one of the two'),
         (
             '--keep-cut --keep-saliency early --kd-model-name resnet18 --kd-distill-type feature',

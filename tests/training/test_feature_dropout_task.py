@@ -64,4 +64,7 @@ def test_script(data, tmp_path, caplog, capsys):
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     assert state.keys() == timm.create_model('test_resnet', num_classes=3).state_dict().keys()
     said = refuse_train(f'{data} {TINY} --model test_vit --feature-dropout spatial', tmp_path, capsys)
-    assert '--feature-dropout spatial is not possible: VisionTransformer has no two last stages' in said
+    assert (
+        '--feature-dropout spatial is not possible: VisionTransformer has no convolutions in its last two stages'
+        in said
+    )

@@ -134,10 +134,10 @@ def test_a_map_that_is_gone_is_said(data, tmp_path, capsys, caplog):
     run = run_train(f'{flags} --exact-resume --stop-epoch 1', tmp_path)
     (run / 'saliency-maps-0.pt').unlink()
     said = refuse_train(f'{flags} --exact-resume', tmp_path, capsys)
-    assert 'saliency-maps-0.pt, which --exact-resume needs, is gone' in said
+    assert 'saliency-maps-0.pt, which --exact-resume needs, is missing' in said
     caplog.set_level('INFO', logger='train')
     run_train(flags, tmp_path)
-    assert 'The saliency maps of the run before are not kept without --exact-resume' in caplog.text
+    assert 'Without --exact-resume the saliency maps of the earlier run are lost' in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,9 @@ def test_an_older_checkpoint_has_no_maps_any_more(data, tmp_path, capsys):
     flags = f'{data} {TINY} {RECYCLED} --exact-resume'
     run = run_train(flags, tmp_path)
     said = refuse_train(f'{flags} --resume {run}/checkpoint-0.pth.tar', tmp_path, capsys)
-    assert 'saliency-maps-0.pt, which --exact-resume needs, is gone; it is kept beside last.pth.tar alone' in said
+    assert (
+        'saliency-maps-0.pt, which --exact-resume needs, is missing, since it is kept only beside last.pth.tar' in said
+    )
 
 
 def test_a_name_leads_nowhere_else(data, tmp_path, capsys):
@@ -167,7 +169,7 @@ def test_a_name_leads_nowhere_else(data, tmp_path, capsys):
     (run / 'saliency-maps-0.pt').rename(tmp_path / 'elsewhere.pt')
     state['exact_resume']['maps'] = '../elsewhere.pt'
     torch.save(state, run / 'last.pth.tar')
-    assert 'elsewhere.pt, which --exact-resume needs, is gone' in refuse_train(flags, tmp_path, capsys)
+    assert 'elsewhere.pt, which --exact-resume needs, is missing' in refuse_train(flags, tmp_path, capsys)
 
 
 def test_log_says_what_is_used(data, tmp_path, caplog):

@@ -317,7 +317,7 @@ def test_resume_in_the_middle_of_the_phase(data, tmp_path, caplog):
     assert 'after best' in caplog.text and 'epochs 3 to 4 without' in caplog.text
     # Nothing is left to do, and nothing to tell of in another folder.
     run_train(f'{flags} --refine-epochs 1 --resume {tmp_path}/run/last.pth.tar', tmp_path, 'other')
-    assert 'Nothing to do: 5 epochs are done and the run ends after 3;' in caplog.text
+    assert 'Nothing to do: 5 epochs are done and the run ends after 3' in caplog.text
 
 
 def test_refining_a_finished_run(data, tmp_path):

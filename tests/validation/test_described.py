@@ -56,7 +56,7 @@ def test_what_is_typed_wins(data, tmp_path, capsys):
 def test_weights_alone_are_stocks_default(data, tmp_path, capsys):
     path = write(tmp_path / 'weights.pth', described=False)
     said = refuse_validate(f'{data} {HERE} --checkpoint {path}', capsys)
-    assert 'in --model dpn92 cannot be loaded' in said and 'does not say which model it is of, give --model' in said
+    assert 'in --model dpn92 cannot be loaded' in said and 'does not name its model: give --model' in said
 
 
 def test_a_model_of_one_size_is_built_for_the_size_of_its_run(data, tmp_path, capsys, caplog):
@@ -70,7 +70,7 @@ def test_size_and_crop_stay_stocks_and_a_difference_is_said(data, tmp_path, caps
     found = run_validate(f'{data} {HERE} --checkpoint {path}', capsys)
     assert found['img_size'] == 160 and found['crop_pct'] != 0.5
     said = ' '.join(caplog.messages)
-    assert f'{path} is of a run on images (3, 32, 32) and is judged on (3, 160, 160); give --input-size 3 32 32' in said
+    assert f'{path} was trained on images of (3, 32, 32)' in said and 'give --input-size 3 32 32' in said
     assert 'give --mean 0.1 0.2 0.3 for that of the run' in said and 'give --crop-pct 0.5 for that of the run' in said
     caplog.clear()
     run_validate(f'{data} {HERE} --checkpoint {path} --input-size 3 32 32 --mean 0.1 0.2 0.3 --crop-pct 0.5', capsys)
