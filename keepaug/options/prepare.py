@@ -4,6 +4,7 @@ import argparse
 import copy
 import functools
 import numbers
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,7 @@ def name_teacher(args: argparse.Namespace) -> None:
         ValueError: The file cannot be read.
     """
     path, flag = args.kd_pretrained_path, '--kd-pretrained-path'
-    if path and not args.kd_model_name:
+    if path and not args.kd_model_name and os.path.exists(path):
         described = describe(check_checkpoint(path, flag, averaged=True), path, flag)
         args.kd_model_name = described_name(described, f'{flag} {path}', '--kd-model-name') or None
 

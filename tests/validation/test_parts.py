@@ -86,6 +86,6 @@ def test_starting_over_is_refused_in_several_processes(monkeypatch):
 @pytest.mark.parametrize('arch', [7, None, ['test_resnet']])
 def test_an_architecture_that_is_no_name(arch, tmp_path):
     path = tmp_path / 'odd.pth.tar'
-    torch.save(dict(arch=arch, state_dict={}), path)
-    args = argparse.Namespace(model='test_resnet', checkpoint='a.pth', compare=[str(path)])
+    torch.save(dict(arch=arch, state_dict={'weight': torch.ones(1)}), path)
+    args = argparse.Namespace(model='test_resnet', checkpoint='a.pth', compare=[str(path)], typed=None, use_ema=False)
     assert validated.choose_runs(args)[1]['model'] == 'test_resnet'
