@@ -258,6 +258,8 @@ def _check_readable(path: str, flag: str) -> None:
         raise ValueError(
             f'{flag} {path} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.'
         )
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError(f'{flag} {path} is no file: name a checkpoint file.')
     try:
         with open(path, 'rb') as file:
             empty = not file.read(1)

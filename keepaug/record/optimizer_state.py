@@ -59,6 +59,8 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
             # Switches that are newer than the checkpoint are set by the optimizers themselves.
             if not _is_alike(group[name], default) if name in group else _is_numeric(default):
                 return f'it has no {name} that suits'
+        if group.get('capturable') and group['params'][0].device.type == 'cpu':
+            return 'it is capturable, which one on the CPU cannot be'
         states = [(parameter, state) for parameter in group['params'] if (state := optimizer.state.get(parameter))]
         names = {name for _, state in states for name in state}
         for parameter, state in states:

@@ -1,6 +1,7 @@
 """Whatever a checkpoint holds, it is taken up or refused in one sentence: never a traceback, never other weights."""
 
 import copy
+import os
 import random
 from argparse import Namespace
 from typing import Any
@@ -292,6 +293,9 @@ def test_what_has_nothing_to_do_with_the_contents_is_not_blamed_on_them(tmp_path
     (tmp_path / 'last.pth.tar').write_bytes(b'x')
     with pytest.raises(ValueError, match=f'--resume {tmp_path} is a folder: give {tmp_path}/last.pth.tar'):
         check_checkpoint(str(tmp_path), '--resume')
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ValueError, match=f'--resume {tmp_path}/pipe is no file'):
+        check_checkpoint(str(tmp_path / 'pipe'), '--resume')
     with pytest.raises(ValueError, match='gone.pth does not exist'):
         check_checkpoint(str(tmp_path / 'gone.pth'), '--resume')
 
@@ -301,3 +305,11 @@ def test_what_has_nothing_to_do_with_the_contents_is_not_blamed_on_them(tmp_path
     monkeypatch.setattr('builtins.open', refuse)  # whoever runs the tests may read everything
     with pytest.raises(ValueError, match=r'cannot be opened \(Permission denied\)'):
         check_checkpoint(str(tmp_path / 'last.pth.tar'), '--resume')
+
+
+def test_an_optimizer_for_cuda_graphs_does_not_go_on_without(valid, tmp_path):
+    path, changed = str(tmp_path / 'last.pth.tar'), copy.deepcopy(valid)
+    changed['optimizer']['param_groups'][0]['capturable'] = True
+    torch.save(changed, path)
+    with pytest.raises(ValueError, match=f'--resume {path} .*capturable.*--no-resume-opt'):
+        take_up(path)
