@@ -13,7 +13,7 @@ from keepaug.files.checkpoints import damaged, in_words, is_weight
 
 # Hyper-parameters that are below 0 in no run.
 NOT_NEGATIVE = ('lr', 'initial_lr', 'momentum', 'weight_decay')
-# What has a value for each of its parameter's, whatever the optimizer.
+# What has a value for each of its parameter's, or one for all.
 MOMENTUM = 'momentum_buffer'
 OF_EACH_WEIGHT = (MOMENTUM, 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
 # What an optimizer has of matrices that keeps less of them than of vectors.
@@ -128,8 +128,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_shaped(value: Any, parameter: torch.Tensor) -> bool:
-    """Whether a value is a plain tensor of a parameter's shape."""
-    return is_weight(value) and value.shape == parameter.shape
+    """Whether a value is a plain tensor of a parameter's shape, or one number for all of it, as NovoGrad has."""
+    return is_weight(value) and value.shape in (parameter.shape, ())
 
 
 def _kind(value: Any) -> str:
