@@ -18,7 +18,7 @@ LOOPS = {  # by the library that each needs beyond keepaug
     'hf_accelerate': 'accelerate',
 }
 SHORT = ('plain_ddp', *LOOPS)
-OTHERS = {'reidentification'}
+OTHERS = {'detection', 'reidentification'}  # each with a file of tests
 
 
 def run(name, *flags):
