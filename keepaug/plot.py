@@ -1,9 +1,9 @@
-"""The curves of a run as a picture, from its summary.csv.
+"""The curves of runs as a picture, from their summary.csv.
 
-    python -m keepaug.plot output/train/RUN
+    python -m keepaug.plot output/train/RUN [output/train/ANOTHER ...]
 
-Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, and the
-phases of a run with `--refine-epochs`.
+Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, the share
+of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
 from keepaug.console.errors import explain_errors  # noqa: E402
 from keepaug.files.drafts import whole_file  # noqa: E402
+from keepaug.validation.runs import label_runs  # noqa: E402
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
 LOSSES = {
@@ -27,6 +28,10 @@ LOSSES = {
     'eval_loss': 'validation',
 }
 ACCURACIES = {'eval_top1': 'top-1', 'eval_top5': 'top-5'}
+KEPT = {'saliency_kept': 'saliency kept'}
+# Panels by the label of their axis; the last one is left out where no run measured it.
+PANELS = {'cross entropy': LOSSES, 'accuracy in %': ACCURACIES, 'share of the saliency': KEPT}
+STYLES = ('-', '--', ':')  # of the curves of a run among others
 SHADES = {'fading': '0.92', 'refined': '0.82'}
 
 Rows = Sequence[Mapping[str, str]]
@@ -51,36 +56,61 @@ def read_summary(run: str) -> Rows:
     return rows
 
 
-def draw_curves(rows: Rows) -> pyplot.Figure:
-    """Losses above, accuracies below, over epochs; fading and refined epochs shaded."""
-    figure, panels = pyplot.subplots(2, 1, sharex=True, figsize=(7, 7), layout='constrained')
-    for panel, label, curves in zip(panels, ('cross entropy', 'accuracy in %'), (LOSSES, ACCURACIES)):
-        for column, name in curves.items():
-            points = [(int(row['epoch']), float(row[column])) for row in rows if row.get(column)]
-            if points:
-                panel.plot(*zip(*points), label=name, marker='.' if len(points) < 30 else None)
-        for phase, group in groupby(rows, key=lambda row: row.get('phase')):
-            if phase in SHADES:
-                epochs = [int(row['epoch']) for row in group]
-                panel.axvspan(epochs[0] - 0.5, epochs[-1] + 0.5, color=SHADES[phase], zorder=0, label=phase)
+def draw_curves(runs: Mapping[str, Rows]) -> pyplot.Figure:
+    """Losses above, accuracies below, over epochs; of a single run fading and refined epochs shaded.
+
+    Args:
+        runs: The rows of each run by its name.
+    """
+    shown = {
+        label: curves
+        for label, curves in PANELS.items()
+        if curves is not KEPT or any(row.get(column) for rows in runs.values() for row in rows for column in curves)
+    }
+    several = len(runs) > 1
+    figure, panels = pyplot.subplots(
+        len(shown), 1, sharex=True, figsize=(7, 3.5 * len(shown)), layout='constrained', squeeze=False
+    )
+    for panel, (label, curves) in zip(panels[:, 0], shown.items()):
+        for number, (run, rows) in enumerate(runs.items()):
+            for style, (column, name) in enumerate(curves.items()):
+                points = [(int(row['epoch']), float(row[column])) for row in rows if row.get(column)]
+                if points:
+                    panel.plot(
+                        *zip(*points),
+                        label=f'{run}: {name}' if several else name,
+                        color=f'C{number if several else style}',
+                        linestyle=STYLES[style] if several else '-',
+                        marker='.' if len(points) < 30 else None,
+                    )
+        if not several:
+            _shade(panel, rows)
         panel.set_ylabel(label)
         if panel.get_legend_handles_labels()[0]:
-            panel.legend()
-    panels[-1].set_xlabel('epoch')
+            for text in panel.legend(fontsize='small' if several else None).get_texts():
+                text.set_parse_math(False)  # a run may be called $5
+    panels[-1, 0].set_xlabel('epoch')
     return figure
+
+
+def _shade(panel, rows: Rows) -> None:
+    for phase, group in groupby(rows, key=lambda row: row.get('phase')):
+        if phase in SHADES:
+            epochs = [int(row['epoch']) for row in group]
+            panel.axvspan(epochs[0] - 0.5, epochs[-1] + 0.5, color=SHADES[phase], zorder=0, label=phase)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('run', help='folder of a run, with its summary.csv')
-    parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the run')
+    parser.add_argument('runs', nargs='+', metavar='run', help='folders of runs, with their summary.csv')
+    parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the first run')
     args = parser.parse_args(argv)
-    rows = read_summary(args.run)
-    folder = args.run if os.path.isdir(args.run) else os.path.dirname(args.run)
+    names = label_runs(args.runs)
+    curves = draw_curves({name: read_summary(run) for name, run in zip(names, args.runs)})
+    folder = args.runs[0] if os.path.isdir(args.runs[0]) else os.path.dirname(args.runs[0])
     output = args.output or os.path.join(folder, 'curves.png')
     if os.path.isdir(output):
         raise ValueError(f'--output {output} is a folder: name a picture in it, such as {output}/curves.png.')
-    curves = draw_curves(rows)
     with whole_file(output, typed=bool(args.output)) as draft:
         curves.savefig(draft, dpi=150, format=None if os.path.splitext(output)[1] else 'png')
     print(output)

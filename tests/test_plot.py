@@ -16,13 +16,32 @@ SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr,phase,risk_augmen
 
 def test_curves_and_phases(tmp_path):
     (tmp_path / 'summary.csv').write_text(SUMMARY)
-    figure = draw_curves(read_summary(str(tmp_path)))
+    figure = draw_curves({'run': read_summary(str(tmp_path))})
     losses, accuracies = figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in (*losses.lines, *accuracies.lines)}
     assert drawn['training images, clean'] == [[1, 1.2], [2, 0.9], [3, 0.7], [4, 0.6]]
     assert drawn['validation'][0] == [0, 1.9] and drawn['top-1'][-1] == [4, 66.0]
     shades = {patch.get_label(): (patch.get_x(), patch.get_width()) for patch in losses.patches}
     assert shades == {'fading': (1.5, 1.0), 'refined': (2.5, 2.0)}
+
+
+def test_several_runs_beside_each_other(tmp_path, capsys):
+    kept = """epoch,eval_loss,eval_top1,saliency_kept
+0,1.0,50.0,0.8
+1,0.9,55.0,
+2,0.8,60.0,0.9
+"""
+    for name, text in (('plain', SUMMARY), ('$kept', kept)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'summary.csv').write_text(text)
+    figure = draw_curves({name: read_summary(str(tmp_path / name)) for name in ('plain', '$kept')})
+    losses, accuracies, saliency = figure.axes
+    colours = {line.get_label(): line.get_color() for line in accuracies.lines}
+    assert colours == {'plain: top-1': 'C0', 'plain: top-5': 'C0', '$kept: top-1': 'C1'}
+    assert [line.get_xydata().tolist() for line in saliency.lines] == [[[0, 0.8], [2, 0.9]]]
+    assert not losses.patches, 'the phases of several runs would lie upon each other'
+    main([str(tmp_path / 'plain'), str(tmp_path / '$kept')])
+    assert capsys.readouterr().out.strip() == str(tmp_path / 'plain' / 'curves.png')
 
 
 def test_writes_a_picture(tmp_path, capsys):

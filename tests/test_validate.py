@@ -201,7 +201,7 @@ def test_analysis_changes_nothing_else(data, run, tmp_path, capsys):
     assert {name: found[name] for name in KEYS} == plain
     assert [row['name'] for row in found['classes']] == ['class0', 'class1', 'class2']
     assert sum(row['accuracy'] for row in found['classes']) / 3 == pytest.approx(plain['top1'], abs=1e-3)
-    assert [sum(row) for row in found['confusion']] == [8, 8, 8]
+    assert [sum(images for true, _, images in found['confusion'] if true == label) for label in range(3)] == [8, 8, 8]
 
 
 def test_analysis_of_a_folder_of_checkpoints(data, run, tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_analysis_of_chosen_classes(data, run, tmp_path, capsys):
     run_validate(
         f'{data} {COMMON} --checkpoint {run}/last.pth.tar --valid-labels {labels} --analysis-dir {tmp_path}/out', capsys
     )
-    assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['confusion']) == 3
+    assert len(json.loads((tmp_path / 'out' / 'analysis.json').read_text())['classes']) == 3
 
 
 def test_a_stock_namespace_is_enough(data, run):

@@ -52,9 +52,9 @@ class BatchAugment:
         return self._settings()
 
     def _settings(self) -> str:
-        settings = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str, tuple))}
-        for switch in ('enabled', 'strength'):
-            settings.pop(switch)
+        settings = {name: value for name, value in vars(self).items() if is_plain(value)}
+        for other in ('enabled', 'strength', 'name'):
+            settings.pop(other, None)
         return ', '.join(f'{name}={value}' for name, value in settings.items())
 
     def __call__(
@@ -125,6 +125,11 @@ class BatchAugment:
         self, x: Tensor, target: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text or a tuple of such, which a line of the log can show."""
+    return all(map(is_plain, value)) if isinstance(value, tuple) else isinstance(value, (int, float, str))
 
 
 class Compose:

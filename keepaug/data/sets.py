@@ -32,6 +32,7 @@ from keepaug.data.classes import (
     number_classes,
     open_split,
 )
+from keepaug.data.depth import CONVERTED_HERE, convert_deep
 from keepaug.data.folders import is_hidden, split_folder, split_name, survey_classes
 from keepaug.data.unreadable import NamedFailures
 from keepaug.data.wrapped import Repeated
@@ -121,9 +122,12 @@ def build_dataset(
 
 def _create(args, split: str, root: str | None, class_map: str | dict[str, int] | None, **kwargs) -> Dataset:
     """The dataset as timm makes it; what its readers stumble over in a sentence."""
-    name = args.dataset
+    name, mode = args.dataset, kwargs['input_img_mode']
+    if name.lower().startswith(CONVERTED_HERE):
+        kwargs['input_img_mode'] = ''
     try:
-        return create_dataset(name, root=root, split=split, class_map=class_map, **kwargs)
+        dataset = create_dataset(name, root=root, split=split, class_map=class_map, **kwargs)
+        return convert_deep(dataset, name, mode)
     except READER_ERRORS as error:
         source = f'--dataset {name}' if name else f'the folder {root}'
         package = READER_PACKAGES.get(name.partition('/')[0].lower())

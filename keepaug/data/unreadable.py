@@ -4,6 +4,7 @@ import logging
 
 from PIL import Image
 
+from keepaug.data.depth import convert
 from keepaug.data.wrapped import WrappedDataset
 
 _logger = logging.getLogger('train')
@@ -49,7 +50,7 @@ class NamedFailures(WrappedDataset):
         try:
             image = Image.open(file)
             if self.dataset.input_img_mode:
-                image = image.convert(self.dataset.input_img_mode)
+                image = convert(image, self.dataset.input_img_mode)
         except Exception as error:  # no error but the file's can come from here
             raise OSError(str(error) or type(error).__name__) from error
         return image, *rest

@@ -3,8 +3,10 @@
 A box is x0, y0, x1, y1 in pixels, half-open as in torchvision: pixel 0 alone is the box from 0 to 1.
 """
 
+import contextlib
 import csv
 import logging
+import math
 import os
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,18 +14,16 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from keepaug.evaluation.geometry import move_boxes, moving_steps
+from keepaug.evaluation.turned import Box, Stored, are_upright, fits, read_header, turn_back
 
 _logger = logging.getLogger('validate')
 
-Box = tuple[float, float, float, float]
-
-# How far a box may stick out of its image, in pixels: some count from 1, some round.
-OVERHANG = 2.0
+# Images whose headers tell, before the pass, whether turned photographs are among them, and what their boxes are of.
+LOOKED_AT = 2000
 
 
 class TrueBoxes:
@@ -45,6 +45,7 @@ class TrueBoxes:
         self.steps = moving_steps(transform)
         self.path = path
         self._boxes: dict[int, list[Box]] | None = None
+        self._upright: bool | None = None
         if not path:
             if not hasattr(dataset, 'box'):
                 raise ValueError(
@@ -68,6 +69,7 @@ class TrueBoxes:
             f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
             f'have none and are left out. {len(missing)} other images that the file names are not in the data set.'
         )
+        self._upright = self._look_for_turned()
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -96,16 +98,47 @@ class TrueBoxes:
             return self.dataset.box(index)[None].double(), tuple(self.dataset.mask(index).shape)
         if index not in self._boxes:
             return torch.zeros(0, 4, dtype=torch.float64), (1, 1)
-        with self.dataset.reader[index][0] as file, Image.open(file) as image:  # reads the header alone
-            width, height = image.size
-        for box in self._boxes[index]:
-            x0, y0, x1, y1 = box
-            if min(x0, y0) < -OVERHANG or x1 > width + OVERHANG or y1 > height + OVERHANG:
-                raise ValueError(
-                    f'--gt-boxes {self.path}: the box {box} lies outside {self.dataset.filename(index)}, which has '
-                    f'{width} x {height} pixels: boxes must refer to the images as stored.'
-                )
-        return torch.tensor(self._boxes[index], dtype=torch.float64), (height, width)
+        stored, boxes = self._header(index), self._boxes[index]
+        upright = self._upright
+        if upright is None:
+            upright = not fits(boxes, stored.size) and fits(boxes, stored.upright)
+        height, width = size = stored.upright if upright else stored.size
+        strange = next((box for box in boxes if not fits([box], size)), None)
+        if strange is not None:
+            raise ValueError(
+                f'--gt-boxes {self.path}: the box {strange} lies outside {self.dataset.filename(index)}, which has '
+                f'{width} x {height} pixels: boxes must refer to the images as stored, or to photographs turned upright '
+                'by their EXIF data.'
+            )
+        found = torch.tensor(boxes, dtype=torch.float64)
+        return (turn_back(found, stored) if upright else found), stored.size
+
+    def _header(self, index: int) -> Stored:
+        with self.dataset.reader[index][0] as file:
+            return read_header(file)
+
+    def _look_for_turned(self) -> bool | None:
+        """Whether the boxes of turned photographs are of the upright images; None where nothing tells."""
+        numbers = self.numbers[:: math.ceil(len(self.numbers) / LOOKED_AT)]
+        headers = []
+        for index in numbers:
+            with contextlib.suppress(OSError):  # the pass will say what cannot be read
+                headers.append((self._header(index), self._boxes[index]))
+        turned = [(stored, boxes) for stored, boxes in headers if stored.orientation != 1]
+        if not turned:
+            return None
+        upright = are_upright(turned)
+        told = {
+            True: 'their boxes are of the upright images, and are turned back to where the model sees the object',
+            False: 'so are their boxes',
+            None: 'their boxes fit the upright images as well, and are taken as those of the stored ones; store the '
+            'images upright to be sure',
+        }
+        _logger.info(
+            f'--gt-boxes {self.path}: {len(turned)} of {len(headers)} images looked at are photographs that their EXIF '
+            f'data turn. The model sees them as they are stored, and {told[upright]}.'
+        )
+        return upright
 
 
 def read_boxes(path: str) -> dict[str, list[Box]]:

@@ -8,6 +8,7 @@ from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
+from keepaug.measuring.intervals import percent_interval
 
 # Steps of the curve, as shares of the one that is asked for; the gradient is the same for all.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -30,16 +31,19 @@ def fgsm(subject: Subject, batches: Batches, eps: float = 8.0) -> Report:
         ValueError: A gradient is not finite.
     """
     hits = torch.zeros(len(SHARES), 2, dtype=torch.float64, device=subject.device)
-    images = torch.zeros((), dtype=torch.float64, device=subject.device)
+    images, classes = torch.zeros((), dtype=torch.float64, device=subject.device), 1
     for x, target, _ in batches:
         direction = loss_direction(subject, x, target)
         with torch.no_grad():
             for row, share in zip(hits, SHARES):
-                row += count_hits(subject.logits(step(subject, x, direction, share * eps / 255)), target)
+                logits = subject.logits(step(subject, x, direction, share * eps / 255))
+                row += count_hits(logits, target)
+                classes = logits.shape[1]
         images += len(target)
     images = subject.total(images).item()
-    accuracy = (100 * subject.total(hits) / max(images, 1)).tolist()
-    (clean_top1, clean_top5), *_, (top1, top5) = accuracy
+    accuracy = 100 * subject.total(hits).cpu() / max(images, 1)
+    (clean_top1, clean_top5), *_, (top1, top5) = accuracy.tolist()
+    steps, columns = [share * eps for share in SHARES], dict(zip(('top-1', 'top-5'), accuracy.T))
     return Report(
         'fgsm',
         values=dict(top1=top1, top5=top5, clean_top1=clean_top1, clean_top5=clean_top5),
@@ -51,9 +55,12 @@ def fgsm(subject: Subject, batches: Batches, eps: float = 8.0) -> Report:
                 'FGSM',
                 'step in 1/255',
                 'accuracy in %',
-                {
-                    name: ([share * eps for share in SHARES], list(column))
-                    for name, column in zip(('top-1', 'top-5'), zip(*accuracy))
+                {name: (steps, column.tolist()) for name, column in columns.items()},
+                intervals={name: percent_interval(column, images) for name, column in columns.items()},
+                baseline='guessing',
+                baselines={
+                    name: (steps[:: len(steps) - 1], [100 * min(tries / classes, 1.0)] * 2)
+                    for name, tries in zip(columns, (1, 5))
                 },
             )
         ],

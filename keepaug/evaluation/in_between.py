@@ -9,6 +9,7 @@ from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.mixing import boxes_at, cutmix_sizes
 from keepaug.functional.regions import boxes_to_mask
+from keepaug.measuring.intervals import percent_interval
 
 # Weights of the first image: nought to one in tenths, as in the figure.
 TENTHS = 10
@@ -30,6 +31,7 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
     """
     neither = torch.zeros(2, TENTHS + 1, dtype=torch.float64, device=subject.device)
     images, pairs = torch.zeros(2, dtype=torch.float64, device=subject.device)
+    classes = 2
     for (x, target, numbers), (other, other_target, _) in zip(batches, partners):
         x, other = x.float(), other.float()
         places = uniform_per_image(numbers, 2, seed=subject.seed, device=subject.device)
@@ -40,7 +42,8 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
             lam = tenth / TENTHS
             for row, mixed in zip(neither, (mixup(x, other, lam), cutmix(x, other, lam, places))):
                 with torch.no_grad():
-                    predicted = subject.logits(mixed).argmax(1)
+                    logits = subject.logits(mixed)
+                predicted, classes = logits.argmax(1), logits.shape[1]
                 row[tenth] += (counted & (predicted != target) & (predicted != other_target)).sum()
     images, pairs = (int(subject.total(count)) for count in (images, pairs))
     if not pairs:
@@ -50,18 +53,29 @@ def in_between(subject: Subject, batches: Batches, partners: Batches) -> Report:
         )
     shares = 100 * subject.total(neither).cpu() / pairs
     lams = [tenth / TENTHS for tenth in range(TENTHS + 1)]
-    values, curves = {}, {}
+    values, curves, intervals = {}, {}, {}
     for name, share in zip(('mixup', 'cutmix'), shares):
         values[f'{name}_neither'] = torch.trapezoid(share, dx=1 / TENTHS).item()
         values[f'{name}_neither_half'] = share[TENTHS // 2].item()
         curves[name] = (lams, share.tolist())
+        intervals[name] = percent_interval(share, pairs)
     return Report(
         'in-between',
         values=values,
         settings=dict(pairs=pairs, weights=len(lams)),
         note='Share of predictions that are neither class of a pair, in percent. A model trained with a mixer was '
         'trained for that curve; the other mixer tells more.',
-        panels=[Panel('in-between classes', 'weight of the first image', 'neither class in %', curves)],
+        panels=[
+            Panel(
+                'in-between classes',
+                'weight of the first image',
+                'neither class in %',
+                curves,
+                intervals=intervals,
+                baseline='guessing',
+                baselines={'': ([0, 1], [100 * (1 - 2 / classes)] * 2)},
+            )
+        ],
     )
 
 

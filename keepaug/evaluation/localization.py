@@ -17,6 +17,7 @@ from keepaug.evaluation.class_activation import ClassActivation
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
+from keepaug.measuring.intervals import percent_interval
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 
 # MaxBoxAccV2 is the mean over these.
@@ -66,7 +67,7 @@ def localization(
     """
     activation = ClassActivation(subject.bare)
     tally = Tally()
-    shown: list[Found] = []
+    shown = Examples(SHOWN)
     for x, target, numbers in batches:
         true = [boxes(number) for number in numbers]
         rows = [row for row, of_image in enumerate(true) if len(of_image)]
@@ -75,15 +76,15 @@ def localization(
             continue
         x, target = x[rows], target[rows]
         with torch.no_grad():
-            predicted = (subject.logits(x).argmax(1) == target).tolist()
+            predicted = subject.logits(x).argmax(1).tolist()
         label = target if subject.classes is None else torch.as_tensor(subject.classes, device=target.device)[target]
         maps = subject.forward(activation, x, label)
         maps = to_unit(F.interpolate(maps, x.shape[-2:], mode='bilinear', align_corners=False))
-        for image, of_image, row, is_predicted in zip(x, maps[:, 0].cpu(), rows, predicted):
+        labels = target.tolist()
+        for image, of_image, row, label, other in zip(x, maps[:, 0].cpu(), rows, labels, predicted):
             found = largest_box(of_image.numpy(), cam_threshold)
-            tally.add(of_image.numpy(), found, true[row], is_predicted)
-            if len(shown) < SHOWN:
-                shown.append(Found(image.cpu(), of_image, true[row], found))
+            tally.add(of_image.numpy(), found, true[row], label == other)
+            shown.offer(Found(image, of_image, true[row], found, label, other))
 
     tally = tally.total(subject)
     if not tally.images:
@@ -93,7 +94,7 @@ def localization(
         )
     curves, centred = (100 * counts.double() / tally.images for counts in (tally.fitting, tally.centred))
     best, best_centred = curves.max(0), centred.max(0)
-    at_hit = IOUS.index(HIT)
+    at_hit, columns = IOUS.index(HIT), {f'IoU {iou:g}': column for iou, column in zip(IOUS, curves.T)}
     return Report(
         'localization',
         values=dict(
@@ -120,11 +121,16 @@ def localization(
                 f'any region fits, {activation.method}',
                 'threshold of the map',
                 'images in %',
-                {f'IoU {iou:g}': (THRESHOLDS.tolist(), column) for iou, column in zip(IOUS, curves.T.tolist())},
+                {label: (THRESHOLDS.tolist(), column.tolist()) for label, column in columns.items()},
                 marked=cam_threshold,
+                intervals={label: percent_interval(column, int(tally.images)) for label, column in columns.items()},
+                baseline='box in the middle',
+                baselines={
+                    label: ([0, 1], [reached] * 2) for label, reached in zip(columns, best_centred.values.tolist())
+                },
             )
         ],
-        picture=draw(subject, shown, cam_threshold) if subject.rank == 0 and shown else None,
+        picture=draw(subject, shown.chosen, cam_threshold) if subject.rank == 0 and shown.chosen else None,
     )
 
 
@@ -170,12 +176,41 @@ class Tally:
 
 
 class Found(NamedTuple):
-    """An image (C, H, W) as the model saw it, its map (H, W) in [0, 1], true boxes (n, 4) and the one found (4,)."""
+    """An image (C, H, W) as the model saw it, its map (H, W) in [0, 1], true boxes (n, 4) and the one found (4,), its
+    class and the one that was predicted."""
 
     image: Tensor
     map: Tensor
     true: Tensor
     box: Tensor | None
+    label: int
+    predicted: int
+
+
+class Examples:
+    """A few images of as many classes as can be.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self.of_classes: dict[int, Found] = {}
+        self.others: list[Found] = []
+
+    def offer(self, found: Found) -> None:
+        """Takes an image that comes by, if it is among the first of its class, or of all."""
+        if found.label not in self.of_classes and len(self.of_classes) < self.count:
+            self.of_classes[found.label] = found._replace(image=found.image.cpu())
+        elif len(self.others) < self.count:
+            self.others.append(found._replace(image=found.image.cpu()))
+
+    @property
+    def chosen(self) -> list[Found]:
+        """The images, by class; further ones of the same classes where there are too few classes."""
+        found = [*self.of_classes.values(), *self.others][: self.count]
+        return sorted(found, key=lambda each: each.label)
 
 
 def to_unit(maps: Tensor) -> Tensor:
@@ -254,10 +289,17 @@ def draw(subject: Subject, shown: Sequence[Found], cam_threshold: float) -> Imag
     }
     return contact_sheet(
         columns,
+        captions=[describe_answer(subject, found) for found in shown],
         titles=[f'{subject.name}: true boxes in red, the box at threshold {cam_threshold:g} in green'],
         edge=SHEET_EDGE,
         across=ACROSS,
     )
+
+
+def describe_answer(subject: Subject, found: Found) -> str:
+    """What is on an image, and what it was taken for."""
+    label, predicted = (subject.name_class(number) for number in (found.label, found.predicted))
+    return label if label == predicted else f'{label}, taken for {predicted}'
 
 
 def outlined(picture: Tensor, found: Found, scale: int) -> Tensor:

@@ -12,6 +12,7 @@ from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.masks import cells_to_mask
 from keepaug.functional.regions import boxes_to_mask
+from keepaug.measuring.intervals import percent_interval
 
 # From nothing hidden to everything, in eighths: of the image's edge for holes, of the cells' probability for the grid.
 STEPS = 8
@@ -37,7 +38,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
     """
     shape = (len(OCCLUDERS), STEPS + 1)
     hits, shares = (torch.zeros(shape, dtype=torch.float64, device=subject.device) for _ in range(2))
-    images = torch.zeros((), dtype=torch.float64, device=subject.device)
+    images, classes = torch.zeros((), dtype=torch.float64, device=subject.device), 1
     for x, target, numbers in batches:
         x = x.float()
         images += len(target)
@@ -47,22 +48,35 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
                 with torch.no_grad():
                     logits = subject.logits(x.masked_fill(hidden, 0.0))  # 0 is the mean colour
                 hits[way, step] += count_hits(logits, target)[0]
+                classes = logits.shape[1]
                 shares[way, step] += hidden.double().mean((1, 2, 3)).sum()
     images = subject.total(images).item()
     errors = 100 * (1 - subject.total(hits).cpu() / max(images, 1))
     shares = subject.total(shares).cpu() / max(images, 1)
-    values, curves = {'clean_error': errors[0, 0].item()}, {}
+    values, curves, intervals = {'clean_error': errors[0, 0].item()}, {}, {}
     for name, error, share in zip(OCCLUDERS, errors, shares):
         values[f'{name}_auc'] = torch.trapezoid(error, share).item()
         values[f'{name}_half'] = interpolate(0.5, share, error)
-        curves[name.replace('_', ' ')] = (share.tolist(), error.tolist())
+        label = name.replace('_', ' ')
+        curves[label] = (share.tolist(), error.tolist())
+        intervals[label] = percent_interval(error, images)
     return Report(
         'occlusion',
         values=values,
         settings=dict(steps=STEPS, grid=GRID, images=int(images)),
         note='Top-1 error with a share of the image set to the mean colour. Only cutting methods train on such '
         'images, so a curve shows robustness to this fill, not to objects in front.',
-        panels=[Panel('error under occlusion', 'share hidden', 'top-1 error in %', curves)],
+        panels=[
+            Panel(
+                'error under occlusion',
+                'share hidden',
+                'top-1 error in %',
+                curves,
+                intervals=intervals,
+                baseline='guessing',
+                baselines={'': ([0, 1], [100 * (1 - 1 / classes)] * 2)},
+            )
+        ],
     )
 
 

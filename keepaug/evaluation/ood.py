@@ -16,7 +16,9 @@ from keepaug.evaluation.fgsm import finite_sign
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
 from keepaug.functional.saliency import GRADIENT_SCALE
+from keepaug.measuring.intervals import wilson
 from keepaug.measuring.replay import mix_seed
+from keepaug.options.ood import read_set
 from keepaug.validation.analysis import BINS
 from keepaug.validation.runs import label_runs
 
@@ -31,9 +33,13 @@ POINTS = 201
 
 
 def name_sets(folders: Sequence[str]) -> dict[str, str]:
-    """Folders, each once, by the names their results get: as much of the path's end as tells them and noise apart."""
-    paths = {os.path.abspath(folder): folder for folder in folders}
-    return dict(zip(label_runs([*paths, *NOISE, INSIDE]), paths.values()))
+    """Folders by the names their results get: those that were given, as `NAME=PATH`, or as much of the path's end as
+    tells a folder, each of which counts once, from the others and from noise."""
+    sets = [read_set(folder) for folder in folders]
+    named = {name: path for name, path in sets if name}
+    paths = {os.path.abspath(path): path for name, path in sets if not name}
+    labels = label_runs([*paths, *named, *NOISE, INSIDE])
+    return {**dict(zip(labels, paths.values())), **named}
 
 
 def uniform_noise(image: Tensor, generator: torch.Generator) -> None:
@@ -108,7 +114,7 @@ def ood(
         note="In-distribution images are the positives. ODIN's temperature and perturbation are fixed beforehand; "
         'its authors tune them on out-of-distribution images, which measures knowledge of the test. Values '
         'without the name of a set are means over the sets, two of which are noise.',
-        panels=[_roc(name, [curve for _, curve in metrics]) for name, metrics in found.items()],
+        panels=[_roc(name, [curve for _, curve in metrics], len(inside)) for name, metrics in found.items()],
     )
 
 
@@ -240,13 +246,20 @@ def _check_finite(rows: Tensor, name: str) -> Tensor:
     return rows
 
 
-def _roc(name: str, curves: Sequence[tuple[Tensor, Tensor]]) -> Panel:
-    """The picture of a set: ROC curves of both scores."""
+def _roc(name: str, curves: Sequence[tuple[Tensor, Tensor]], images: int) -> Panel:
+    """The picture of a set: ROC curves of both scores, given the number of in-distribution images."""
+    shown = {label: _thinned(*curve) for label, curve in zip(SCORES.values(), curves)}
     return Panel(
         f'validation images against {name}',
         f'share of {name} let through (false positive rate)',
         'share of validation images let through',
-        {label: _thinned(*curve) for label, curve in zip(SCORES.values(), curves)},
+        shown,
+        intervals={
+            label: tuple(end.tolist() for end in wilson(torch.tensor(shares), images))
+            for label, (_, shares) in shown.items()
+        },
+        baseline='guessing',
+        baselines={'': ([0, 1], [0, 1])},
     )
 
 

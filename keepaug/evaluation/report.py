@@ -17,6 +17,8 @@ DIGITS = 4
 WIDTH = 6.4  # inches of a panel, and matplotlib's own default
 HEIGHT = 4.8
 STYLES = ('-', '--', ':', '-.')  # of the curves of a diagram
+BASELINE = 'gray'
+BAND = 0.15  # how opaque the intervals are
 DOTTED = 30  # points from which on they are not marked
 BELOW = -0.15  # of the axes, in their height
 MARK = '-' * 8  # as wide as the line before each label of a legend
@@ -35,6 +37,9 @@ class Panel:
         curves: Places and values by label.
         yscale: 'linear' or 'log'.
         marked: A place to mark, or None.
+        intervals: Lower and upper ends of the curves' 95% intervals at their places, by label.
+        baseline: What has to be beaten, in words.
+        baselines: Places and values of that, by the label of the curve; by '' where all have the same.
     """
 
     title: str
@@ -43,6 +48,9 @@ class Panel:
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     yscale: str = 'linear'
     marked: float | None = None
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    baseline: str = ''
+    baselines: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,8 @@ def draw(reports: Mapping[str, Report]) -> Image.Image | None:
 def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
     """Diagrams beside each other, where those of one title share their axes.
 
-    Of several classifiers each has its colour, and each curve of a diagram its style; of one, each curve has both.
+    Of several classifiers each has its colour, and each curve of a diagram its style; of one, each curve has both. What
+    is to be beaten is gray, in the style of its curve.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -168,14 +177,16 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
                 axes.axvline(panel.marked, color='lightgray', zorder=0)
             for label, (places, values) in panel.curves.items():
                 style = labels.index(label)
-                axes.plot(
-                    places,
-                    values,
-                    color=f'C{number if len(reports) > 1 else style}',
-                    linestyle=STYLES[style % len(STYLES)],
-                    marker='.' if len(places) < DOTTED else None,
-                )
-        legend = _explain(axes, list(panels) if len(reports) > 1 else [], labels)
+                colour = f'C{number if len(reports) > 1 else style}'
+                marker = '.' if len(places) < DOTTED else None
+                axes.plot(places, values, color=colour, linestyle=STYLES[style % len(STYLES)], marker=marker)
+                if label in panel.intervals:
+                    axes.fill_between(places, *panel.intervals[label], color=colour, alpha=BAND, linewidth=0, zorder=1)
+        first = next(iter(panels.values()))  # what is to be beaten is the same for all
+        for label, line in first.baselines.items():
+            style = labels.index(label) if label in labels else 0
+            axes.plot(*line, color=BASELINE, linestyle=STYLES[style % len(STYLES)], zorder=1)
+        legend = _explain(axes, list(panels) if len(reports) > 1 else [], labels, first.baseline)
         # A class or a folder may be called $5: no mathematics.
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *legend.get_texts()):
             text.set_parse_math(False)
@@ -183,8 +194,8 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _explain(axes, names: Sequence[str], labels: Sequence[str]):
-    """A legend below the diagram, where it hides nothing: of colours, if there are names, and of styles."""
+def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str):
+    """A legend below the diagram, where it hides nothing: of colours, if there are names, of styles, of the baseline."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=f'C{number}', label=name) for number, name in enumerate(names)]
@@ -193,6 +204,8 @@ def _explain(axes, names: Sequence[str], labels: Sequence[str]):
             Line2D([], [], color='black' if names else f'C{style}', linestyle=STYLES[style % len(STYLES)], label=label)
             for style, label in enumerate(labels)
         ]
+    if baseline:
+        handles.append(Line2D([], [], color=BASELINE, label=baseline))
     columns = max(1, LETTERS // max(len(MARK + handle.get_label()) for handle in handles))
     return axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
 

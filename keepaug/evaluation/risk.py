@@ -3,6 +3,7 @@
 He et al., "Data Augmentation Revisited", 2019, section 3.2 and Table 2.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
+from keepaug.measuring.intervals import wilson
 from keepaug.measuring.risks import losses
 
 # Points of a curve in the picture.
@@ -33,7 +35,10 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
     """
     of_clean, of_augmented = (measure_losses(subject, batches) for batches in (clean, augmented))
     means = dict(clean=of_clean.mean().item(), augmented=of_augmented.mean().item())
-    share = torch.linspace(0, 1, POINTS, dtype=torch.float64)
+    share, curves = (
+        100 * torch.linspace(0, 1, POINTS, dtype=torch.float64),
+        dict(clean=of_clean, augmented=of_augmented),
+    )
     return Report(
         'risk',
         values=dict(**means, gap=means['augmented'] - means['clean']),
@@ -47,16 +52,21 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
                 'loss on training images',
                 'share of the images in %',
                 'cross entropy in nats, at most',
-                {
-                    name: (
-                        (100 * share).tolist(),
-                        of_images.sort().values[(share * (len(of_images) - 1)).long()].tolist(),
-                    )
-                    for name, of_images in (('clean', of_clean), ('augmented', of_augmented))
+                {name: (share.tolist(), quantiles(of_images, share / 100)) for name, of_images in curves.items()},
+                intervals={
+                    name: tuple(quantiles(of_images, end) for end in wilson(share / 100, len(of_images)))
+                    for name, of_images in curves.items()
                 },
+                baseline='guessing',
+                baselines={'': ([0, 100], [math.log(subject.num_classes)] * 2)},
             )
         ],
     )
+
+
+def quantiles(losses: Tensor, shares: Tensor) -> list[float]:
+    """The losses (N,) that shares of the images do not exceed."""
+    return losses.sort().values[(shares * (len(losses) - 1)).long()].tolist()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor
 from keepaug.evaluation.data import Batches
 from keepaug.evaluation.report import Panel, Report
 from keepaug.evaluation.subject import Subject
+from keepaug.measuring.intervals import Z
 
 # Singular values above this share of the largest are counted.
 COUNTED = 0.01
@@ -116,7 +117,11 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
     matrices = {
         'all': ('all classes', images, (within.scatter + within.between()) / (images - 1)),
         **{
-            f'class{number}': (f'class {number}', of_class[number], moments.scatter / (of_class[number] - 1))
+            f'class{number}': (
+                f'class {subject.name_class(number)}',
+                of_class[number],
+                moments.scatter / (of_class[number] - 1),
+            )
             for number, moments in alone.items()
         },
         'within': ('within classes, pooled', images, within.scatter / (images - present)),
@@ -133,6 +138,7 @@ def spectrum(subject: Subject, batches: Batches, classes: Sequence[int] = (0,)) 
                 'value',
                 {f'{count} images': (list(range(1, len(shown) + 1)), shown.tolist())},
                 yscale='log',
+                intervals={f'{count} images': spread(shown, count)},
             )
         )
     return Report(
@@ -231,6 +237,16 @@ def singular_values(covariance: Tensor) -> Tensor:
             'or --model-dtype.'
         )
     return torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0.0).flip(0)
+
+
+def spread(values: Tensor, images: int) -> tuple[list[float], list[float]]:
+    """95% intervals of singular values (D,) that so many images gave, each by itself.
+
+    Of many images the logarithm of an eigenvalue has a standard error of sqrt(2 / n) (Anderson, "Asymptotic Theory for
+    Principal Component Analysis", 1963), where images are hardly more than dimensions the tail is off by more.
+    """
+    factor = math.exp(Z * math.sqrt(2 / images))
+    return (values / factor).tolist(), (values * factor).tolist()
 
 
 def describe(values: Tensor) -> dict[str, float]:

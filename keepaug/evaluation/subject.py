@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from keepaug.training.forward import Forward
+from keepaug.validation.processes import gather_rows
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Subject:
         """How many classes are compared."""
         return self.bare.num_classes if self.classes is None else len(self.classes)
 
+    def name_class(self, number: int) -> str:
+        """The name of a compared class, its number where it has none."""
+        return str(number) if self.names is None else self.names[number]
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits of the compared classes.
 
@@ -76,9 +81,4 @@ class Subject:
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes one after the other, on the CPU; every process calls it and gets them."""
-        rows = rows.cpu()
-        if self.world_size == 1:
-            return rows
-        parts = [None] * self.world_size
-        torch.distributed.all_gather_object(parts, rows)
-        return torch.cat(parts)
+        return gather_rows(rows)

@@ -24,6 +24,12 @@ def student_t(freedom: int) -> float:
     return sum(term / freedom**power for power, term in enumerate(terms))
 
 
+def percent_interval(percent: Tensor, count: float) -> tuple[list[float], list[float]]:
+    """`wilson` of shares in percent (N,): lower and upper ends in percent."""
+    low, high = wilson(percent / 100, count)
+    return (100 * low).tolist(), (100 * high).tolist()
+
+
 def wilson(shares: Tensor, count: Tensor | float) -> tuple[Tensor, Tensor]:
     """The 95% interval of shares of independent yes-or-no answers, which holds near 0 and 1 too (Wilson 1927).
 

@@ -73,6 +73,7 @@ def _defaults() -> dict[str, Any]:
         'device_modules': None,
         'typed': None,
         'described': None,
+        'check': False,
     }
 
 

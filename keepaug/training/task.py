@@ -1,6 +1,7 @@
 """The training task: model and loss, compiled and distributed."""
 
 import inspect
+import logging
 import os
 
 import timm
@@ -26,6 +27,8 @@ from keepaug.models.recorded import check_recorded
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loss import loss_kwargs
 from keepaug.training.wrapped_task import WrappedTask
+
+_logger = logging.getLogger('train')
 
 
 def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> TrainingTask:
@@ -182,4 +185,9 @@ def distribute_task(args, task: TrainingTask, device: torch.device) -> None:
         # After the first step of a process DDP regroups gradients, and three processes and more then sum them in
         # another order; a resumed run would have a first step in the middle. Not where it looks for unused parameters.
         settings['find_unused_parameters'] = True
+        if args.rank == 0:
+            _logger.info(
+                'DDP may warn that it finds no unused parameters. --exact-resume lets it look for them all the same: a '
+                'resumed run then sums gradients in the order of one that was not interrupted.'
+            )
     task.prepare_distributed(device_ids=None if device.type == 'cpu' else [device], **settings)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from keepaug.files.drafts import whole_file
 from keepaug.files.plain_json import write_json
+from keepaug.validation.processes import gather_rows
 
 NEEDED = ('torchmetrics', 'matplotlib')
 # Bins of confidence of the calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks").
 BINS = 15
-# Beyond so many classes their names cannot be read in the picture.
+# Beyond so many classes their names cannot be read in the picture; beyond so many more, their squares cannot be seen.
 NAMED_CLASSES = 50
+SEEN_CLASSES = 1000
 
 
 def check_analysis(folder: str, real_labels: str) -> None:
@@ -58,11 +60,12 @@ class Analysis:
     """
 
     def __init__(self, num_classes: int, names: Sequence[str] | None = None, device: torch.device | None = None):
-        from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+        from torchmetrics.classification import MulticlassCalibrationError
 
         self.names = list(names) if names else [str(index) for index in range(num_classes)]
         self.calibration = MulticlassCalibrationError(num_classes, n_bins=BINS, norm='l1').to(device)
-        self.confusion = MulticlassConfusionMatrix(num_classes).to(device)
+        # A pair of classes per image: a matrix of all pairs would be of gigabytes for some thousands of classes.
+        self.answers = [torch.empty(0, 2, dtype=torch.int32)]
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds a batch.
@@ -72,24 +75,27 @@ class Analysis:
             target: Class indices (B,).
         """
         self.calibration.update(output.float().softmax(1), target)
-        self.confusion.update(output.argmax(1), target)
+        self.answers.append(torch.stack([target, output.argmax(1)], 1).int().cpu())
 
     def compute(self) -> dict[str, Any]:
         """Results so far.
 
         Returns:
             `ece`: expected calibration error in percent. `classes`: per class its `name`, `images` and `accuracy` in
-            percent (None without images). `confusion`: images by true class (rows) and predicted class (columns).
+            percent (None without images). `confusion`: true class, predicted class and number of images of all pairs
+            that occur.
         """
-        confusion = self.confusion.compute().cpu()
-        images, correct = confusion.sum(1).tolist(), confusion.diag().tolist()
+        answers = gather_rows(torch.cat(self.answers))
+        pairs, counts = answers.unique(dim=0, return_counts=True)
+        true, right = answers[:, 0], answers[answers[:, 0] == answers[:, 1], 0]
+        images, correct = (classes.bincount(minlength=len(self.names)).tolist() for classes in (true, right))
         return dict(
             ece=round(100 * self.calibration.compute().item(), 4),
             classes=[
                 dict(name=name, images=count, accuracy=round(100 * right / count, 4) if count else None)
                 for name, count, right in zip(self.names, images, correct)
             ],
-            confusion=confusion.tolist(),
+            confusion=torch.cat([pairs.long(), counts[:, None]], 1).tolist(),
         )
 
     def write(self, folder: str, results: Mapping[str, Any], is_primary: bool = True) -> None:
@@ -122,8 +128,8 @@ class Analysis:
             _write_rows(
                 os.path.join(folder, 'confusion.csv'),
                 [
-                    ('true \\ predicted', *self.names),
-                    *((name, *row) for name, row in zip(self.names, found['confusion'])),
+                    ('true', 'predicted', 'images'),
+                    *((self.names[true], self.names[other], count) for true, other, count in found['confusion']),
                 ],
             )
             draw_confusion(os.path.join(folder, 'confusion.png'), found['confusion'], self.names, summary)
@@ -134,13 +140,27 @@ class Analysis:
 
 
 def draw_confusion(
-    path: str, confusion: Sequence[Sequence[int]], names: Sequence[str], results: Mapping[str, Any]
+    path: str, confusion: Sequence[tuple[int, int, int]], names: Sequence[str], results: Mapping[str, Any]
 ) -> None:
-    """Draws the share of each true class (row) that was taken for each class (column), as a PNG."""
+    """Draws the share of each true class (row) that was taken for each class (column), as a PNG.
+
+    Of more classes than can be seen, those stand for all that are most often taken for another one.
+    """
     from matplotlib.figure import Figure
 
-    counts = torch.tensor(confusion, dtype=torch.float)
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    pairs = torch.tensor(confusion, dtype=torch.long).view(-1, 3)
+    shown = range(len(names))
+    title = f'top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %\ncalibration error {results["ece"]:.2f} %'
+    images = pairs[:, 0].bincount(pairs[:, 2], minlength=len(names))
+    if len(names) > SEEN_CLASSES:
+        shown = most_confused(pairs, NAMED_CLASSES, len(names))
+        title = f'{len(shown)} of {len(names)} classes: those most often taken for another\n{title}'
+    place = {number: row for row, number in enumerate(shown)}
+    shares = torch.zeros(len(shown), len(shown))
+    for true, other, count in confusion:
+        if true in place and other in place:
+            shares[place[true], place[other]] = count / images[true]
+    names = [names[number] for number in shown]
     few = len(names) <= NAMED_CLASSES
     side = min(4 + 0.25 * len(names), 16)
     figure = Figure(figsize=(side + 1, side), layout='constrained')
@@ -150,7 +170,7 @@ def draw_confusion(
     axes.set(
         xlabel='predicted',
         ylabel='true',
-        title=f'top-1 {results["top1"]:.2f} %, top-5 {results["top5"]:.2f} %\ncalibration error {results["ece"]:.2f} %',
+        title=title,
     )
     if few:
         # A class may be called $5: no mathematics.
@@ -158,6 +178,19 @@ def draw_confusion(
         axes.set_yticks(range(len(names)), names, parse_math=False)
     with whole_file(path) as draft:
         figure.savefig(draft, dpi=120)
+
+
+def most_confused(pairs: Tensor, count: int, num_classes: int) -> list[int]:
+    """The classes in most wrong answers, as the true one or the predicted, in their order.
+
+    Args:
+        pairs: True class, predicted class, images: (N, 3).
+        count: How many classes, at most.
+        num_classes: How many there are.
+    """
+    wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+    errors = sum(wrong[:, column].bincount(wrong[:, 2], minlength=num_classes) for column in (0, 1))
+    return errors.topk(min(count, num_classes)).indices.sort().values.tolist()
 
 
 def _write_rows(path: str, rows) -> None:

@@ -7,7 +7,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch.utils.data import Dataset
 
 from keepaug.data.checks import has_split_folders, image_extensions, is_image_folder, warn
-from keepaug.data.classes import ClassList, dataset_classes, name_classes, number_classes
+from keepaug.data.classes import ClassList, dataset_classes, name_classes, number_classes, open_split
 from keepaug.data.folders import find_split, name_some, split_folder, survey_classes
 from keepaug.files.checkpoints import SAFETENSORS, read_exported, read_file, recorded_classes
 
@@ -64,7 +64,7 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
             f'({name_some(names)}) are numbered from 0. If any is missing in between, give a --class-map.'
         ]
     )
-    return None
+    return open_split(folder, extensions=extensions)[1]  # so that nobody else says it again
 
 
 def class_names(dataset: Dataset, classes: ClassList | None, num_classes: int) -> list[str] | None:

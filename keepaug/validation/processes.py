@@ -20,6 +20,15 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes one after the other, on the CPU; every process calls it and gets them."""
+    if world_size() == 1:
+        return rows.cpu()
+    parts = [None] * world_size()
+    torch.distributed.all_gather_object(parts, rows.cpu())
+    return torch.cat(parts)
+
+
 def join_processes(args) -> None:
     """Joins the processes that a launcher such as torchrun started, each with a device of its own, if it did.
 

@@ -188,6 +188,12 @@ def test_teacher_is_not_run_for_a_batch_that_is_not_mixed():
     assert mixer.last['grid'] is None and not mixer.last['mask'].any()
 
 
+def test_a_line_of_the_log_holds_no_tensors():
+    statistics = dict(normalisation=((0.5,) * 3, (0.5,) * 3), teacher_normalisation=((0.4,) * 3, (0.2,) * 3))
+    told = repr(_create(teacher_size=(32, 32), **statistics))
+    assert 'tensor' not in told and 'teacher_size=(32, 32)' in told and 'patches=' in told
+
+
 def test_teacher_without_a_classifier_or_with_other_classes():
     for classes in (0, 1000):
         teacher = timm.create_model('test_resnet', num_classes=classes)

@@ -13,9 +13,12 @@ from keepaug.evaluation.localization import (
     CENTRED,
     IOUS,
     THRESHOLDS,
+    Examples,
+    Found,
     Tally,
     best_overlaps,
     centred_boxes,
+    describe_answer,
     largest_box,
     localization,
     to_unit,
@@ -263,6 +266,28 @@ def test_picture_shows_both_boxes():
     report = measure(patches(place), torch.tensor([0]), [[(0, 8, 8, 24)]])
     colours = np.asarray(report.picture.convert('RGB')).reshape(-1, 3)
     assert {(255, 0, 0), (0, 255, 0)} <= set(map(tuple, colours))
+
+
+def test_examples_are_of_different_classes():
+    """As an image folder sorts them, by class; what is there of one class fills up what classes there are not."""
+
+    def offer(*labels):
+        examples = Examples(3)
+        for number, label in enumerate(labels):
+            examples.offer(Found(torch.tensor(number), None, None, None, label, 0))
+        return [(found.label, found.image.item()) for found in examples.chosen]
+
+    assert offer(0, 0, 0, 0, 1, 1, 2, 2, 3) == [(0, 0), (1, 4), (2, 6)]
+    assert offer(1, 1, 0) == [(0, 2), (1, 0), (1, 1)]
+    assert offer(5) == [(5, 0)] and offer() == []
+
+
+def test_examples_are_called_by_their_names():
+    found = Found(None, None, None, None, 1, 0)
+    assert describe_answer(subject(), found) == '1, taken for 0'
+    named = subject(names=['cat', 'dog'])
+    assert describe_answer(named, found) == 'dog, taken for cat'
+    assert describe_answer(named, found._replace(predicted=1)) == 'dog'
 
 
 # By the script.

@@ -191,6 +191,11 @@ def test_names_of_sets():
         'b-test': '/b/test',
         'c-uniform': '/c/uniform',
     }
+    assert name_sets(['street=/a/svhn/test', '/b/test', 'data/street']) == {
+        'b-test': '/b/test',
+        'data-street': 'data/street',
+        'street': '/a/svhn/test',
+    }
 
 
 @pytest.mark.parametrize('classes', [1, 3])

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from keepaug.evaluation import Gallery, Panel, Report
 from keepaug.evaluation.data import Batches, PassSettings, choose
 from keepaug.evaluation.report import DOTS, HEIGHT, WIDTH, draw
+from keepaug.measuring.intervals import wilson
 from keepaug.training.forward import Forward
 from keepaug.validation.runs import label_runs
 
@@ -71,6 +72,39 @@ def test_a_place_is_marked():
     )
     columns = (alone != marked).any(-1).sum(0)
     assert 0 < (columns > 200).sum() == (columns > 0).sum() < 5, 'a line from top to bottom, and nothing else'
+
+
+def test_intervals_and_what_is_to_be_beaten():
+    """Bands in the colour of their curve around it; the baseline in gray, once, and in the legend."""
+    panel = dataclasses.replace(
+        PANEL,
+        intervals={'of one': ([0.2, 1.5], [0.8, 2.5])},
+        baseline='guessing',
+        baselines={'': ([0, 1], [0.3, 0.3])},
+    )
+    plain, whole, both = (
+        np.asarray(draw(dict.fromkeys(names, report(panels=[shown])))).astype(int)
+        for names, shown in (('a', PANEL), ('a', panel), ('ab', panel))
+    )
+    pale = [round(255 - 0.15 * (255 - part)) for part in (31, 119, 180)]
+    gray = [128, 128, 128]
+
+    def count(picture, colour):
+        return (abs(picture - colour).max(-1) <= 1).sum()
+
+    assert count(plain, pale) < 50 < 2000 < count(whole, pale)
+    assert count(plain, gray) < count(whole, gray) and count(both, gray) < 2 * count(whole, gray)
+    assert count(both, gray) > 0
+
+
+def test_intervals_of_shares():
+    """Wilson's, against those of SciPy."""
+    from scipy import stats
+
+    for hits, images in ((0, 10), (3, 10), (10, 10), (700, 1000)):
+        low, high = wilson(torch.tensor([hits / images]), images)
+        wanted = stats.binomtest(hits, images).proportion_ci(method='wilson')
+        assert (low.item(), high.item()) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,11 @@ from keepaug.options import add_ours, check_validate, complete_validation, creat
 
 REFUSED = [
     ('ood --ood-data-dir /nowhere', '--ood-data-dir /nowhere', 'no folder'),
+    ('ood --ood-data-dir name=/nowhere', '--ood-data-dir /nowhere', 'no folder'),
+    ('ood --ood-data-dir uniform={tmp_path}', "'uniform'", 'choose a name'),
+    ('ood --ood-data-dir ={tmp_path}', "''", 'choose a name'),
+    ('ood --ood-data-dir a,b={tmp_path}', "'a,b'", 'choose a name'),
+    ('ood --ood-data-dir a={tmp_path} a={tmp_path}', 'two folders the name a', 'another'),
     ('fgsm --ood-data-dir {tmp_path}', '--ood-data-dir', '--evaluate ood'),
     ('ood --odin-temperature 0', '--odin-temperature must be above 0', '0'),
     ('ood --odin-temperature nan', '--odin-temperature must be above 0', 'nan'),
@@ -35,7 +40,7 @@ def test_refused(flags, named, tmp_path):
 def test_accepted(tmp_path):
     check_validate(
         parsed(
-            f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} --odin-eps 0 --odin-temperature 1 '
+            f'ood risk spectrum --ood-data-dir {tmp_path} {tmp_path} name={tmp_path} --odin-eps 0 --odin-temperature 1 '
             '--spectrum-class 3,0'
         )
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from keepaug.validation.analysis import BINS, Analysis, check_analysis
+from keepaug.validation.analysis import BINS, Analysis, check_analysis, most_confused
 
 RESULTS = dict(model='net', top1=60.0, top5=100.0)
 
@@ -29,7 +29,7 @@ def test_drawn_by_hand():
     output = logits_of([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2]])
     found = analyse(output, torch.tensor([0, 1, 0, 1, 0]), 3, ['cat', 'dog', 'owl']).compute()
     assert found['ece'] == pytest.approx(100 * (2 * 0.2 + 3 * (0.6 - 1 / 3)) / 5, abs=1e-3)
-    assert found['confusion'] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert found['confusion'] == [[0, 0, 2], [0, 1, 1], [1, 0, 1], [1, 1, 1]], 'true, predicted, images'
     assert found['classes'] == [
         dict(name='cat', images=3, accuracy=66.6667),
         dict(name='dog', images=2, accuracy=50.0),
@@ -48,7 +48,9 @@ def test_against_slow_loops():
         confidence = row.max().item()
         bins[min(int(confidence * BINS), BINS - 1)].append((confidence, (row.argmax() == label).item()))
     ece = sum(abs(sum(c for c, _ in held) - sum(right for _, right in held)) for held in bins) / 500
-    assert found['confusion'] == confusion.tolist()
+    assert found['confusion'] == [
+        [*pair, confusion[pair]] for pair in zip(*map(np.ndarray.tolist, confusion.nonzero()))
+    ]
     assert found['ece'] == pytest.approx(100 * ece, abs=1e-3)
 
 
@@ -71,7 +73,7 @@ def test_half_precision_outputs():
     assert found['classes'][0]['images'] == 20
 
 
-@pytest.mark.parametrize('num_classes', [3, 80])
+@pytest.mark.parametrize('num_classes', [3, 80, 21_841])
 def test_files(num_classes, tmp_path):
     output, target = torch.randn(40, num_classes), torch.arange(40) % num_classes
     analysis = analyse(output, target, num_classes)
@@ -87,11 +89,19 @@ def test_files(num_classes, tmp_path):
     found = analysis.compute()
     assert json.loads((folder / 'analysis.json').read_text()) == {**RESULTS, **found}
     rows = list(csv.reader((folder / 'confusion.csv').open()))
-    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == found['confusion']
+    assert rows[0] == ['true', 'predicted', 'images']
+    assert [[int(cell) for cell in row] for row in rows[1:]] == found['confusion']
     rows = list(csv.DictReader((folder / 'classes.csv').open()))
     assert [int(row['images']) for row in rows] == [row['images'] for row in found['classes']]
     assert next(csv.DictReader((folder / 'summary.csv').open()))['ece'] == str(found['ece'])
     assert min(Image.open(folder / 'confusion.png').size) > 300
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6, 'linear in the classes'
+
+
+def test_the_most_confused_classes_are_pictured():
+    pairs = torch.tensor([[0, 0, 90], [1, 2, 3], [3, 4, 9], [5, 4, 2], [6, 6, 1]])
+    assert most_confused(pairs, 2, 8) == [3, 4]
+    assert most_confused(pairs, 4, 8) == [1, 2, 3, 4]
 
 
 def test_names_are_no_formulas(tmp_path):
