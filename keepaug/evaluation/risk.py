@@ -35,10 +35,7 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
     """
     of_clean, of_augmented = (measure_losses(subject, batches) for batches in (clean, augmented))
     means = dict(clean=of_clean.mean().item(), augmented=of_augmented.mean().item())
-    share, curves = (
-        100 * torch.linspace(0, 1, POINTS, dtype=torch.float64),
-        dict(clean=of_clean, augmented=of_augmented),
-    )
+    share, curves = torch.linspace(0, 1, POINTS, dtype=torch.float64), dict(clean=of_clean, augmented=of_augmented)
     return Report(
         'risk',
         values=dict(**means, gap=means['augmented'] - means['clean']),
@@ -52,9 +49,9 @@ def risk(subject: Subject, clean: Batches, augmented: Iterable[tuple[Tensor, Ten
                 'loss on training images',
                 'share of the images in %',
                 'cross entropy in nats, at most',
-                {name: (share.tolist(), quantiles(of_images, share / 100)) for name, of_images in curves.items()},
+                {name: ((100 * share).tolist(), quantiles(of_images, share)) for name, of_images in curves.items()},
                 intervals={
-                    name: tuple(quantiles(of_images, end) for end in wilson(share / 100, len(of_images)))
+                    name: tuple(quantiles(of_images, end) for end in wilson(share, len(of_images)))
                     for name, of_images in curves.items()
                 },
                 baseline='guessing',

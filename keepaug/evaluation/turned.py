@@ -39,7 +39,12 @@ class Stored(NamedTuple):
 def read_header(file) -> Stored:
     """Size and orientation of an open file, without its pixels."""
     with Image.open(file) as image:
-        turn = image.getexif().get(ORIENTATION, 1) if image.format in FORMATS else 1
+        turn = 1
+        if image.format in FORMATS:
+            try:
+                turn = image.getexif().get(ORIENTATION, 1)
+            except Exception:  # damaged EXIF data raise many errors, and turn nothing
+                turn = 1
         return Stored(image.size[::-1], turn if turn in range(1, 9) else 1)
 
 

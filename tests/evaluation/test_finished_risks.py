@@ -34,7 +34,7 @@ def test_report_of_mixed_labels():
     torch.manual_seed(0)
     x, target = torch.randn(6, 3, 8, 8), torch.randint(5, (6,))
     mixed = (torch.randn(12, 3, 8, 8), torch.rand(12, 5).softmax(1))
-    subject = make_subject(small_cnn())
+    subject = make_subject(small_cnn(), classes=list(range(5)))
     report = risk(subject, make_batches(x, target), [mixed])
     with torch.no_grad():
         clean = F.cross_entropy(subject.model(x), target).item()
