@@ -412,12 +412,12 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
 @pytest.mark.parametrize(
     'flags, words',
     [
-        ('--preview-images 0', ['--preview-images 0', 'at least 1']),
+        ('--preview-images 0', ['--preview-images must', 'between 1 and']),
         ('--keep-cut --preview-statistics 4', ['--preview-statistics 4', '16 images', '--preview-images']),
         ('--preview-sizes 8', ['--preview-sizes', '--keep-cut or --keep-paste']),
         ('--cutout --preview-taus 0.5', ['--preview-taus', '--keep-cut or --keep-paste']),
         ('--keep-cut --preview-sizes 8 33', ['--preview-sizes', 'at most 32', '33']),
-        ('--keep-cut --preview-sizes 0', ['--preview-sizes', 'at least 1', '0']),
+        ('--keep-cut --preview-sizes 0', ['--preview-sizes must', 'between 1 and']),
         ('--keep-cut --preview-taus 1.5', ['--preview-taus', '1.5']),
         ('--keep-cut cutmix --preview-sizes 8', ['--preview-sizes', '--keep-cut cutmix', 'drawn']),
         ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),

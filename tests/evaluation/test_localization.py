@@ -349,7 +349,10 @@ def test_an_image_folder_with_a_file_of_boxes(checkpoint, tmp_path, capsys):
     [
         ('{data} --evaluate localization', '--gt-boxes'),
         ('{data} --evaluate localization --gt-boxes nowhere.csv', 'nowhere.csv does not exist'),
-        ('--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0', '--cam-threshold 0 must'),
+        (
+            '--dataset keepaug/cluttered-digits --evaluate localization --cam-threshold 0',
+            '--cam-threshold must be above 0',
+        ),
         ('--dataset keepaug/cluttered-digits --evaluate localization --tf-preprocessing', '--tf-preprocessing'),
     ],
 )
