@@ -2,8 +2,8 @@
 
     python -m keepaug.plot output/train/RUN [output/train/ANOTHER ...]
 
-Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, the share
-of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
+Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, the
+share of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
 """
 
 import argparse

@@ -107,8 +107,8 @@ class TrueBoxes:
         if strange is not None:
             raise ValueError(
                 f'--gt-boxes {self.path}: the box {strange} lies outside {self.dataset.filename(index)}, which has '
-                f'{width} x {height} pixels: boxes must refer to the images as stored, or to photographs turned upright '
-                'by their EXIF data.'
+                f'{width} x {height} pixels: boxes must refer to the images as stored, or to photographs turned '
+                'upright by their EXIF data.'
             )
         found = torch.tensor(boxes, dtype=torch.float64)
         return (turn_back(found, stored) if upright else found), stored.size

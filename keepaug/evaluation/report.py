@@ -195,7 +195,7 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
 
 
 def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str):
-    """A legend below the diagram, where it hides nothing: of colours, if there are names, of styles, of the baseline."""
+    """A legend below the diagram, where it hides nothing: colours, if there are names, styles, and the baseline."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=f'C{number}', label=name) for number, name in enumerate(names)]

@@ -46,8 +46,8 @@ def check_ood(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         yield (
             not re.fullmatch(r'[\w.-]+', name) or name in TAKEN,
             (
-                f'--ood-data-dir {text} cannot be called {name!r}: choose a name of letters, digits, _, - and dots, other '
-                f'than {" and ".join(TAKEN)}.'
+                f'--ood-data-dir {text} cannot be called {name!r}: choose a name of letters, digits, _, - and dots, '
+                f'other than {" and ".join(TAKEN)}.'
             ),
         )
         yield name in names, f'--ood-data-dir gives two folders the name {name}: choose another for {path}.'
