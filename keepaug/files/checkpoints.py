@@ -216,7 +216,7 @@ def recorded_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, in
         ValueError: The record is damaged.
     """
     classes = recorded_args(checkpoint, source).get('class_to_idx')
-    if not classes:
+    if classes is None or isinstance(classes, (dict, list, str)) and not classes:
         return {}
     if not is_class_list(classes):
         raise ValueError(

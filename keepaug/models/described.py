@@ -48,7 +48,7 @@ def describe(checkpoint: Mapping[str, Any], path: str, flag: str) -> dict[str, A
         if isinstance(name, str) and (is_plain_name(name) or told):
             told.setdefault('model', name)
     described = _checked(told, source)
-    if told.get('class_to_idx'):
+    if isinstance(told.get('class_to_idx'), dict):
         described['class_to_idx'] = told['class_to_idx']
     return described
 

@@ -16,6 +16,8 @@ NOT_NEGATIVE = ('lr', 'initial_lr', 'momentum', 'weight_decay')
 # What has a value for each of its parameter's, or one for all.
 MOMENTUM = 'momentum_buffer'
 OF_EACH_WEIGHT = (MOMENTUM, 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
+# What torch's own optimizers have of each weight, once they have any.
+OF_OPTIMIZER = {torch.optim.SGD: {MOMENTUM}, torch.optim.Adam: {'step', 'exp_avg', 'exp_avg_sq'}}
 # What an optimizer has of matrices that keeps less of them than of vectors.
 FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col'}
 
@@ -63,10 +65,12 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
             return 'it is capturable, which one on the CPU cannot be'
         states = [(parameter, state) for parameter in group['params'] if (state := optimizer.state.get(parameter))]
         names = {name for _, state in states for name in state}
+        if states:
+            names |= next((of_each for kind, of_each in OF_OPTIMIZER.items() if isinstance(optimizer, kind)), set())
         for parameter, state in states:
             missing = sorted(names - state.keys())
             if missing and not names & FACTORED:
-                return f'it has {missing[0]} for some of its weights alone'
+                return f'it lacks {missing[0]} of a weight'
             for name, value in state.items():
                 if name == MOMENTUM and value is None:  # of a momentum of 0
                     continue

@@ -232,7 +232,7 @@ def test_state_of_another_shape_is_refused_before_a_step(valid, tmp_path):
     changed['optimizer']['state'][0]['exp_avg'] = torch.zeros(7)
     torch.save(changed, path)
     with pytest.raises(
-        ValueError, match=r'another optimizer .*a tensor of shape \(7,\) as exp_avg of a weight of shape \(3, 2\)'
+        ValueError, match=r'optimizer .*a tensor of shape \(7,\) as exp_avg of a weight of shape \(3, 2\)'
     ):
         take_up(path)
 
@@ -305,6 +305,16 @@ def test_what_has_nothing_to_do_with_the_contents_is_not_blamed_on_them(tmp_path
     monkeypatch.setattr('builtins.open', refuse)  # whoever runs the tests may read everything
     with pytest.raises(ValueError, match=r'cannot be opened \(Permission denied\)'):
         check_checkpoint(str(tmp_path / 'last.pth.tar'), '--resume')
+
+
+@pytest.mark.parametrize('which', [slice(1), slice(None)])
+def test_an_optimizer_with_names_that_are_none_of_its_own(which, valid, tmp_path):
+    path, changed = str(tmp_path / 'last.pth.tar'), copy.deepcopy(valid)
+    for state in [*changed['optimizer']['state'].values()][which]:
+        state['exp_bvg'] = state.pop('exp_avg')
+    torch.save(changed, path)
+    with pytest.raises(ValueError, match=f'--resume {path} .*lacks exp_.vg of a weight'):
+        take_up(path)
 
 
 def test_an_optimizer_for_cuda_graphs_does_not_go_on_without(valid, tmp_path):
