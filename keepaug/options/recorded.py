@@ -26,6 +26,9 @@ NOT_FLAGS = {
     'world_size',
 }
 
+# A teacher of distillation changes no image: the file that a record names for it is not opened.
+OF_TEACHER = ('kd_model_name', 'kd_pretrained_path')
+
 
 def read_recorded(checkpoint: Mapping[str, Any], path: str, file: str = '') -> argparse.Namespace:
     """The arguments of the training run that wrote a checkpoint, complete and prepared.
@@ -96,7 +99,7 @@ def read_values(recorded: Mapping[str, Any]) -> argparse.Namespace:
     parser = create_parser()
     args = parser.parse_args([])
     for action in parser._actions:
-        if action.dest not in recorded or not hasattr(args, action.dest):
+        if action.dest not in recorded or action.dest in OF_TEACHER or not hasattr(args, action.dest):
             continue
         value = recorded[action.dest]
         try:

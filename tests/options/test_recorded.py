@@ -48,6 +48,11 @@ def test_values_of_another_kind(wrong):
         read_recorded(dict(args=argparse.Namespace(**wrong)), 'last.pth.tar')
 
 
+def test_the_file_of_a_teacher_is_not_opened(tmp_path):
+    found = read_recorded(dict(args=argparse.Namespace(kd_pretrained_path=str(tmp_path))), 'last.pth.tar')
+    assert found.kd_pretrained_path is None
+
+
 def test_combinations_that_cannot_be():
     with pytest.raises(ValueError, match='--keep-cut and --cutout'):
         read_recorded(dict(args=dict(keep_cut='cutout', cutout=8)), 'last.pth.tar')
