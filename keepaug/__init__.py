@@ -1,13 +1,16 @@
 """timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
 
-from keepaug import models
+from keepaug import installation, models
 from keepaug.augment import SaliencyMaps, create_augment, list_augments, register_augment
 from keepaug.data.transform import PlacedImages
+from keepaug.installation import __version__
 from keepaug.methods import register_method, wrap_dataset, wrap_task
 from keepaug.models import EarlyExit
 from keepaug.options import add_arguments, prepare
 
-__version__ = '0.1.0'
+# So that `keepaug.train` and `keepaug.validate` are the scripts in a checkout too.
+if not installation.INSTALLED:
+    __path__.append(str(installation.HOME))
 __all__ = [
     'EarlyExit',
     'PlacedImages',

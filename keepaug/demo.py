@@ -1,8 +1,9 @@
 """The main job on the embedded data set: train without a cut, with blind cuts and with keep-cut, and show the cuts.
 
-    python -m keepaug.demo --output demo
+    keepaug-demo --output demo
 
-The runs are those of the first seed of the study `hparams/studies/digits.yaml`, made by `train.py` itself.
+or, in a checkout, `python -m keepaug.demo`. The runs are those of the first seed of the study
+`hparams/studies/digits.yaml`, made by `train.py` itself.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,17 +29,18 @@ from keepaug.augment.base import BatchAugment
 from keepaug.console.errors import explain_errors
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
+from keepaug.installation import HOME, RECIPES, command
 from keepaug.machine import describe_machine
 from keepaug.options.flag_ranges import range_rows
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 from keepaug.study.command import Reporter, Scheduler
 from keepaug.study.plan import plan_runs
-from keepaug.study.runs import SCRIPTS, Slot, StudyRun, read_clock
+from keepaug.study.runs import Slot, StudyRun, read_clock
 from keepaug.study.statistics import difference_of, spread_of
 from keepaug.study.study import read_study
 
-STUDY = SCRIPTS / 'hparams' / 'studies' / 'digits.yaml'
-STUDIED = SCRIPTS / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds
+STUDY = RECIPES / 'studies' / 'digits.yaml'
+STUDIED = HOME / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds; in a checkout
 NONE, BLIND, FULL, RECYCLED = ARMS = ('none', 'blind window', 'keep-cut, full', 'keep-cut, recycled')
 # What the study says of its data, network and cut.
 MODEL, MODEL_KWARGS = 'resnet10t', {'channels': (16, 32, 64, 128), 'stem_width': 8}
@@ -50,10 +52,11 @@ CUT = 16  # px
 
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags."""
+    words = shlex.join(command('demo'))
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.demo',
+        prog=words,
         description=__doc__.splitlines()[0],
-        epilog='example: python -m keepaug.demo --output demo',
+        epilog=f'example: {words} --output demo',
     )
     parser.add_argument(
         '--output', type=Path, default=Path('demo'), help='folder for the runs, the table and the picture'
@@ -61,16 +64,17 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--images', type=int, default=1000, help='number of images on which the share of digit pixels is measured'
     )
+    parser.add_argument('--epochs', type=int, metavar='N', help="epochs of each run; unset: the study's 51")
     return parser
 
 
-def main() -> None:
-    args = create_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = create_parser().parse_args(argv)
     options.refuse(range_rows(args))
     setup_default_logging()
     start = time.time()
 
-    runs = train(args.output)
+    runs = train(args.output, args.epochs)
     cuts = build_cuts(runs)
     shares = {NONE: (100.0, 0.0)} | {name: measure_cuts(cut, args.images) for name, cut in cuts.items()}
     table = draw_table(runs, shares)
@@ -85,19 +89,20 @@ def main() -> None:
     console.print(f'Picture: {args.output}/keep-cut.png   took {time.time() - start:.0f} s')
 
 
-def train(output: Path) -> dict[str, StudyRun]:
+def train(output: Path, epochs: int | None = None) -> dict[str, StudyRun]:
     """Trains the arms with the first seed, two at a time, and validates the last one; the runs by their arms' names.
 
     Raises:
         ValueError: A run failed.
-        SystemExit: validate.py failed; its own message is on the screen.
+        SystemExit: The validation failed; its own message is on the screen.
     """
     study = read_study(str(STUDY))
-    runs = plan_runs(study, output, 1, ARMS)
+    flags = [] if epochs is None else ['--epochs', str(epochs), '--warmup-epochs', '0']
+    runs = plan_runs(study, output, 1, ARMS, flags=flags)
     slots = [Slot.read('cpu:1')] * min(2, os.cpu_count() or 1)
     print(f'{len(runs)} runs, {len(slots)} at a time: about five minutes on two cores. Their logs: {output}/runs')
     for run in runs:
-        print(f'\n$ {shlex.join(["python", *run.command(slots[0])[1:]])}')
+        print(f'\n$ {shlex.join([*command("train"), *run.command(slots[0])[len(slots[0].launcher) :]])}')
     print(flush=True)
     arms = tuple(arm for arm in study.arms if arm.name in ARMS)
     compare = tuple(pair for pair in study.compare if set(pair) <= set(ARMS))
@@ -107,9 +112,9 @@ def train(output: Path) -> dict[str, StudyRun]:
         f'--dataset keepaug/cluttered-digits --model {MODEL} --model-kwargs {kwargs} --num-classes 10 '
         f'--img-size {SIZE} --mean 0.5 --std 0.5 --crop-pct 1 --device cpu -j 0 --checkpoint'
     )
-    words = ['validate.py', *validate.split(), str(runs[-1].folder / 'last.pth.tar')]
-    print(f'\n$ {shlex.join(["python", *words])}', flush=True)
-    done = subprocess.run([sys.executable, SCRIPTS / words[0], *words[1:]], stdout=subprocess.DEVNULL)
+    words = [*validate.split(), str(runs[-1].folder / 'last.pth.tar')]
+    print(f'\n$ {shlex.join([*command("validate"), *words])}', flush=True)
+    done = subprocess.run([sys.executable, '-m', 'keepaug.validate', *words], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
     return {run.arm.name: run for run in runs}

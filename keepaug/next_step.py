@@ -6,6 +6,7 @@ import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from timm.data import resolve_input_data_config
@@ -14,6 +15,7 @@ from torch import nn
 from keepaug import options
 from keepaug.export.command import FORMATS, fitting_format
 from keepaug.export.source import Source
+from keepaug.installation import PACKAGE, command
 from keepaug.options.argv import stock_first
 from keepaug.record.saver import Saver
 from keepaug.training.ranking import Ranking
@@ -143,7 +145,8 @@ class NextStep:
 
     def _validate(self, checkpoint: str) -> list[str]:
         args, root = self.args, self.args.data_dir or self.args.data
-        words = ['python', _beside('validate.py'), *([root] if root else ())]
+        script = ['keepaug-validate'] if _is_command() else ['python', _beside('validate.py')]
+        words = [*script, *([root] if root else ())]
         parser = options.create_validate_parser()
         options.add_ours(parser)
         for action in parser._actions:
@@ -176,7 +179,7 @@ class NextStep:
         output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
         if os.path.exists(output + FORMATS[name].suffix):
             output += f'-{self.saver.best_epoch}'
-        return ['python', '-m', 'keepaug.export', name, checkpoint, '--output', output + FORMATS[name].suffix]
+        return [*command('export'), name, checkpoint, '--output', output + FORMATS[name].suffix]
 
     def _prolonged(self) -> dict[str, str]:
         """Flags for a run that ended: to the end of its schedule, or for as many epochs again."""
@@ -202,7 +205,7 @@ def _launcher() -> Iterator[str]:
     """What starts this script again the way it was started, as words of a shell."""
     environ = os.environ
     if 'TORCHELASTIC_RUN_ID' not in environ:
-        yield from ('python', shlex.quote(os.path.normpath(sys.argv[0])))
+        yield shlex.join(['keepaug-train'] if _is_command() else ['python', os.path.normpath(sys.argv[0])])
         return
     if environ['GROUP_WORLD_SIZE'] != '1':
         yield from (
@@ -214,8 +217,17 @@ def _launcher() -> Iterator[str]:
                 ('MASTER_PORT', 'MASTER_PORT'),
             )
         )
+    if _is_command():
+        yield from ('torchrun', f'--nproc_per_node={environ["LOCAL_WORLD_SIZE"]}', '-m', 'keepaug.train')
+        return
     script = _beside('distributed_train.sh')
     yield from (shlex.quote(script if os.path.dirname(script) else f'./{script}'), environ['LOCAL_WORLD_SIZE'])
+
+
+def _is_command() -> bool:
+    """Whether this is the installed script, or the command that pip made of a checkout's, and no file of a user's."""
+    script = Path(sys.argv[0])
+    return script.stem == 'keepaug-train' or script.parent == PACKAGE
 
 
 def _beside(name: str) -> str:

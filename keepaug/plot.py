@@ -1,6 +1,8 @@
 """The curves of runs as a picture, from their summary.csv.
 
-    python -m keepaug.plot output/train/RUN [output/train/ANOTHER ...]
+    keepaug-plot output/train/RUN [output/train/ANOTHER ...]
+
+or, in a checkout, `python -m keepaug.plot ...`.
 
 Both risks on training images beside the validation loss (Data Augmentation Revisited, Figure 1), the accuracy, the
 share of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
@@ -8,18 +10,19 @@ share of saliency kept, and the phases of a run with `--refine-epochs`. Of sever
 
 import argparse
 import csv
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-import matplotlib
+from keepaug.console.errors import explain_errors
+from keepaug.files.drafts import whole_file
+from keepaug.installation import command, install_extra
+from keepaug.validation.runs import label_runs
 
-matplotlib.use('Agg')
-from matplotlib import pyplot  # noqa: E402  the backend is chosen before
-
-from keepaug.console.errors import explain_errors  # noqa: E402
-from keepaug.files.drafts import whole_file  # noqa: E402
-from keepaug.validation.runs import label_runs  # noqa: E402
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
 LOSSES = {
@@ -48,7 +51,7 @@ def read_summary(run: str) -> Rows:
     """
     path = os.path.join(run, 'summary.csv') if os.path.isdir(run) else run
     if not os.path.isfile(path):
-        raise ValueError(f'{path} does not exist: name the folder of a run that train.py wrote.')
+        raise ValueError(f'{path} does not exist: name the folder of a training run.')
     with open(path, newline='') as file:
         rows = [row for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
     if not rows:
@@ -56,21 +59,22 @@ def read_summary(run: str) -> Rows:
     return rows
 
 
-def draw_curves(runs: Mapping[str, Rows]) -> pyplot.Figure:
+def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
     """Losses above, accuracies below, over epochs; of a single run fading and refined epochs shaded.
 
     Args:
         runs: The rows of each run by its name.
     """
+    from matplotlib.figure import Figure
+
     shown = {
         label: curves
         for label, curves in PANELS.items()
         if curves is not KEPT or any(row.get(column) for rows in runs.values() for row in rows for column in curves)
     }
     several = len(runs) > 1
-    figure, panels = pyplot.subplots(
-        len(shown), 1, sharex=True, figsize=(7, 3.5 * len(shown)), layout='constrained', squeeze=False
-    )
+    figure = Figure(figsize=(7, 3.5 * len(shown)), layout='constrained')
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
     for panel, (label, curves) in zip(panels[:, 0], shown.items()):
         for number, (run, rows) in enumerate(runs.items()):
             for style, (column, name) in enumerate(curves.items()):
@@ -101,10 +105,15 @@ def _shade(panel, rows: Rows) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words = ' '.join(command('plot'))
+    parser = argparse.ArgumentParser(
+        prog=words, description=__doc__.splitlines()[0], epilog=f'example: {words} output/train/RUN'
+    )
     parser.add_argument('runs', nargs='+', metavar='run', help='folders of runs, with their summary.csv')
     parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the first run')
     args = parser.parse_args(argv)
+    if importlib.util.find_spec('matplotlib') is None:
+        raise ValueError(f'Curves need matplotlib, which is not installed: {install_extra("plot")}.')
     names = label_runs(args.runs)
     curves = draw_curves({name: read_summary(run) for name, run in zip(names, args.runs)})
     folder = args.runs[0] if os.path.isdir(args.runs[0]) else os.path.dirname(args.runs[0])

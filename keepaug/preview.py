@@ -1,16 +1,18 @@
 """What a training run's augmentations would do to its own images, on one sheet, without training.
 
-    python -m keepaug.preview --data-dir /data/imagenet --model resnet50 --pretrained --keep-cut \
+    keepaug-preview --data-dir /data/imagenet --model resnet50 --pretrained --keep-cut \
         --preview-statistics 256 --preview-sizes 40 60 80 --preview-taus 0.3 0.6
 
-Takes the flags of `train.py` and follows its way from images to an augmented batch. Beside the sheet it prints how much
-of the saliency lies in what is removed or put back, with keep-cut and keep-paste beside the same windows drawn blindly.
-Choose `--keep-size` and `--keep-tau` by that: the same seed shows the same crops whatever these are.
+or, in a checkout, `python -m keepaug.preview`. Takes the flags of `train.py` and follows its way from images to an
+augmented batch. Beside the sheet it prints how much of the saliency lies in what is removed or put back, with keep-cut
+and keep-paste beside the same windows drawn blindly. Choose `--keep-size` and `--keep-tau` by that: the same seed shows
+the same crops whatever these are.
 """
 
 import argparse
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +29,7 @@ from keepaug.console.errors import explain_errors, first_line
 from keepaug.data.classes import name_classes
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.files.drafts import whole_file
+from keepaug.installation import command
 from keepaug.measuring.regions import bare_model, run_steps
 from keepaug.measuring.windows import RegionStatistics, build_trials
 from keepaug.methods import KeepMethod, active_methods, outside_training, wrap_loader
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def create_parser() -> argparse.ArgumentParser:
     """The parser of `train.py` with the flags of the preview."""
     parser = options.create_parser()
+    parser.prog = shlex.join(command('preview'))
     parser.description = __doc__.splitlines()[0]
     add = parser.add_argument_group('preview').add_argument
     add('--preview-images', type=int, default=16, metavar='N', help='images on the sheet')

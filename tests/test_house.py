@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'keepaug'
 # From the ground up; what stands on one floor does not import each other.
 FLOORS = [
+    {'installation', 'private'},
     {'machine', 'ranges', 'console', 'datasets', 'files'},
     {'functional'},
     {'models'},
@@ -24,7 +25,7 @@ FLOORS = [
     {'options'},
     {'evaluation', 'export'},
     {'study'},
-    {'demo', 'next_step', 'plot', 'preview'},
+    {'commands', 'demo', 'next_step', 'plot', 'preview'},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = [path for path in sorted(PACKAGE.rglob('*.py')) if path != PACKAGE / '__init__.py']
@@ -76,3 +77,40 @@ def test_no_file_is_long(path):
 @pytest.mark.parametrize('path', [*FILES, ROOT / 'train.py', ROOT / 'validate.py'], ids=lambda path: path.stem)
 def test_no_option_is_guessed_at(path):
     assert not re.search(r'getattr\((args|recorded|run|prepared), ', path.read_text())
+
+
+LIBRARIES = ('torch', 'torchvision', 'timm')
+
+
+def private_names(path: Path) -> Iterator[str]:
+    """Private names of torch, torchvision and timm that a file uses."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        for name in names:
+            library, *parts = name.split('.')
+            if (
+                library in LIBRARIES
+                and re.fullmatch(r'[\w.]+', name)
+                and any(re.match(r'_(?!_)', part) for part in parts)
+            ):
+                yield name
+
+
+@pytest.mark.parametrize(
+    'path', [ROOT / 'train.py', ROOT / 'validate.py', *FILES], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_private_names_of_libraries_stand_in_one_file(path):
+    private = list(private_names(path))
+    if path == PACKAGE / 'private.py':
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        for name in private:
+            assert f'`{name.split(".")[-1].lstrip("_")}`' in text, 'each with its reason'
+    else:
+        assert not private, 'import it in keepaug/private.py, with the reason'

@@ -295,6 +295,13 @@ def test_command_line_without_what_is_of_one_start(typed, kept):
         ('train.py', {}, 'python train.py'),
         ('./train.py', {}, 'python train.py'),
         ('/my code/train.py', {}, "python '/my code/train.py'"),
+        ('/opt/bin/keepaug-train', {}, 'keepaug-train'),
+        (str(ROOT / 'keepaug' / 'train.py'), {}, 'keepaug-train'),
+        (
+            str(ROOT / 'keepaug' / 'train.py'),
+            dict(LOCAL_WORLD_SIZE='2', GROUP_WORLD_SIZE='1'),
+            'torchrun --nproc_per_node=2 -m keepaug.train',
+        ),
         ('./train.py', dict(LOCAL_WORLD_SIZE='2', GROUP_WORLD_SIZE='1'), './distributed_train.sh 2'),
         (
             'code/train.py',

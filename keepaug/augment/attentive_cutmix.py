@@ -1,5 +1,7 @@
 """Attentive CutMix: the patches a network attends to most move into another image (Walawalkar et al., 2020)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class AttentiveCutMix(PartnerMixer):
         teacher_size: tuple[int, int] | None = None,
         normalisation: Normalisation | None = None,
         teacher_normalisation: Normalisation | None = None,
-        **mixing,
+        **mixing: Any,
     ):
         super().__init__(model, num_classes, **mixing)
         if teacher is None and model is None:

@@ -1,5 +1,7 @@
 """The other ways to do CutMix that its paper tried (CutMix, section 4.1.3, Table 8): all worse, and so controls."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class CutMixVariant(LabelMixer):
         variant: str = 'center-gaussian',
         fixed_size: int = 16,
         cutmix_alpha: float = 1.0,
-        **mixing,
+        **mixing: Any,
     ):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **mixing)
         self.variant = check_choice('variant', variant, self.variants)

@@ -1,5 +1,7 @@
 """Mixing inside the network: Manifold Mixup and Feature CutMix (CutMix, section 4.1.1 and Figure 3)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class FeatureMixer(PartnerMixer):
         num_classes: int | None = None,
         stages: tuple[int, ...] | None = None,
         alpha: float = 1.0,
-        **mixing,
+        **mixing: Any,
     ):
         super().__init__(model, num_classes, **mixing)
         if model is None:

@@ -1,6 +1,7 @@
 """Selective cut: only regions of low saliency are removed (KeepAugment, section 3, Eq. 2)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class KeepCut(KeepRegion):
         maps: SaliencyMaps | None = None,
         max_count: int = 1,
         windows: str = 'inside',
-        **mixing,
+        **mixing: Any,
     ):
         super().__init__(model, num_classes, size, tau, prob, saliency, low_scale, maps)
         self.mode = check_choice('mode', mode, self.modes)
@@ -164,7 +165,7 @@ class KeepCut(KeepRegion):
 class _KeepCutMix(LabelMixer):
     """CutMix whose region lies where the receiving image is least salient; each sample has a place of its own."""
 
-    def __init__(self, cut: KeepCut, **mixing):
+    def __init__(self, cut: KeepCut, **mixing: Any):
         super().__init__(**mixing)
         self.cut = cut
         self.saliency: Tensor | None = None

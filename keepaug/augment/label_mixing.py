@@ -1,5 +1,7 @@
 """Mixup and CutMix on the device: two images and their labels into one, each sample with its own draw."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -164,7 +166,7 @@ class LabelMixer(PartnerMixer):
         cutmix_alpha: float = 0.0,
         cutmix_minmax: tuple[float, float] | None = None,
         switch_prob: float = 0.5,
-        **mixing,
+        **mixing: Any,
     ):
         super().__init__(model, num_classes, **mixing)
         if cutmix_minmax is not None and not 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1:
@@ -268,7 +270,7 @@ class Mixup(LabelMixer):
     """Blends two images (Zhang et al., mixup, 2018): `LabelMixer` with mixup on."""
 
     def __init__(
-        self, model: nn.Module | None = None, num_classes: int | None = None, mixup_alpha: float = 1.0, **kwargs
+        self, model: nn.Module | None = None, num_classes: int | None = None, mixup_alpha: float = 1.0, **kwargs: Any
     ):
         super().__init__(model, num_classes, mixup_alpha=mixup_alpha, **kwargs)
 
@@ -278,6 +280,6 @@ class CutMix(LabelMixer):
     """Puts a region of one image into another (Yun et al., CutMix, 2019): `LabelMixer` with CutMix on."""
 
     def __init__(
-        self, model: nn.Module | None = None, num_classes: int | None = None, cutmix_alpha: float = 1.0, **kwargs
+        self, model: nn.Module | None = None, num_classes: int | None = None, cutmix_alpha: float = 1.0, **kwargs: Any
     ):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **kwargs)

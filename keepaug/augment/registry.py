@@ -1,7 +1,7 @@
 """Augmentations by name, as timm keeps models by name."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keepaug.augment.base import BatchAugment
 
@@ -34,7 +34,7 @@ def list_augments() -> list[str]:
     return sorted(_AUGMENTS)
 
 
-def create_augment(name: str, **kwargs) -> BatchAugment:
+def create_augment(name: str, **kwargs: Any) -> BatchAugment:
     """Creates an augmentation by name.
 
     Args:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 from torch.utils.data import default_collate
-from torch.utils.data._utils.collate import default_collate_fn_map
+
+from keepaug.private import default_collate_fn_map
 
 
 class Views(tuple):

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from multiprocessing.queues import Queue
 from typing import Any
 
-from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
 
 from keepaug.data.seeding import plain_loader
+from keepaug.private import ExceptionWrapper
 
 
 def report_failures(loader: Any) -> Any:

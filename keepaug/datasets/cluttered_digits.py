@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from keepaug.datasets.splits import to_split
+from keepaug.installation import install_extra
 
 __all__ = ['ClutteredDigits']
 
@@ -64,7 +65,7 @@ def load_sources() -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise ValueError(
             "The data set keepaug/cluttered-digits is drawn from scikit-learn's digits, and scikit-learn is not "
-            "installed: run pip install 'keepaug[demo]'."
+            f'installed: {install_extra("demo")}.'
         ) from error
     digits = load_digits()
     return digits.images.astype(np.int32), digits.target.astype(np.int64)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.export import detectron2, detectron2_timm, onnx, safetensors, timm_folder, torchvision
 from keepaug.export.output import check_output
 from keepaug.export.source import Source, load_source, read_labels
+from keepaug.installation import command
 from keepaug.options import shared
 
 DESCRIBED = (
@@ -99,14 +101,16 @@ def fitting_format(source: Source) -> str:
 def create_parser() -> argparse.ArgumentParser:
     """One subcommand per format."""
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.export', description='Write a trained model for other libraries.'
+        prog=shlex.join(command('export')),
+        description='Write a trained model for other libraries.',
+        epilog=f'example: {shlex.join(command("export"))} timm output/train/RUN/model_best.pth.tar --output my-model',
     )
     commands = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)
     for name, form in FORMATS.items():
-        command = commands.add_parser(
+        subparser = commands.add_parser(
             name, help=form.help, description=f'Write {form.help}.', formatter_class=shared.HelpFormatter
         )
-        add = command.add_argument
+        add = subparser.add_argument
         add('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training run, or a file of weights')
         add('-o', '--output', required=True, metavar='PATH', help='folder to make' if form.folder else 'file to write')
         add('--no-ema', action='store_true', help='export the plain weights if the checkpoint also has an average')
@@ -119,7 +123,7 @@ def create_parser() -> argparse.ArgumentParser:
             )
         if form.base:
             add('--base', default='', metavar='FILE', help='configuration of a detector to extend (_BASE_)')
-        group = command.add_argument_group('model, if the checkpoint does not describe it')
+        group = subparser.add_argument_group('model, if the checkpoint does not describe it')
         group.add_argument('--model', default='', metavar='NAME', help='architecture')
         shared.add_head(group)
         shared.add_model_kwargs(group)

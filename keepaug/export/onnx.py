@@ -9,6 +9,7 @@ from keepaug.console.errors import first_line
 from keepaug.export.compare import check_same
 from keepaug.export.output import whole_file
 from keepaug.export.source import Source
+from keepaug.installation import install_extra
 
 SUFFIX = '.onnx'
 NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
@@ -20,7 +21,7 @@ def check_installed() -> None:
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f'ONNX export needs {" and ".join(missing)}: pip install keepaug[export].')
+        raise ValueError(f'ONNX export needs {" and ".join(missing)}: {install_extra("export")}.')
 
 
 def export(source: Source, output: str, labels: list[str] | None = None) -> str:

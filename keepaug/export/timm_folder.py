@@ -9,11 +9,12 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
-from timm.models._hub import HF_SAFE_WEIGHTS_NAME, save_config_for_hf
 
 from keepaug.console.errors import first_line
 from keepaug.export.output import whole_folder
 from keepaug.export.source import Source
+from keepaug.installation import command
+from keepaug.private import HF_SAFE_WEIGHTS_NAME, save_config_for_hf
 
 CONFIG = 'config.json'
 
@@ -46,7 +47,7 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
     return (
         f'{output}: {CONFIG} and {HF_SAFE_WEIGHTS_NAME}.\n'
         f"In timm{source.prerequisite}: timm.create_model('local-dir:{output}', pretrained=True)\n"
-        f'To validate: python validate.py DATA --model local-dir:{output}'
+        f'To validate: {" ".join(command("validate"))} DATA --model local-dir:{output}'
     )
 
 

@@ -14,13 +14,13 @@ import io
 
 import torch
 import torchvision
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from keepaug.export.compare import check_same
 from keepaug.export.output import whole_file
 from keepaug.export.resnet_layout import ResNetLayout, backbone_weights, read_layout
 from keepaug.export.source import Source
+from keepaug.private import IntermediateLayerGetter
 
 # torchvision's builders by depth, groups and width.
 BUILDERS = {

@@ -6,6 +6,8 @@ A generator may live on another device than the images; what it draws is moved t
 import torch
 from torch import Tensor
 
+from keepaug.private import sample_dirichlet
+
 Device = torch.device | str | None
 
 
@@ -45,7 +47,7 @@ def beta(count: int, alpha: float, device: Device = None, generator: torch.Gener
     where = _source(device, generator)
     both = torch.full((count, 2), float(alpha), dtype=_widest(where), device=where)
     # One gamma variable over the sum of two; torch.distributions takes no generator.
-    return torch._sample_dirichlet(both, generator)[:, 0].to(device)
+    return sample_dirichlet(both, generator)[:, 0].to(device)
 
 
 def _source(device: Device, generator: torch.Generator | None) -> Device:

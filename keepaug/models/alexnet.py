@@ -10,8 +10,9 @@ import torch
 import torchvision.models
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+
+from keepaug.private import feature_take_indices
 
 __all__ = ['AlexNet']
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from timm.layers import BatchNormAct2d, ClassifierHead
 from timm.models import build_model_with_cfg, checkpoint_seq
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from keepaug.private import feature_take_indices
 
 # Over the training images, channel by channel.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)

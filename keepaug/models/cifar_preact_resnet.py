@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from timm.layers import BatchNormAct2d, create_conv2d
 from timm.models import generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from keepaug.models.cifar_network import cifar_cfgs, create_cifar_network, shrink_reductions, to_timm_output_stride
+from keepaug.private import feature_take_indices
 
 __all__ = ['CifarPreActResNet']
 

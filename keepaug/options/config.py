@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import numbers
+import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from keepaug.files.plain_yaml import MOST_BYTES, parse_yaml
+from keepaug.installation import find_recipe, list_recipes
 
 
 def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
@@ -44,6 +46,25 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     return content
 
 
+def find_config(path: str, flag: str = '--config') -> str:
+    """The path itself, or where no such file is there the recipe of ours that it names, such as cifar10/keepcutout.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    if os.path.exists(path):
+        return path
+    recipe = find_recipe(path)
+    if recipe is None:
+        nearest = difflib.get_close_matches(path.removesuffix('.yaml')[:100], list_recipes(), n=1)
+        hint = nearest[0] if nearest else 'cifar10/keepcutout'
+        raise ValueError(
+            f'{flag} {path} cannot be read (No such file or directory): give the path of a YAML file, or a recipe such '
+            f'as {hint}.'
+        )
+    return str(recipe)
+
+
 def read_defaults(
     parser: argparse.ArgumentParser, paths: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -58,7 +79,7 @@ def read_defaults(
     actions = {action.dest: action for action in parser._actions if action.default is not argparse.SUPPRESS}
     known, unknown, told = {}, {}, []
     for path in paths:
-        for key, value in read_config(path).items():
+        for key, value in read_config(find_config(path)).items():
             if key in actions:
                 try:
                     known[key] = convert(actions[key], value)

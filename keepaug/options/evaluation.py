@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keepaug.datasets import BOXED_DATASETS
+from keepaug.installation import install_extra
 from keepaug.methods.method import spell
 from keepaug.options.ood import add_ood, check_ood
 from keepaug.options.training_images import add_training_images, check_training_images
@@ -91,7 +92,7 @@ def check_evaluation(args: argparse.Namespace) -> Iterable[tuple[bool, str]]:
         return
     asked = f'--evaluate {" ".join(args.evaluate)}'
     missing = [name for name in ('torchmetrics', 'scipy', 'matplotlib') if importlib.util.find_spec(name) is None]
-    yield bool(missing), f'{asked} needs {" and ".join(missing)}: pip install keepaug[eval].'
+    yield bool(missing), f'{asked} needs {" and ".join(missing)}: {install_extra("eval")}.'
     yield args.task == 'multilabel', f'{asked} is of one label per image; drop it, or --task multilabel.'
     yield args.naflex_loader, f'{asked} is of images on a grid of pixels; drop it, or --naflex-loader.'
     yield bool(args.real_labels), f'{asked} counts one label per image, --real-labels has several: drop one of the two.'

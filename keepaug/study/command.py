@@ -1,6 +1,8 @@
 """Trains every arm of a study with several seeds and reports after every run.
 
-python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- --data-dir /data/cifar10
+keepaug-study papers/keepaugment/table1 --slots cuda:0 cuda:1 -- --data-dir /data/cifar10
+
+or, in a checkout, `python -m keepaug.study ...`.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from timm.utils import setup_default_logging
 
 from keepaug.console.errors import first_line
 from keepaug.files.locks import hold_folder, releasing_folders
+from keepaug.installation import command, install_extra
 from keepaug.machine import describe_machine
 from keepaug.options import refuse
 from keepaug.options.flag_ranges import STUDY_RANGES, range_rows
@@ -34,15 +37,15 @@ NEEDED = ('scipy', 'matplotlib')
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags; what stands behind `--` is train.py's."""
     parser = argparse.ArgumentParser(
-        prog='python -m keepaug.study',
+        prog=shlex.join(command('study')),
         allow_abbrev=False,
-        usage='%(prog)s FILE [options] [-- FLAGS OF train.py]',
+        usage='%(prog)s FILE [options] [-- FLAGS OF TRAINING]',
         description=__doc__.splitlines()[0],
-        epilog='example: python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- '
+        epilog=f'example: {shlex.join(command("study"))} papers/keepaugment/table1 --slots cuda:0 cuda:1 -- '
         '--data-dir /data/cifar10',
     )
     add = parser.add_argument
-    add('file', metavar='FILE', help='study file, such as hparams/papers/keepaugment/table1.yaml')
+    add('file', metavar='FILE', help='study file, or one of ours, such as papers/keepaugment/table1')
     add('--output', type=Path, metavar='DIR', help='folder for the runs and the report; unset: output/studies/NAME')
     add('--seeds', type=int, metavar='N', help="runs per arm; unset: the study's")
     add('--arms', nargs='+', default=[], metavar='ARM', help='arms to train; unset: all')
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         own = [word for word in words[:end] if word != '--list']
         for run in runs:
             chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
-            print(shlex.join(['python', '-m', 'keepaug.study', *own, *chosen]))
+            print(shlex.join([*command('study'), *own, *chosen]))
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,7 @@ def check(args: argparse.Namespace) -> None:
     if args.slurm is not None and importlib.util.find_spec('submitit') is None:
         missing.append('submitit')
     if missing:
-        raise ValueError(f'A study needs {" and ".join(missing)}: pip install keepaug[study].')
+        raise ValueError(f'A study needs {" and ".join(missing)}: {install_extra("study")}.')
     refuse(range_rows(args, STUDY_RANGES))
 
 

@@ -18,10 +18,10 @@ import torch
 
 import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.files.plain_json import write_json
+from keepaug.installation import __version__, command
 from keepaug.study.scale import DataShare
 from keepaug.study.study import Arm
 
-SCRIPTS = Path(__file__).parents[2]
 # How often a run's summary is looked at for the time of each epoch; epochs take longer by far.
 LOOK = 1.0  # seconds
 # What a run has to end after it is told to, before it is killed: a checkpoint of the largest networks takes seconds.
@@ -65,16 +65,16 @@ class Slot:
     def launcher(self) -> list[str]:
         """What starts train.py."""
         if len(self.units) == 1:
-            return [sys.executable, str(SCRIPTS / 'train.py')]
-        return [str(SCRIPTS / 'distributed_train.sh'), str(len(self.units))]
+            return [sys.executable, '-m', 'keepaug.train']
+        several = ['--standalone', f'--nproc_per_node={len(self.units)}', '-m', 'keepaug.train']
+        return [sys.executable, '-m', 'torch.distributed.run', *several]
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment of its processes."""
-        own = {'PYTHON': sys.executable}  # for the launcher of several
         if self.device == 'cpu':
-            return {**os.environ, **own, 'OMP_NUM_THREADS': self.units[0]}
-        return {**os.environ, **own, 'CUDA_VISIBLE_DEVICES': ','.join(self.units)}
+            return {**os.environ, 'OMP_NUM_THREADS': self.units[0]}
+        return {**os.environ, 'CUDA_VISIBLE_DEVICES': ','.join(self.units)}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class StudyRun:
 
     def command(self, slot: Slot | None = None) -> list[str]:
         """The whole command; without a slot for whatever device train.py takes."""
-        launcher = ['python', 'train.py'] if slot is None else slot.launcher
+        launcher = command('train') if slot is None else slot.launcher
         device = [] if slot is None else ['--device', slot.device]
         resume = ['--exact-resume', '--resume', 'auto'] if self.exact else []
         return [
@@ -244,13 +244,7 @@ def read_clock(folder: Path) -> dict[int, float]:
 
 def versions() -> dict[str, str]:
     """What runs must share to be compared, beside their flags."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        own = version('keepaug')
-    except PackageNotFoundError:  # from a checkout that is not installed
-        own = 'checkout'
-    return {'versions': f'keepaug {own}, timm {timm.__version__}, torch {torch.__version__}'}
+    return {'versions': f'keepaug {__version__}, timm {timm.__version__}, torch {torch.__version__}'}
 
 
 def _first_difference(held: Any, wanted: str) -> str:

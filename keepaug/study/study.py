@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keepaug.options.config import read_config
+from keepaug.options.config import find_config, read_config
 from keepaug.ranges import any_of
 
 # What a table reports of a run's epochs, by the names that a file may use.
@@ -118,6 +118,7 @@ def read_study(path: str) -> Study:
     Raises:
         ValueError: It is missing, or says something that is not understood.
     """
+    path = find_config(path, 'The study')
     content = read_config(path, 'The study')
     file = Path(path)
     _check_keys(path, content, KEYS, 'the study')

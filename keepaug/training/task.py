@@ -167,7 +167,7 @@ def compile_task(args, task: TrainingTask) -> None:
     Raises:
         ValueError: The backend is unknown.
     """
-    known = torch._dynamo.list_backends(None)
+    known = torch.compiler.list_backends(None)
     if args.torchcompile not in known:
         raise ValueError(f'--torchcompile {args.torchcompile} is not a backend: choose one of {", ".join(known)}.')
     task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from keepaug.files.drafts import whole_file
 from keepaug.files.plain_json import write_json
+from keepaug.installation import install_extra
 from keepaug.validation.processes import gather_rows
 
 NEEDED = ('torchmetrics', 'matplotlib')
@@ -35,7 +36,7 @@ def check_analysis(folder: str, real_labels: str) -> None:
         return
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f'--analysis-dir needs {" and ".join(missing)}: pip install keepaug[eval].')
+        raise ValueError(f'--analysis-dir needs {" and ".join(missing)}: {install_extra("eval")}.')
     if real_labels:
         raise ValueError(
             '--analysis-dir counts one label per image, but --real-labels has several: drop one of the two.'

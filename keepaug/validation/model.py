@@ -165,7 +165,7 @@ def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
     if args.torchscript:
         return script(model, args.model)
     if args.torchcompile:
-        torch._dynamo.reset()
+        torch.compiler.reset()
         return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
     if args.aot_autograd:
         from functorch.compile import memory_efficient_fusion

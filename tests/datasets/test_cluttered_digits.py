@@ -258,7 +258,7 @@ def test_refusals(kwargs, message):
 def test_missing_scikit_learn(monkeypatch):
     cluttered_digits.load_sources.cache_clear()
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(ValueError, match=r"pip install 'keepaug\[demo\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[demo\]'"):
         ClutteredDigits()
 
 

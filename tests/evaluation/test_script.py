@@ -336,4 +336,4 @@ def test_a_compared_run_that_is_not_known(data, runs, of_two_classes, monkeypatc
 def test_a_missing_package(data, monkeypatch, capsys):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     said = refuse_validate(f'{data} {COMMON} --evaluate ood fgsm', capsys)
-    assert '--evaluate ood fgsm' in said and 'pip install keepaug[eval]' in said
+    assert '--evaluate ood fgsm' in said and "pip install -e '.[eval]'" in said

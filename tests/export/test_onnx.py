@@ -36,7 +36,7 @@ def test_graph(tmp_path):
 
 def test_missing_packages_are_one_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if 'onnx' in name else object())
-    with pytest.raises(ValueError, match=r'onnx and onnxscript and onnxruntime: pip install keepaug\[export\]'):
+    with pytest.raises(ValueError, match=r"onnx and onnxscript and onnxruntime: pip install -e '.\[export\]'"):
         onnx.check_installed()
 
 

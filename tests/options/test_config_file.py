@@ -274,3 +274,28 @@ def test_a_number_for_text_is_refused_like_text(parse, text, named):
 def test_an_experiment_may_be_called_by_a_number(parse):
     args, text = parse('experiment: 5')
     assert prepare(args).experiment == '5' and "experiment: '5'\n" in text
+
+
+@pytest.mark.parametrize('name', ['cifar10/keepcutout', 'cifar10/keepcutout.yaml', 'hparams/cifar10/keepcutout.yaml'])
+def test_recipes_that_come_with_us_are_found_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_args(create_parser(), ['-c', name])[0].keep_cut == 'cutout'
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text('keep_cut: erase')
+    assert parse_args(create_parser(), ['-c', name])[0].keep_cut == 'erase', 'what is there comes first'
+
+
+@pytest.mark.parametrize('name', ['cifar10/kepcutout', '../train', 'cifar10'])
+def test_no_recipe(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        parse_args(create_parser(), ['-c', name])
+    assert f'--config {name} cannot be read' in capsys.readouterr().err
+
+
+def test_a_mistyped_recipe_gets_the_nearest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        parse_args(create_parser(), ['-c', 'cifar10/kepcutout'])
+    assert 'cifar10/keepcutout' in capsys.readouterr().err

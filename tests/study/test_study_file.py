@@ -152,7 +152,7 @@ def test_plan_is_by_seed_and_checked(study, data, tmp_path):
     runs = plan_runs(study, tmp_path / 'out', 2, flags=['--data-dir', str(data)])
     assert [(run.seed, run.arm.name) for run in runs] == [(seed, arm.name) for seed in range(2) for arm in study.arms]
     command = runs[1].command(Slot.read('cuda:0,1'))
-    assert command[1] == '2' and '--cutout' in command and command[command.index('--seed') + 1] == '0'
+    assert '--nproc_per_node=2' in command and '--cutout' in command and command[command.index('--seed') + 1] == '0'
     assert {'--exact-resume', '--resume', 'auto'} <= set(command)
     with pytest.raises(ValueError, match='The arm none: --opt nosuch'):
         plan_runs(study, tmp_path / 'out', 2, flags=['--opt', 'nosuch'])

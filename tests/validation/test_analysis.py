@@ -120,5 +120,5 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='--analysis-dir'):
         analyse(torch.randn(3, 3), torch.arange(3), 3).write(str(tmp_path / 'file'), RESULTS)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(ValueError, match=r'torchmetrics and matplotlib: pip install keepaug\[eval\]'):
+    with pytest.raises(ValueError, match=r"torchmetrics and matplotlib: pip install -e '.\[eval\]'"):
         check_analysis(str(tmp_path), '')
