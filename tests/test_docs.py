@@ -90,6 +90,8 @@ def test_commands_are_understood(line, monkeypatch):
         validate.parser.parse_args(flags)
     elif script == '-m keepaug.export':
         export.create_parser().parse_args(flags)
+    elif script.startswith(('examples/', 'benchmarks/')):
+        assert (ROOT / script).is_file()
     else:
         assert script == '-m keepaug.study', 'not a command of ours: name it in FOREIGN'
         end = flags.index('--') if '--' in flags else len(flags)
