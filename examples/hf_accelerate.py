@@ -21,7 +21,7 @@ loader = DataLoader(dataset, batch_size=16, shuffle=True)
 model = timm.create_model('test_resnet', num_classes=10).train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-# The bare model, after prepare: a pass through the wrapper would make DDP wait for gradients that never come.
+# The bare model, after prepare: a pass through the wrapper would make DDP expect gradients that never come.
 cut = keepaug.create_augment('keep-cut', model=accelerator.unwrap_model(model), num_classes=10, size=12)
 set_seed(0, device_specific=True)  # from here on every process draws cuts of its own
 right = []

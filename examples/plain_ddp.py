@@ -26,7 +26,7 @@ loader = DataLoader(dataset, batch_size=8, sampler=sampler)
 bare = timm.create_model('test_resnet', num_classes=10).to(device).train()
 model = DistributedDataParallel(bare, device_ids=[local_rank] if device.type == 'cuda' else None)
 optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-# The bare model: a pass through the wrapper would make DDP wait for gradients that never come.
+# The bare model: a pass through the wrapper would make DDP expect gradients that never come.
 cut = keepaug.create_augment('keep-cut', model=bare, num_classes=10, size=12)
 torch.manual_seed(1 + dist.get_rank())  # from here on every process draws cuts of its own
 right = []

@@ -70,14 +70,12 @@ class ReidentificationModel(nn.Module):
     `forward` gives logits, which is what keepaug explains.
     """
 
-    def __init__(self, name: str, persons: int, pretrained: bool, last_stride: int):
+    def __init__(self, backbone: nn.Module, persons: int):
         super().__init__()
-        self.backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        if last_stride == 1:
-            take_last_stride(self.backbone)
-        self.neck = nn.BatchNorm1d(self.backbone.num_features)
+        self.backbone = backbone
+        self.neck = nn.BatchNorm1d(backbone.num_features)
         self.neck.bias.requires_grad_(False)  # features around the origin: the classifier tells angles apart
-        self.classifier = nn.Linear(self.backbone.num_features, persons, bias=False)
+        self.classifier = nn.Linear(backbone.num_features, persons, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +99,7 @@ def take_last_stride(backbone: nn.Module) -> None:
             module.kernel_size = 1  # of a shortcut: with nothing to halve, nothing to average
 
 
-def create_transforms(size: tuple[int, int], mean: list[float], std: list[float]) -> tuple[v2.Transform, v2.Transform]:
+def create_transforms(size: list[int], mean: list[float], std: list[float]) -> tuple[v2.Transform, v2.Transform]:
     """For training and for evaluation. Erasing comes later, on the device."""
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     resize = v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC)
@@ -224,12 +222,14 @@ def main() -> None:
     source.add_argument(
         '--draw-toys', type=Path, metavar='DIR', help='write small drawn persons there and train nothing'
     )
-    parser.add_argument('--model', default='resnet50', metavar='NAME', help="any of timm's networks")
+    parser.add_argument(
+        '--model', default='resnet50', metavar='NAME', help='any that timm creates, local-dir:FOLDER too'
+    )
     parser.add_argument('--pretrained', action='store_true', help='begin with published weights')
     parser.add_argument('--last-stride', type=int, choices=(1, 2), default=1, help='of the last stage of a ResNet')
     parser.add_argument('--keep', action='store_true', help='erase where the saliency is low')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(256, 128), metavar=('H', 'W'), help='of the images, in px'
+        '--size', type=int, nargs=2, default=[256, 128], metavar=('H', 'W'), help='of the images, in px'
     )
     parser.add_argument('--epochs', type=int, default=120, metavar='N')
     parser.add_argument('--lr', type=float, default=3.5e-4, metavar='LR')
@@ -245,15 +245,17 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # pytorch-metric-learning's sampler draws from it
-    config = timm.get_pretrained_cfg(args.model)
-    augmented, plain = create_transforms(tuple(args.size), config.mean, config.std)
+    backbone = timm.create_model(args.model, pretrained=args.pretrained, num_classes=0)
+    if args.last_stride == 1:
+        take_last_stride(backbone)
+    augmented, plain = create_transforms(args.size, backbone.pretrained_cfg['mean'], backbone.pretrained_cfg['std'])
     data = Persons(args.data_dir / 'bounding_box_train', augmented)
     query, gallery = (Persons(args.data_dir / name, plain) for name in ('query', 'bounding_box_test'))
     classes, data.persons = data.persons.unique(return_inverse=True)  # counted from 0, for the classifier
     batch = args.persons * args.images
     sampler = MPerClassSampler(data.persons, m=args.images, batch_size=batch, length_before_new_iter=len(data))
     loader = DataLoader(data, batch, sampler=sampler, num_workers=args.workers, persistent_workers=args.workers > 0)
-    model = ReidentificationModel(args.model, len(classes), args.pretrained, args.last_stride).to(args.device)
+    model = ReidentificationModel(backbone, len(classes)).to(args.device)
     before = evaluate(model, query, gallery, args)
     train(model, loader, args)
     after = evaluate(model, query, gallery, args)
