@@ -23,6 +23,7 @@ class BatchAugment:
         ranges: Values that a hyper-parameter may take, by its name.
         model: The bare model whose saliency guides the augmentation, or None where none is needed.
         num_classes: Number of classes, needed where labels are mixed.
+        takes_too: Class whose hyper-parameters it takes beside its own and those of its bases; None for none.
         enabled: False passes batches through unchanged, see `bypass`.
         strength: Share of its probability that is left, in [0, 1], while the augmentation is faded out; 0 is off.
         rows_per_sample: Rows of an incoming batch that are one sample. Rows of a kind stand together (all clean ones,
@@ -35,8 +36,12 @@ class BatchAugment:
     ranges: Mapping[str, Range] = {}
     rows_per_sample = 1
     recycled: SaliencyMaps | None = None
+    takes_too: type['BatchAugment'] | None = None
 
     def __init__(self, model: nn.Module | None = None, num_classes: int | None = None):
+        known = _classes_of(model)
+        if known and num_classes not in (None, known):
+            raise HyperParameterError('num_classes', f'must be {known}, the outputs of the model', num_classes)
         self.model = model
         self.num_classes = num_classes
         self.enabled = True
@@ -68,11 +73,16 @@ class BatchAugment:
         Args:
             x: Images (B, C, H, W), floating point, normalised. Not modified.
             target: Class indices (B,), soft targets (B, K), or None for unlabelled images. Not modified.
-            generator: Source of randomness; torch's default one if None.
+            generator: Source of randomness, and the only one that moves; None for torch's default streams, which then
+                move.
 
         Returns:
             The new images and targets; what `bypass` gives where the augmentation is off.
+
+        Raises:
+            ValueError: Images or targets are of another kind, or, on the CPU, a label is out of range.
         """
+        check_batch(x, target, self.num_classes or _classes_of(self.model))
         self.last = {}
         if not self.active:
             return self.bypass(x, target)
@@ -182,6 +192,42 @@ def call(
 ) -> tuple[Tensor, Tensor]:
     """Calls an augmentation, with the places of the crops where it asks for them."""
     return augment(x, target, generator, **({} if augment.recycled is None else {'where': where}))
+
+
+def check_batch(x: Tensor, target: Tensor | None, num_classes: int | None) -> None:
+    """Says what no augmentation can take, by what the host knows without waiting for a device.
+
+    Args:
+        x: Images.
+        target: Their targets, or None.
+        num_classes: Number of classes, where it is known.
+
+    Raises:
+        ValueError: Images are no floats (B, C, H, W), targets are of another kind, or a label on the CPU has no class.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
+        got = f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f'Images must be a floating point tensor (B, C, H, W), normalised, got {got}.')
+    if target is None:
+        return
+    kind = f'{target.dtype} {tuple(target.shape)}' if isinstance(target, Tensor) else type(target).__name__
+    if not isinstance(target, Tensor) or target.ndim not in (1, 2) or target.is_complex():
+        raise ValueError(f'Targets must be a tensor of class indices (B,) or of soft targets (B, K), got {kind}.')
+    if target.ndim == 2:
+        return
+    if target.dtype != torch.int64:
+        raise ValueError(f'Class indices must be int64 (B,), got {kind}: say target.long().')
+    if num_classes and target.device.type == 'cpu' and len(target):
+        least, most = target.aminmax()
+        if least < 0 or most >= num_classes:
+            wrong = int(least if least < 0 else most)
+            raise ValueError(f'Class indices must be from 0 to {num_classes - 1}, got {wrong}.')
+
+
+def _classes_of(model: nn.Module | None) -> int | None:
+    """Outputs of a model of timm's; None where it does not tell, 0 where it has no classifier."""
+    classes = getattr(model, 'num_classes', None)
+    return classes if isinstance(classes, int) else None
 
 
 def check_edge(parameter: str, edge: int, x: Tensor) -> int:

@@ -58,6 +58,7 @@ class KeepCut(KeepRegion):
 
     ranges = KeepRegion.ranges | {'max_count': COUNT}
     modes = ('cutout', 'erase', 'cutmix')
+    takes_too = LabelMixer
     window_kinds = ('inside', 'overflow')
 
     def __init__(

@@ -108,10 +108,18 @@ def split_pairs(x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor, Tenso
         Views: clean images (B, C, H, W), augmented ones in the same order, targets of B rows.
 
     Raises:
-        ValueError: The rows are odd in number, or the targets are neither 2B nor B.
+        ValueError: The rows are odd in number, the targets are neither 2B nor B, or, on the CPU, their halves differ.
     """
     rows, odd = divmod(len(x), 2)
     if odd or target is not None and len(target) not in (rows, 2 * rows):
         labels = '' if target is None else f' and {len(target)} targets'
         raise ValueError(f'Pairs need as many augmented rows as clean ones, got {len(x)} rows{labels}.')
-    return x[:rows], x[rows:], target if target is None else target[:rows]
+    if target is None or len(target) == rows:
+        return x[:rows], x[rows:], target
+    target, again = target[:rows], target[rows:]
+    if target.device.type == 'cpu' and not torch.equal(target, again):
+        raise ValueError(
+            'Pairs are the clean images, then the same ones augmented, but the labels of the two halves differ: these '
+            'look like ordinary batches.'
+        )
+    return x[:rows], x[rows:], target

@@ -55,7 +55,7 @@ class PartnerMixer(BatchAugment):
     ):
         super().__init__(model, num_classes)
         if num_classes is None or num_classes < 1:
-            raise ValueError(f'Mixing labels needs the number of classes, got {num_classes = }.')
+            raise HyperParameterError('num_classes', 'must be the number of classes, for labels are mixed', num_classes)
         self.prob = self.check('prob', prob)
         self.mixing = check_choice('mixing', mixing, MODES)
         self.smoothing = smoothing

@@ -37,7 +37,7 @@ def input_saliency(
     Returns:
         float32 map (B, 1, h, w) of the size the pass ran at, never negative.
     """
-    x = x.detach()
+    x = _leaf(x)
     if size is not None and tuple(size) != tuple(x.shape[-2:]):
         # In float32: the kernel knows no half precision on CPU.
         x = F.interpolate(x.float(), size=tuple(size), mode='bicubic', antialias=True, align_corners=False).to(x.dtype)
@@ -75,7 +75,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
         layer = layer[-1]  # checkpointing calls the parts of a sequence one by one
     outputs: list[Tensor] = []
     with torch.enable_grad(), in_eval_mode(model), _cut_after(layer, outputs):
-        gradient = run_detached(_LayerGradient(model, outputs), x.detach(), target)
+        gradient = run_detached(_LayerGradient(model, outputs), _leaf(x), target)
     if gradient is None:
         raise HyperParameterError('layer', 'must be one that the logits depend on', name)
     maps = [channels_first(features, model, tuple(x.shape[-2:])) for features in (outputs[0], gradient)]
@@ -86,6 +86,19 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
         )
     activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
     return activation * gradient
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """The images apart from any graph.
+
+    Raises:
+        ValueError: Gradients cannot be had here.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            'Saliency is a gradient, and torch.inference_mode() has none: call it outside, or under torch.no_grad().'
+        )
+    return x.clone() if x.is_inference() else x.detach()
 
 
 @contextmanager

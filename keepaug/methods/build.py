@@ -74,6 +74,7 @@ def wrap_task(task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
     Raises:
         ValueError: An augmentation does not fit the model.
     """
+    args = _with_classes(args, task)
     for method in active_methods(args):
         task = method.wrap_task(task, args)
     # The student alone where the task trains more, as feature distillation does.
@@ -100,6 +101,14 @@ def list_records(dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
     for method in active_methods(args):
         records |= method.records(dataset, args)
     return records
+
+
+def _with_classes(args: argparse.Namespace, task: TrainingTask) -> argparse.Namespace:
+    """The options with the model's number of classes, as far as it tells, where another script has not filled it in."""
+    if args.num_classes is not None:
+        return args
+    classes = getattr(unwrap_model(task.get_eval_model()), 'num_classes', None)
+    return argparse.Namespace(**{**vars(args), 'num_classes': classes})
 
 
 def outside_training(args: argparse.Namespace) -> argparse.Namespace:

@@ -17,6 +17,9 @@ from keepaug.training.phases import Phases, last_epoch
 
 _logger = logging.getLogger('train')
 
+# Of an epoch, where a schedule is tried before there are images to count.
+TYPICAL_UPDATES = 1000
+
 
 class HeldRate:
     """Stands for a schedule where there is none: the learning rate stays what it is."""
@@ -100,11 +103,14 @@ def check_schedule(args) -> None:
         ValueError: It gives a learning rate that is no number, or `--stop-epoch` lies beyond it.
     """
     optimizer = check_optimizer(args)
-    scheduler, epochs = _create_scheduler(args, optimizer, updates_per_epoch=1)
+    scheduler, epochs = _create_scheduler(args, optimizer, TYPICAL_UPDATES)
     for epoch in {0, 1, args.warmup_epochs, epochs // 2, epochs - 1} if scheduler is not None else ():
         problem = ''
         try:
-            (scheduler.step_update if args.sched_on_updates else scheduler.step)(epoch)
+            if args.sched_on_updates:
+                scheduler.step_update(epoch * TYPICAL_UPDATES)
+            else:
+                scheduler.step(epoch)
             rates = [group['lr'] for group in optimizer.param_groups]
             if not all(isinstance(rate, numbers.Real) and math.isfinite(rate) for rate in rates):
                 problem = f'the learning rate {rates[0]}'

@@ -87,3 +87,14 @@ def test_a_layer_that_is_not_there_is_named_by_its_flag(layer, reason):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
     with pytest.raises(ValueError, match=f'^{reason}'):
         keepaug.wrap_task(ClassificationTask(model, verbose=False), keepaug.prepare(args))
+
+
+def test_a_script_that_leaves_the_number_of_classes_to_the_model():
+    """As stock's does at first; what mixes labels takes the model's, and says so where it does not tell."""
+    args = keepaug.prepare(options.create_parser().parse_args('--cutout --cutmix 1 --img-size 8'.split()))
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = keepaug.wrap_task(ClassificationTask(model, verbose=False), args)
+    assert task.augment.augments[1].num_classes == 3 and args.num_classes is None
+    unknown = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+    with pytest.raises(ValueError, match='num_classes must be the number of classes, for labels are mixed'):
+        keepaug.wrap_task(ClassificationTask(unknown, verbose=False), args)

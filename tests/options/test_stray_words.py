@@ -90,6 +90,8 @@ def test_preview():
         '--epochs 2 --refine-epochs 1 --warmup-epochs 0 --stop-epoch 3',
         '--model-kwargs depths=(1,2) path=/a=b',
         '--mean 0.5 --std 1',
+        '--sched wsd --sched-on-updates --decay-epochs 0.5',
+        '--sched multistep --sched-on-updates --decay-milestones 1 2',
     ],
 )
 def test_what_can_be_run(line):
