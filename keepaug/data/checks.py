@@ -66,12 +66,12 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
         raise ValueError(f'--dataset {name} is built in and needs no folder: drop {root}.')
     if name in UNPACKED_DATASETS and not root:
         raise ValueError(
-            f'--dataset {name} needs the folder that its archive was unpacked to: give it as first argument or with '
-            '--data-dir.'
+            f'--dataset {name} needs the folder that its archive was unpacked to: give it as the first argument or '
+            'with --data-dir.'
         )
     elif name in UNPACKED_DATASETS and not os.path.exists(root):
         raise ValueError(
-            f'The folder {root} of --dataset {name} does not exist; give the one its archive was unpacked to.'
+            f'The folder {root} of --dataset {name} does not exist: give the folder its archive was unpacked to.'
         )
     if is_image_folder(name):
         if not root:
@@ -113,11 +113,12 @@ def check_named_set(args) -> None:
     name, root = args.dataset, args.data_dir or args.data
     if name.lower().startswith('torch/') and not args.dataset_download and not os.path.isdir(root or ''):
         what = f'the folder {root} does not exist' if root else 'no folder is given'
-        raise ValueError(f'--dataset {name} is read from a folder, and {what}: give it by --data-dir.')
+        raise ValueError(f'--dataset {name} is read from a folder, but {what}: give it with --data-dir.')
     count = CLASSES.get(name.lower())
     if count is not None and args.num_classes is not None and count > args.num_classes:
         raise ValueError(
-            f'--dataset {name} has {count} classes, --num-classes is {args.num_classes}; give --num-classes {count}.'
+            f'--dataset {name} has {count} classes, but --num-classes is {args.num_classes}: give --num-classes '
+            f'{count}.'
         )
 
 

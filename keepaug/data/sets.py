@@ -199,13 +199,13 @@ def _check_count(args, classes: ClassList, place: str, own: bool) -> None:
         return
     if classes.count > num_classes and vars(args).get('named_by') == '--compare':  # brings its own number of classes
         raise ValueError(
-            f'The data in {place} has {classes.count} classes, --compare {args.checkpoint or args.model} has '
-            f'{num_classes}; leave it out.'
+            f'The data in {place} has {classes.count} classes, but --compare {args.checkpoint or args.model} has '
+            f'{num_classes}: leave it out.'
         )
     if classes.count > num_classes:
         raise too_many(classes, place, num_classes)
     if own and classes.count < num_classes:
-        warn([f'The data in {place} has {classes.count} classes, the model {num_classes}.'])
+        warn([f'The data in {place} has {classes.count} classes, but the model has {num_classes}.'])
 
 
 def build_train_dataset(args, data_config: dict[str, Any], classes: ClassList | None = None) -> Dataset:
@@ -253,7 +253,7 @@ def open_image_folder(folder: str, img_mode: str, flag: str) -> Dataset:
             check_loops(survey_classes(folder, whole=True))
         return NamedFailures(ImageDataset(folder, input_img_mode=img_mode))
     except (RuntimeError, AssertionError, OSError) as error:  # the second where it is no folder
-        raise ValueError(f'{flag} {folder} holds no images; name a folder that does.') from error
+        raise ValueError(f'{flag} {folder} holds no images: name a folder that does.') from error
 
 
 def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:

@@ -212,7 +212,7 @@ def read_labels(dataset: Dataset) -> list[int]:
         rows = getattr(getattr(inner, 'reader', None), 'samples', ())
         listed = [row[1] for row in rows if isinstance(row, tuple)]
     if len(listed) != len(inner):
-        _logger.info('The data set does not list its labels: all images are read once to know them.')
+        _logger.info('The data set does not list its labels, so all images are read once to find them.')
         listed = [inner[number][1] for number in range(len(inner))]
     elif (change := getattr(inner, 'target_transform', None)) is not None:
         listed = map(change, listed)

@@ -170,11 +170,11 @@ def read_boxes(path: str) -> dict[str, list[Box]]:
             lines = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f'--gt-boxes {path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}); name a file '
+            f'--gt-boxes {path} cannot be read ({getattr(error, "strerror", None) or "not a text file"}): name a file '
             'of boxes.'
         ) from error
     if not lines:
-        raise ValueError(f'--gt-boxes {path} is empty; name a file of boxes.')
+        raise ValueError(f'--gt-boxes {path} is empty: name a file of boxes.')
     first = lines[0][1]
     columns = len(first.split())
     if ',' in first:
@@ -204,7 +204,7 @@ def _collect(entries: Iterable[Entry], path: str) -> dict[str, list[Box]]:
             )
         boxes.setdefault(name, []).append(box)
     if not boxes:
-        raise ValueError(f'--gt-boxes {path} holds no boxes; name a file of boxes.')
+        raise ValueError(f'--gt-boxes {path} holds no boxes: name a file of boxes.')
     return boxes
 
 

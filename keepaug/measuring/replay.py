@@ -150,7 +150,7 @@ def check_replay(recorded: argparse.Namespace) -> None:
         if any(number > most for number in (value if isinstance(value, list) else [value or 0])):
             reasons.append(f'{spell(name, value)} is more than any run uses')
     if reasons:
-        raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}; leave risk out.')
+        raise ValueError(f'--evaluate risk cannot augment as the run did: {reasons[0]}. Leave risk out.')
 
 
 def build_augmented(

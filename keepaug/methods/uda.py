@@ -46,8 +46,8 @@ class UdaMethod(Method):
     title = 'UDA: learn from images without labels'
     switch = Flag(
         '--uda',
-        help='beside each labelled image take unlabelled ones, before and after --aa (and --keep-paste), and train the '
-        'network to say the same of both',
+        help='add unlabelled images to each labelled one, before and after --aa (and --keep-paste), and train the '
+        'network to predict the same for both',
     )
     settings = (
         Flag(
@@ -55,8 +55,8 @@ class UdaMethod(Method):
             type=int,
             metavar='N',
             range=COUNT,
-            help='labels of the training set that are seen, as many of each class, drawn by --seed; all its images are '
-            'used without labels; unset: all labels',
+            help='number of labels to use from the training set, the same number from each class, drawn by --seed; '
+            'all its images are used without labels; unset: all labels',
         ),
         Flag(
             '--uda-data-dir',
@@ -71,7 +71,7 @@ class UdaMethod(Method):
             default=7,
             metavar='N',
             range=COUNT,
-            help='unlabelled images to each labelled one of a batch, whose size is that of --batch-size',
+            help='unlabelled images per labelled image of a batch; --batch-size counts the labelled ones',
         ),
         Flag(
             '--uda-weight',
@@ -79,8 +79,8 @@ class UdaMethod(Method):
             default=1.0,
             metavar='W',
             range=Range(least=0),
-            help='weight of the loss on unlabelled images; 0: the labelled images alone, cropped and flipped, in as '
-            'many steps, the control',
+            help='weight of the loss on unlabelled images; 0: the control, which trains as many steps on the '
+            'only the labelled images, cropped and flipped',
         ),
         Flag(
             '--uda-temperature',
@@ -88,7 +88,7 @@ class UdaMethod(Method):
             default=0.4,
             metavar='T',
             range=Range(above=0),
-            help='what logits of unlabelled images are divided by to make a sharper target; 1: as they are',
+            help='divides the logits of unlabelled images to sharpen their target; 1: not sharpened',
         ),
         Flag(
             '--uda-threshold',
@@ -96,22 +96,22 @@ class UdaMethod(Method):
             default=0.8,
             metavar='P',
             range=Range(least=0, below=1),
-            help='largest probability, before the sharpening, that an unlabelled image must exceed to count',
+            help='an unlabelled image counts only if its largest probability, before sharpening, exceeds this',
         ),
         Flag(
             '--uda-tsa',
             type=str,
             default=NO_ANNEALING,
             choices=(NO_ANNEALING, *ANNEALING),
-            help='leave out labelled images whose label is more probable than a threshold that rises from chance to 1 '
-            'over the epochs: linear, early (log) or late (exp)',
+            help='leave out labelled images whose label has a probability above a threshold, which rises from chance '
+            'to 1 over the epochs: linear, early (log) or late (exp)',
         ),
         Flag(
             '--uda-epoch',
             type=str,
             default=UNLABELLED,
             choices=EPOCHS,
-            help='which images an epoch is a pass over',
+            help='which images make up an epoch',
         ),
     )
     needs = Need.IMAGES | Need.WHOLE_BATCHES | Need.OWN_SCRIPT
@@ -136,11 +136,15 @@ class UdaMethod(Method):
                 'is a stream of images without numbers',
             ),
             ('--task multilabel', args.task == 'multilabel', 'has several labels per image'),
-            (f'--loss {loss}', loss not in LOSSES, 'is no loss of one label by softmax'),
+            (f'--loss {loss}', loss not in LOSSES, 'is not a softmax loss of one label'),
             (f'--kd-model-name {args.kd_model_name}', bool(args.kd_model_name), 'has a loss of its own for all images'),
             ('--train-img-sizes', bool(args.train_img_sizes), 'takes the transform out of the data set'),
-            (f'--aug-repeats {args.aug_repeats:g}', args.aug_repeats > 0, 'gives its samples to the processes itself'),
-            (f'--epoch-repeats {args.epoch_repeats:g}', args.epoch_repeats > 0, 'changes what an epoch is'),
+            (
+                f'--aug-repeats {args.aug_repeats:g}',
+                args.aug_repeats > 0,
+                'distributes its samples among the processes itself',
+            ),
+            (f'--epoch-repeats {args.epoch_repeats:g}', args.epoch_repeats > 0, 'changes the meaning of an epoch'),
             ('--no-aug', args.no_aug, 'leaves no policy to make the second image'),
         ):
             yield on, self._beside(flag, why)
@@ -169,7 +173,7 @@ class UdaMethod(Method):
         )
         yield (
             not args.aa and args.uda_weight > 0,
-            '--uda has no policy to make the second image with: add --aa, such as rand-m9-mstd0.5.',
+            '--uda needs a policy to make the second image: add --aa, such as rand-m9-mstd0.5.',
         )
 
     def _beside(self, flag: str, why: str) -> str:
@@ -224,10 +228,10 @@ class UdaMethod(Method):
 
     def describe(self, args: argparse.Namespace) -> str:
         if args.uda_weight == 0:
-            return 'labelled images alone, cropped and flipped'
+            return 'only the labelled images, cropped and flipped'
         annealed = '' if args.uda_tsa == NO_ANNEALING else f', labels annealed ({args.uda_tsa})'
         return (
-            f'{args.uda_ratio} unlabelled images to each labelled one, weight {args.uda_weight:g}, temperature '
-            f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are cropped and '
-            'flipped alone'
+            f'{args.uda_ratio} unlabelled images per labelled one, weight {args.uda_weight:g}, temperature '
+            f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are only cropped '
+            'and flipped'
         )

@@ -79,7 +79,7 @@ def check_folder(folder: str, flag: str) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ValueError(
-            f'{source} is damaged: its config.json is no JSON object; give a folder as the export of timm writes.'
+            f'{source} is damaged: its config.json is not a JSON object; give a folder that was exported for timm.'
         ) from error
     _checked(_exported(config, source), source)
     for name in WEIGHTS:
@@ -130,9 +130,7 @@ def described_name(described: Mapping[str, Any], source: str, flag: str) -> str:
     """
     name = described.get('model', '')
     if name and not is_plain_name(name):
-        raise ValueError(
-            f'{source} is of the model {name:.100}, which is none that timm knows here by its name: give {flag}.'
-        )
+        raise ValueError(f'{source} names the model {name:.100}, which timm does not know: give {flag}.')
     return name
 
 
@@ -161,7 +159,7 @@ def _exported(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     arguments, of_images = config.get('model_args') or {}, config.get('pretrained_cfg') or {}
     labels = config.get('label_names') or ()
     if not (isinstance(arguments, Mapping) and isinstance(of_images, Mapping) and isinstance(labels, (list, tuple))):
-        raise damaged(source, 'a description of another form than timm writes')
+        raise damaged(source, 'a description in a form that timm does not write')
     arguments = dict(arguments)
     return dict(
         model=config.get('architecture'),

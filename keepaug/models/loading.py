@@ -81,13 +81,13 @@ class LoadedWeights:
         share = sum(weights[key] for key in missing) / max(1, sum(weights.values()))
         if share > MOST_MISSING:
             raise ValueError(
-                f'{source} is of another network than {name}: it lacks {len(missing)} of its {len(weights)} weights, '
-                f'such as {missing[0]}; give the weights of this one, or its own --model.'
+                f'{source} belongs to another network than {name}: it lacks {len(missing)} of its {len(weights)} '
+                f'weights, such as {missing[0]}; give weights of this network, or the --model of the file.'
             )
         if missing:
             _logger.warning(
-                f'{source} lacks {len(missing)} of the {len(weights)} weights of {name}, such as {missing[0]}: they '
-                'begin at random.'
+                f'{source} lacks {len(missing)} of the {len(weights)} weights of {name}, such as {missing[0]}: these '
+                'start at random.'
             )
 
 

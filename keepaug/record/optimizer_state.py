@@ -35,8 +35,8 @@ def check_optimizer_state(state: Any, source: str, key: str = 'optimizer') -> No
     """
     if state is None:
         raise ValueError(
-            f'{source} holds no state of the optimizer: begin with a fresh one by --no-resume-opt, or take its weights '
-            'alone with --initial-checkpoint.'
+            f'{source} holds no optimizer state: start with a fresh one with --no-resume-opt, or load only its '
+            'weights with --initial-checkpoint.'
         )
     fault = next(_faults(state), '')
     if fault:
@@ -50,7 +50,7 @@ def check_scaler_state(state: Any, source: str) -> None:
         ValueError: It holds something else than numbers by name, or a scale that is none.
     """
     if not (isinstance(state, Mapping) and all(_is_number(value) and value >= 0 for value in state.values())):
-        raise damaged(source, 'what is no state of a loss scaler as amp_scaler, which --no-resume-opt leaves out')
+        raise damaged(source, 'an amp_scaler that is not the state of a loss scaler, which --no-resume-opt leaves out')
 
 
 def find_misfit(optimizer: torch.optim.Optimizer) -> str:
@@ -70,7 +70,7 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
         for parameter, state in states:
             missing = sorted(names - state.keys())
             if missing and not names & FACTORED:
-                return f'it lacks {missing[0]} of a weight'
+                return f'it lacks {missing[0]} for a weight'
             for name, value in state.items():
                 if name == MOMENTUM and value is None:  # of a momentum of 0
                     continue
@@ -87,7 +87,7 @@ def _faults(state: Any) -> Iterator[str]:
         return
     of_parameters, groups = state['state'], state['param_groups']
     if not (isinstance(of_parameters, Mapping) and all(map(_is_entry, of_parameters.items()))):
-        yield 'what is no state for each parameter'
+        yield 'no state for each parameter'
         return
     if not isinstance(groups, (list, tuple)) or not groups:
         yield 'no groups of parameters'
@@ -111,9 +111,9 @@ def _faults(state: Any) -> Iterator[str]:
         }
         for name, value in entries.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point() and value.isnan().any():
-                yield f'a {name} that is no number'
+                yield f'a {name} that is not a number'
     if torch.float64 in formats and len(formats) > 1:
-        yield 'state in double precision for some weights alone'
+        yield 'state in double precision for only some weights'
 
 
 def _is_entry(item: tuple[Any, Any]) -> bool:

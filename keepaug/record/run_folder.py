@@ -94,7 +94,7 @@ def keep_records(args, folder: str, records: Mapping[str, str]) -> None:
             with open(former, newline='') as file:
                 if file.read() != text:
                     raise ValueError(
-                        f'--resume {args.resume} goes on with a run that had another {former}: give the data and the '
+                        f'--resume {args.resume} continues a run that had another {former}: give the data and the '
                         '--seed of that run, and its flags.'
                     )
         try:

@@ -64,7 +64,7 @@ def _log_waiting() -> None:
     _, rank, count = world_info_from_env()
     if is_distributed_env() and rank == 0:
         told = 'WORLD_SIZE' if 'WORLD_SIZE' in os.environ else 'SLURM_NTASKS'
-        way_out = '' if told == 'WORLD_SIZE' else f' Started without srun, it waits for ever: unset {told} first.'
+        way_out = '' if told == 'WORLD_SIZE' else f' Without srun it waits for ever: unset {told} first.'
         _logger.info(f'Waiting for {count} processes to meet, as {told}={count} says.{way_out}')
 
 

@@ -126,7 +126,7 @@ def check_start(args) -> None:
     if path:
         if path.endswith(ARRAYS) and not args.pretrained_cfg_overlay.get('custom_load'):
             raise ValueError(
-                f'{flag} {path} holds arrays of NumPy: add --pretrained-cfg-overlay custom_load=True, or give it as '
+                f'{flag} {path} holds NumPy arrays: add --pretrained-cfg-overlay custom_load=True, or give it as '
                 '--initial-checkpoint.'
             )
         check_checkpoint(path, flag, averaged=True, arrays=True)

@@ -65,7 +65,7 @@ def test_a_run_says_what_an_epoch_is_and_lists_its_labels(data, tmp_path, caplog
         'UDA: 6 labels. An epoch is a pass over the 24 unlabelled images, 3 batches of 4 labelled images and 8 '
         'unlabelled ones.'
     ) in caplog.text
-    assert re.search(r'\n +policy +rand-m9-mstd0.5\n +uda +2 unlabelled images to each labelled one', caplog.text)
+    assert re.search(r'\n +policy +rand-m9-mstd0.5\n +uda +2 unlabelled images per labelled one', caplog.text)
     rows = [*csv.DictReader((run / 'uda-labels.csv').open())]
     assert sorted(row['name'] for row in rows) == ['class0'] * 2 + ['class1'] * 2 + ['class2'] * 2
 

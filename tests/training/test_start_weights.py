@@ -46,7 +46,9 @@ def test_pretrained_weights_come_from_the_file(written):
 
 def test_those_of_another_network_are_refused(written):
     path = written('test_vit')
-    with pytest.raises(ValueError, match=f'--pretrained-path {path} is of another network than --model test_resnet: '):
+    with pytest.raises(
+        ValueError, match=f'--pretrained-path {path} belongs to another network than --model test_resnet: '
+    ):
         build('--pretrained', '--pretrained-path', path)
 
 

@@ -98,9 +98,9 @@ def test_each_file_of_a_folder_and_of_a_comparison_describes_itself(data, tmp_pa
     [
         (
             dict(model='local-dir:/etc'),
-            'is of the model local-dir:/etc, which is none that timm knows here by its name',
+            'names the model local-dir:/etc, which timm does not know',
         ),
-        (dict(model='hf-hub:a/b'), 'is of the model hf-hub:a/b'),
+        (dict(model='hf-hub:a/b'), 'names the model hf-hub:a/b'),
         (dict(model=5), 'is refused: it holds 5 as model'),
         (dict(num_classes=-1), 'is refused: it holds -1 as num_classes'),
         (dict(num_classes=10**12), 'as num_classes'),
