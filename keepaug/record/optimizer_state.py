@@ -70,7 +70,7 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
         for parameter, state in states:
             missing = sorted(names - state.keys())
             if missing and not names & FACTORED:
-                return f'it lacks {missing[0]} for a weight'
+                return f'it lacks {missing[0]} of a weight'
             for name, value in state.items():
                 if name == MOMENTUM and value is None:  # of a momentum of 0
                     continue
