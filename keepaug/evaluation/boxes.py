@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keepaug.console.errors import first_line
 from keepaug.evaluation.geometry import move_boxes, moving_steps
 from keepaug.evaluation.turned import Box, Stored, are_upright, fits, read_header, turn_back
 
@@ -219,7 +220,13 @@ def _numbers(texts: Sequence[str], place: str, path: str) -> Box:
 
 
 def _read_csv(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
-    for row, (number, _) in zip(csv.reader(line for _, line in lines), lines):
+    for number, line in lines:
+        try:
+            (row,) = csv.reader([line])
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f'--gt-boxes {path}, line {number}: {first_line(error)}; write image,x0,y0,x1,y1 there.'
+            ) from error
         if [entry.strip() for entry in row[1:]] == ['x0', 'y0', 'x1', 'y1']:
             continue
         place = f'line {number}'

@@ -1,7 +1,6 @@
 """The command line of the exports."""
 
 import argparse
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from keepaug.export import detectron2, detectron2_timm, onnx, safetensors, timm_
 from keepaug.export.output import check_output
 from keepaug.export.source import Source, load_source, read_labels
 from keepaug.installation import command
-from keepaug.options import shared
+from keepaug.options import refuse, shared
+from keepaug.options.flag_ranges import range_rows
+from keepaug.options.stock_checks import channel_rows, head_rows
 
 DESCRIBED = (
     'model',
@@ -139,8 +140,9 @@ def run(args: argparse.Namespace) -> None:
     """
     form = FORMATS[args.format]
     form.check()
-    if form.base and args.base and not os.path.isfile(args.base):
-        raise ValueError(f'--base {args.base} does not exist: name the configuration file of a detector.')
+    refuse([*range_rows(args), *head_rows(args), *channel_rows(args)])
+    if form.base and args.base:
+        detectron2.check_base(args.base)
     source = load_source(args.checkpoint, {name: vars(args)[name] for name in DESCRIBED}, use_ema=not args.no_ema)
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
     _describe(source)

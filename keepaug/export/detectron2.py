@@ -105,6 +105,30 @@ def check_model(source: Source) -> ResNetLayout:
     return layout
 
 
+def check_base(path: str) -> None:
+    """Says what Detectron2 could not merge, without making values of a file: its own hold tags of Python's.
+
+    Args:
+        path: Value of `--base`.
+
+    Raises:
+        ValueError: There is no such file, or it is no YAML of a configuration.
+    """
+    way_out = 'name the YAML file of a detector, such as configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml'
+    if not os.path.isfile(path):
+        raise ValueError(f'--base {path} does not exist: {way_out}.')
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = yaml.compose(file, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise ValueError(f'--base {path} is not YAML: {way_out}.') from error
+    pairs = content.value if isinstance(content, yaml.MappingNode) else ()
+    if not {'MODEL', '_BASE_'} & {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}:
+        raise ValueError(
+            f'--base {path} holds neither MODEL nor _BASE_, as configurations of Detectron2 do: {way_out}.'
+        )
+
+
 def check_channels(source: Source) -> None:
     """Raises:
     ValueError: Detectron2 has no reader for images of so many channels.

@@ -3,8 +3,11 @@
 import os
 import shutil
 
+import timm
+import torch
 import yaml
 
+from keepaug.console.errors import first_line
 from keepaug.export import detectron2
 from keepaug.export.output import whole_folder
 from keepaug.export.source import Source
@@ -12,6 +15,8 @@ from keepaug.export.timm_folder import save_weights, timm_config
 
 MODULE = 'detectron2_backbone.py'
 WEIGHTS, CONFIG = 'model.safetensors', 'config.yaml'
+# Of a trial, in pixels: strides of 32 divide it, and no network is made for it.
+TRIAL_SIZE = (96, 160)
 # Strides of the maps that an FPN adds.
 STRIDES = {4, 8, 16, 32}
 # What Detectron2 decides itself, by the images and by the head it puts on top.
@@ -57,10 +62,12 @@ def export(source: Source, output: str, base: str | None = None) -> str:
             file.write(f'# {source.architecture} from {source.path!r}, written by python -m keepaug.export.\n')
             file.write('# RetinaNet: MODEL.BACKBONE.NAME build_keepaug_timm_retinanet_fpn_backbone.\n')
             yaml.safe_dump(config, file, sort_keys=False)
+    detector = '' if base else "cfg.merge_from_file of the detector's own file; "
     return (
         f'{output}: {CONFIG}, {WEIGHTS} and {MODULE}.\n'
         f'In your Detectron2 script: import detectron2_backbone; detectron2_backbone.add_timm_config(cfg); '
-        f'cfg.merge_from_file({os.path.join(output, CONFIG)!r})'
+        f'{detector}cfg.merge_from_file({os.path.join(output, CONFIG)!r})'
+        + ('' if base else ', in this order; --base names the file of the detector inside.')
     )
 
 
@@ -70,6 +77,41 @@ def check_model(source: Source) -> None:
     """
     check_strides(source)
     detectron2.check_channels(source)
+    check_any_size(source)
+
+
+def check_any_size(source: Source) -> None:
+    """Runs the architecture as the written module does, on images of another size and shape than in training.
+
+    Raises:
+        ValueError: It does not run there, or its maps are not of the size that an FPN adds.
+    """
+    arguments = {name: value for name, value in timm_config(source)['model_args'].items() if name not in LEFT_OUT}
+    channels = source.data_config['input_size'][0]
+    for any_size in ({'strict_img_size': False}, {'dynamic_img_size': True}, {}):
+        try:
+            body = timm.create_model(
+                source.architecture, features_only=True, in_chans=channels, **{**any_size, **arguments}
+            ).eval()
+            break
+        except TypeError:  # it does not know the argument
+            continue
+    problem = ''
+    try:
+        with torch.inference_mode():
+            shapes = [tuple(features.shape) for features in body(torch.zeros(1, channels, *TRIAL_SIZE))]
+    except (RuntimeError, AssertionError) as error:
+        problem = f'does not run on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]} pixels ({first_line(error)})'
+    else:
+        wanted = {tuple(side // stride for side in TRIAL_SIZE) for stride in STRIDES}
+        found = {shape[start : start + 2] for shape in shapes for start in (1, 2)}
+        if not wanted <= found:
+            problem = f'gives maps of other sizes than an FPN adds, on images of {TRIAL_SIZE[0]} x {TRIAL_SIZE[1]}'
+    if problem:
+        raise ValueError(
+            f"{source.architecture} {problem}, and a detector's images are of any size: choose the format timm, or "
+            'train a network such as a ResNet, ConvNeXt or Swin.'
+        )
 
 
 def check_strides(source: Source) -> None:

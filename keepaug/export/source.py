@@ -1,5 +1,6 @@
 """What is exported: a checkpoint, and the model that it describes itself."""
 
+import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Source:
             [0, 1], `crop_pct`, `crop_mode`, `interpolation`.
         averaged: Whether the weights are the running average (EMA).
         labels: Names of the classes by number, if the file has one for each.
+        dataset: Data set of the run (`--dataset`), if the file says so; empty for a folder.
     """
 
     path: str
@@ -49,6 +51,7 @@ class Source:
     data_config: dict[str, Any]
     averaged: bool
     labels: list[str] | None = None
+    dataset: str = ''
 
     @property
     def architecture(self) -> str:
@@ -101,6 +104,7 @@ def load_source(path: str, overrides: Mapping[str, Any] | None = None, use_ema: 
         data_config=data_config,
         averaged=averaged,
         labels=_name_labels(args.get('class_to_idx'), model.num_classes),
+        dataset=str(args.get('dataset') or ''),
     )
 
 
@@ -123,6 +127,9 @@ def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], 
         if averaged and not use_ema:
             raise ValueError(f'--no-ema finds no plain weights in {source}, which holds only the average: drop it.')
         return recorded, checkpoint, averaged
+    run = checkpoint.get('args')
+    dataset = vars(run).get('dataset') if isinstance(run, argparse.Namespace) else ''
+    recorded = {**recorded, 'dataset': dataset if isinstance(dataset, str) else ''}
     weights, key = find_weights(checkpoint, source, averaged=use_ema)
     if not all(map(is_weight, weights.values())):
         raise ValueError(f'{source} holds no named weights: give one that a training run wrote.')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import timm
 import torch
 
 from keepaug.console.errors import first_line
+from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX
 from keepaug.export.output import whole_folder
 from keepaug.export.source import Source
 from keepaug.installation import command
@@ -44,10 +46,14 @@ def export(source: Source, output: str, labels: list[str] | None = None) -> str:
             raise ValueError(
                 f'Nothing was written: from the folder timm loads a model that differs from {source.path}.'
             )
+    data = [] if source.dataset in EMBEDDED_DATASETS else ['DATA']
+    if source.dataset.startswith(EMBEDDED_PREFIX):
+        data += ['--dataset', source.dataset]
+    name = f'local-dir:{output}'
     return (
         f'{output}: {CONFIG} and {HF_SAFE_WEIGHTS_NAME}.\n'
-        f"In timm{source.prerequisite}: timm.create_model('local-dir:{output}', pretrained=True)\n"
-        f'To validate: {" ".join(command("validate"))} DATA --model local-dir:{output}'
+        f'In timm{source.prerequisite}: timm.create_model({name!r}, pretrained=True)\n'
+        f'To validate: {shlex.join([*command("validate"), *data, "--model", name])}'
     )
 
 

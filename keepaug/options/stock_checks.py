@@ -85,10 +85,14 @@ def _model(args: argparse.Namespace) -> Rows:
     for flag, name in (('--model', args.model), ('--kd-model-name', args.kd_model_name)):
         problem = unknown_model(name) if name else ''
         yield bool(problem), f'{flag} {name} {problem}'
+    yield from model_rows(args)
+
+
+def model_rows(args: argparse.Namespace) -> Rows:
+    yield args.model == '', "--model '' names no architecture: give one, such as resnet50."
 
 
 def head_rows(args: argparse.Namespace) -> Rows:
-    yield args.model == '', "--model '' names no architecture: give one, such as resnet50."
     yield (
         args.gp == '',
         "--gp '' pools nothing, and a classifier needs one vector per image: give a pooling such as avg, or drop it.",

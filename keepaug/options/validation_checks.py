@@ -21,6 +21,7 @@ from keepaug.options.stock_checks import (
     format_rows,
     head_rows,
     interpolation_rows,
+    model_rows,
 )
 from keepaug.options.validate import add_ours, create_validate_parser
 from keepaug.ranges import any_of
@@ -45,6 +46,7 @@ def check_validate(args: argparse.Namespace) -> None:
     """
     for check in (
         data_rows,
+        model_rows,
         head_rows,
         device_rows,
         format_rows,

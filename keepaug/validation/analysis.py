@@ -11,6 +11,7 @@ from torch import Tensor
 
 from keepaug.files.drafts import whole_file
 from keepaug.files.plain_json import write_json
+from keepaug.files.spreadsheets import as_text
 from keepaug.installation import install_extra
 from keepaug.validation.processes import gather_rows
 
@@ -196,4 +197,4 @@ def most_confused(pairs: Tensor, count: int, num_classes: int) -> list[int]:
 
 def _write_rows(path: str, rows) -> None:
     with whole_file(path) as draft, open(draft, 'w', newline='') as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows([*map(as_text, row)] for row in rows)

@@ -202,3 +202,9 @@ def test_a_set_that_knows_its_boxes():
     assert torch.equal(TrueBoxes(digits, None)(2)[0], digits.box(2).float())
     twice = TrueBoxes(digits, create_transform((3, 80, 80), crop_pct=1.0))
     assert torch.equal(twice(1)[0], 2 * digits.box(1).float())
+
+
+def test_a_field_that_no_reader_takes(write):
+    path = write('boxes.csv', 'image,x0,y0,x1,y1\na.png,1,2,3,4\n' + 'x' * 200_000 + ',1,2,3,4\n')
+    with pytest.raises(ValueError, match='--gt-boxes .*boxes.csv, line 3: field larger than field limit'):
+        read_boxes(str(path))

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shlex
 import sys
 
 import pytest
@@ -127,3 +128,66 @@ def test_as_a_module(monkeypatch, capsys):
     with pytest.raises(SystemExit) as leave:
         runpy.run_module('keepaug.export', run_name='__main__')
     assert leave.value.code == 0 and 'python -m keepaug.export' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'name, text, words',
+    [
+        ('lazy.py', 'from detectron2.config import LazyCall as L\nmodel = L(dict)(a=1)\n', 'neither MODEL'),
+        ('binary.yaml', b'\x80\x04\x95\xff', 'not YAML'),
+        ('list.yaml', '- a\n- b\n', 'neither MODEL nor _BASE_'),
+        ('other.yaml', 'model: resnet18\n', 'neither MODEL nor _BASE_'),
+        ('absent.yaml', None, 'does not exist'),
+    ],
+)
+def test_a_base_that_detectron2_cannot_merge(name, text, words, checkpoint, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = refuse(['detectron2', checkpoint, '-o', tmp_path / 'out', '--base', tmp_path / name], capsys)
+    assert f'--base {tmp_path / name}' in said and words in said and 'faster_rcnn' in said
+
+
+def test_a_base_may_hold_the_tags_of_detectron2_s_own(checkpoint, tmp_path):
+    base = tmp_path / 'Base-RetinaNet.yaml'
+    base.write_text('MODEL:\n  SIZES: !!python/object/apply:eval ["[[x] for x in [32, 64]]"]\n')
+    command.main(['detectron2', str(checkpoint), '-o', str(tmp_path / 'out'), '--base', str(base)])
+
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        (['--mean', '123', '116', '103'], ['--mean 123', '255']),
+        (['--std', '0'], ['--std', 'above 0']),
+        (['--gp='], ["--gp ''"]),
+        (['--img-size', '0'], ['--img-size', '0']),
+        (['--in-chans', '1', '--input-size', '3', '8', '8'], ['--in-chans 1', '--input-size 3 8 8']),
+    ],
+)
+def test_flags_out_of_range(flags, words, checkpoint, tmp_path, capsys):
+    said = refuse(['timm', checkpoint, '-o', tmp_path / 'out', *flags], capsys)
+    assert all(word in said for word in words) and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('base', [False, True])
+def test_where_the_detector_s_own_file_goes(base, checkpoint, tmp_path, capsys):
+    (tmp_path / 'base.yaml').write_text('MODEL: {}\n')
+    flags = ['--base', str(tmp_path / 'base.yaml')] if base else []
+    command.main(['detectron2-timm', str(checkpoint), '-o', str(tmp_path / 'out'), *flags])
+    said = capsys.readouterr().out
+    assert ("the detector's own file; cfg.merge_from_file(" in said) == (not base)
+
+
+@pytest.mark.parametrize(
+    'dataset, words',
+    [
+        ('', 'DATA --model'),
+        ('keepaug/cluttered-digits', 'validate.py --dataset keepaug/cluttered-digits --model'),
+        ('keepaug/cub', 'DATA --dataset keepaug/cub --model'),
+    ],
+)
+def test_the_command_that_validates_names_the_data_and_can_be_pasted(dataset, words, tmp_path, capsys):
+    model = create('test_resnet', num_classes=3)
+    path = save(tmp_path / 'last.pth.tar', model, 'test_resnet', dataset=dataset)
+    command.main(['timm', str(path), '-o', str(tmp_path / "an o'ut")])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert words in line and shlex.split(line)[-1] == f"local-dir:{tmp_path}/an o'ut"

@@ -23,6 +23,8 @@ NETWORKS = {
     'swin_tiny_patch4_window7_224': dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)),  # channels last
 }
 
+SMALL_MAXVIT = dict(embed_dim=(32, 32, 32, 32), depths=(1, 1, 1, 1), stem_width=(32, 32))
+
 
 def load_module(path=PATH):
     """Imports the file as a user does who copied it: from wherever it lies, without our package."""
@@ -196,5 +198,14 @@ def test_exported_folder_is_complete(name, registry, tmp_path):
 def test_export_refuses_networks_without_a_pyramid(name, tmp_path):
     source = load_source(str(save(tmp_path / 'last.pth.tar', create(name, num_classes=3), name)))
     with pytest.raises(ValueError, match=f'{name} has feature maps of stride'):
+        detectron2_timm.export(source, str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name, kwargs', [('maxvit_tiny_rw_224', SMALL_MAXVIT), ('coatnet_nano_rw_224', SMALL_MAXVIT)])
+def test_networks_of_one_size_are_refused(name, kwargs, tmp_path):
+    model = timm.create_model(name, num_classes=3, **kwargs).eval()
+    source = load_source(str(save(tmp_path / 'last.pth.tar', model, name, model_kwargs=kwargs)))
+    with pytest.raises(ValueError, match=f"{name} does not run on images of .*a detector's images are of any size"):
         detectron2_timm.export(source, str(tmp_path / 'out'))
     assert not (tmp_path / 'out').exists()

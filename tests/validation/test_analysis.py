@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from keepaug.validation.analysis import BINS, Analysis, check_analysis, most_confused
+from keepaug.validation.analysis import BINS, Analysis, _write_rows, check_analysis, most_confused
 
 RESULTS = dict(model='net', top1=60.0, top5=100.0)
 
@@ -122,3 +122,9 @@ def test_refusals(tmp_path, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(ValueError, match=r"torchmetrics and matplotlib: pip install -e '.\[eval\]'"):
         check_analysis(str(tmp_path), '')
+
+
+def test_a_spreadsheet_reads_names_as_text(tmp_path):
+    path = tmp_path / 'names.csv'
+    _write_rows(str(path), [('=1+1', '+x', '-y', '@z', 'cat', -1, 0.5)])
+    assert path.read_text().strip() == "'=1+1,'+x,'-y,'@z,cat,-1,0.5"
