@@ -31,6 +31,7 @@ from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
 from keepaug.installation import HOME, RECIPES, command
 from keepaug.machine import describe_machine
+from keepaug.options import shared
 from keepaug.options.flag_ranges import range_rows
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
 from keepaug.study.command import Reporter, Scheduler
@@ -53,7 +54,7 @@ CUT = 16  # px
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     words = shlex.join(command('demo'))
-    parser = argparse.ArgumentParser(
+    parser = shared.Parser(
         prog=words,
         description=__doc__.splitlines()[0],
         epilog=f'example: {words} --output demo',

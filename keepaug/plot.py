@@ -8,7 +8,6 @@ Both risks on training images beside the validation loss (Data Augmentation Revi
 share of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
 """
 
-import argparse
 import csv
 import importlib.util
 import os
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from keepaug.console.errors import explain_errors
 from keepaug.files.drafts import whole_file
 from keepaug.installation import command, install_extra
+from keepaug.options import shared
 from keepaug.validation.runs import label_runs
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ def _shade(panel, rows: Rows) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     words = ' '.join(command('plot'))
-    parser = argparse.ArgumentParser(
-        prog=words, description=__doc__.splitlines()[0], epilog=f'example: {words} output/train/RUN'
-    )
+    parser = shared.Parser(prog=words, description=__doc__.splitlines()[0], epilog=f'example: {words} output/train/RUN')
     parser.add_argument('runs', nargs='+', metavar='run', help='folders of runs, with their summary.csv')
     parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the first run')
     args = parser.parse_args(argv)

@@ -66,6 +66,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser = options.create_parser()
     parser.prog = shlex.join(command('preview'))
     parser.description = __doc__.splitlines()[0]
+    training = parser.count
     add = parser.add_argument_group('preview').add_argument
     add('--preview-images', type=int, default=16, metavar='N', help='images on the sheet')
     add('--preview-output', default='preview.png', metavar='FILE', help='picture to write')
@@ -96,6 +97,9 @@ def create_parser() -> argparse.ArgumentParser:
         metavar='SHARE',
         help='values of --keep-tau to measure too, each with each of the sizes',
     )
+    parser.show_first(training)
+    example = '--data-dir /data/birds --model resnet50 --pretrained --keep-cut --preview-sizes 16 40 64'
+    parser.epilog = f'example: {parser.prog} {example}'
     return parser
 
 

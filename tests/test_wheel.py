@@ -120,8 +120,8 @@ def test_several_processes(environment, place, data):
     said = ran(
         environment,
         place,
-        f'torchrun --standalone --nproc_per_node=2 -m keepaug.train {data} {TINY} --epochs 1 --keep-cut --output runs '
-        '--experiment two',
+        f'python -m torch.distributed.run --standalone --nproc_per_node=2 -m keepaug.train {data} {TINY} --epochs 1 '
+        '--keep-cut --output runs --experiment two',
     )
     assert 'torchrun --nproc_per_node=2 -m keepaug.train' in said
 

@@ -101,7 +101,7 @@ def fitting_format(source: Source) -> str:
 
 def create_parser() -> argparse.ArgumentParser:
     """One subcommand per format."""
-    parser = argparse.ArgumentParser(
+    parser = shared.Parser(
         prog=shlex.join(command('export')),
         description='Write a trained model for other libraries.',
         epilog=f'example: {shlex.join(command("export"))} timm output/train/RUN/model_best.pth.tar --output my-model',

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import yaml
 
+from keepaug.installation import command
+from keepaug.options import shared
 from keepaug.options.add_arguments import add_arguments
 from keepaug.options.argv import stock_first, typed_options
 from keepaug.options.config import read_defaults, replaced_defaults
@@ -15,15 +17,19 @@ from keepaug.options.train import create_train_parser
 _logger = logging.getLogger('train')
 
 
-def create_parser() -> argparse.ArgumentParser:
+def create_parser() -> shared.Parser:
     """The parser of our training script: stock's flags, newer ones, those of the methods and of this script."""
     parser = create_train_parser()
     stock_first(parser)
     add_newer(parser)
+    stock = parser.count
     add_arguments(parser)
     add = parser.add_argument_group('this script').add_argument
     add('--check', action='store_true', help='check the arguments and exit before any data is read')
     add('--local-rank', type=int, default=argparse.SUPPRESS, metavar='N', help='the same as --local_rank')
+    parser.show_first(stock)
+    example = '--data-dir /data/birds --num-classes 200 --model resnet50 --pretrained --keep-cut'
+    parser.epilog += f' Example: {" ".join(command("train"))} {example}'
     return parser
 
 

@@ -1,6 +1,8 @@
 """Flags that the training and the validation script have in common, word for word."""
 
 import argparse
+import difflib
+from typing import NoReturn
 
 from timm.utils import ParseKwargs
 
@@ -16,6 +18,29 @@ class Keywords(ParseKwargs):
             super().__call__(parser, namespace, values, option_string)
         except (MemoryError, RecursionError) as error:
             raise argparse.ArgumentError(self, 'a value has too many brackets: drop it') from error
+
+
+class Parser(argparse.ArgumentParser):
+    """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
+
+    def error(self, message: str) -> NoReturn:
+        _, told, words = message.partition('unrecognized arguments: ')
+        for word in words.split() if told else ():
+            name = word.partition('=')[0]
+            nearest = difflib.get_close_matches(name[:100], self._option_string_actions, n=1)
+            if name.startswith('--') and nearest:
+                message += f'; the nearest flag to {name[:100]} is {nearest[0]}'
+        super().error(message)
+
+    def show_first(self, since: int) -> None:
+        """Moves the groups that were added after the first `since` to the top of the help, behind -h."""
+        groups = self._action_groups
+        self._action_groups = [*groups[:2], *groups[since:], *groups[2:since]]
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(self._action_groups)
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -8,9 +8,9 @@ from keepaug.options import shared
 # fmt: off
 
 
-def create_train_parser() -> argparse.ArgumentParser:
+def create_train_parser() -> shared.Parser:
     """Every flag of the stock training script, and no other; `-c/--config` is read before it (`parse_args`)."""
-    parser = argparse.ArgumentParser(
+    parser = shared.Parser(
         usage='%(prog)s [-c FILE]... [options] [DIR]',
         description='Train an image classifier on a timm backbone.',
         epilog='-c FILE, --config FILE: YAML file of defaults, keys written like flags but with underscores; may be '

@@ -2,15 +2,16 @@
 
 import argparse
 
+from keepaug.installation import command
 from keepaug.options import shared
 from keepaug.options.argv import stock_first
 from keepaug.options.evaluation import add_evaluation
 from keepaug.options.newer import add_task
 
 
-def create_validate_parser() -> argparse.ArgumentParser:
+def create_validate_parser() -> shared.Parser:
     """Every flag of the stock validation script, and no other."""
-    parser = argparse.ArgumentParser(
+    parser = shared.Parser(
         usage='%(prog)s [options] [DIR]',
         description='Measure the accuracy of a timm model, or of many.',
         formatter_class=shared.HelpFormatter,
@@ -20,9 +21,10 @@ def create_validate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_ours(parser: argparse.ArgumentParser) -> None:
+def add_ours(parser: shared.Parser) -> None:
     """The flags that stock does not have; they yield to the prefixes of its own."""
     stock_first(parser)
+    stock = parser.count
     add_task(parser)
     add = parser.add_argument_group('this script').add_argument
     add(
@@ -43,6 +45,9 @@ def add_ours(parser: argparse.ArgumentParser) -> None:
         help='accepted for launchers that pass it, without effect',
     )
     add_evaluation(parser)
+    parser.show_first(stock)
+    example = '/data/birds --model resnet50 --checkpoint output/train/birds/model_best.pth.tar'
+    parser.epilog = f'example: {" ".join(command("validate"))} {example}'
 
 
 def _dataset(parser: argparse.ArgumentParser) -> None:

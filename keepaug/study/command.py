@@ -23,7 +23,7 @@ from keepaug.console.errors import first_line
 from keepaug.files.locks import hold_folder, releasing_folders
 from keepaug.installation import command, install_extra
 from keepaug.machine import describe_machine
-from keepaug.options import refuse
+from keepaug.options import refuse, shared
 from keepaug.options.flag_ranges import STUDY_RANGES, range_rows
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import Slot, StudyRun
@@ -36,7 +36,7 @@ NEEDED = ('scipy', 'matplotlib')
 
 def create_parser() -> argparse.ArgumentParser:
     """The command's flags; what stands behind `--` is train.py's."""
-    parser = argparse.ArgumentParser(
+    parser = shared.Parser(
         prog=shlex.join(command('study')),
         allow_abbrev=False,
         usage='%(prog)s FILE [options] [-- FLAGS OF TRAINING]',
