@@ -270,6 +270,8 @@ def finish(run: Run, finished: bool) -> None:
     if run.next_step is not None:
         for line in run.next_step.lines(finished):
             _logger.info(line)
+        if finished and run.next_step.lost:
+            raise SystemExit(1)
 
 
 if __name__ == '__main__':

@@ -99,6 +99,11 @@ class NextStep:
         self.data_config = data_config
         self.epochs = epochs
 
+    @property
+    def lost(self) -> bool:
+        """Whether the run diverged before any epoch had a finite loss, so that nothing of it is of use."""
+        return self.saver.diverged and not self.saver.last_good() and not self.args.resume
+
     def lines(self, finished: bool = False, diverged: bool = False) -> list[str]:
         """The best checkpoint and the commands, as far as there is what they need.
 

@@ -27,7 +27,7 @@ def test_starts_from_the_weights_and_spares_the_first_layers(base, cub, tmp_path
     size = '--img-size 160' if base == 'base-vit-small' else '--img-size 64'
     run = run_train(
         f'-c {ROOT}/hparams/finetune/{base}.yaml -c {ROOT}/hparams/finetune/keepcutout.yaml --dataset keepaug/cub '
-        f'--data-dir {cub} --num-classes 2 --model {SMALLER[base]} --pretrained-path {tmp_path}/weights.pth {size} '
+        f'--data-dir {cub} --num-classes 200 --model {SMALLER[base]} --pretrained-path {tmp_path}/weights.pth {size} '
         '-b 2 --epochs 1 --warmup-epochs 0 --lr 1e-12 --device cpu -j 0',
         tmp_path,
     )

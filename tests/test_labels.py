@@ -377,7 +377,9 @@ def test_an_embedded_set_records_its_names_too(tmp_path, capsys):
 
 @pytest.mark.parametrize('split', ['nosuch', 'trian', "''"])
 def test_torchvisions_test_images_are_not_taken_for_another_split(split, tmp_path, capsys):
-    said = refuse_train(f'{tmp_path} {RUN} --check --dataset torch/cifar10 --train-split {split}', tmp_path, capsys)
+    said = refuse_train(
+        f'{tmp_path} {RUN} --num-classes 10 --check --dataset torch/cifar10 --train-split {split}', tmp_path, capsys
+    )
     assert f'--train-split {split} is not in --dataset torch/cifar10, which has train and test' in said
 
 

@@ -30,6 +30,7 @@ SAFETENSORS = '.safetensors'
 ARRAYS = ('.npz', '.npy')
 # Bytes of a tensor that may be larger than its file: one value that stands for many.
 SMALL = 2**24
+CHUNK = 2**20  # bytes read at a time
 MOST_BITS = 300  # of a number in a sentence
 
 
@@ -85,6 +86,29 @@ def check_checkpoint(
     return checkpoint
 
 
+def check_sums(path: str) -> None:
+    """Reads every part of a zip archive against its checksum, as torch does not.
+
+    Raises:
+        zipfile.BadZipFile: A part is damaged. An archive whose every sum is wrong was written without any
+            (`torch.serialization.set_crc32_options`), and passes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = [info.filename for info in archive.infolist() if not _is_whole(archive, info)]
+        if 0 < len(damaged) < len(archive.infolist()):
+            raise zipfile.BadZipFile(f'{damaged[0]} is damaged')
+
+
+def _is_whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(info) as part:
+            while part.read(CHUNK):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
+
+
 def read_file(path: str, flag: str) -> dict[str, Any]:
     """Reads a file of named tensors and plain values, without running anything in it.
 
@@ -106,8 +130,11 @@ def read_file(path: str, flag: str) -> dict[str, Any]:
         if path.endswith(ARRAYS):
             check_arrays(path)
             return {}
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            check_sums(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f'{flag} {path} is refused: it is no checkpoint, or holds more than tensors and plain values; '
@@ -117,7 +144,8 @@ def read_file(path: str, flag: str) -> dict[str, Any]:
         kind = {SAFETENSORS: 'safetensors file', '.npz': 'NumPy archive of arrays'}
         kind = kind.get(os.path.splitext(path)[1], 'checkpoint')
         raise ValueError(
-            f'{flag} {path} cannot be read: it is truncated or no {kind}{_instead(path) or "; give a whole one"}.'
+            f'{flag} {path} cannot be read: it is truncated, damaged or no {kind}'
+            f'{_instead(path) or "; give a whole one"}.'
         ) from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(

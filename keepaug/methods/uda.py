@@ -231,7 +231,7 @@ class UdaMethod(Method):
             return 'only the labelled images, cropped and flipped'
         annealed = '' if args.uda_tsa == NO_ANNEALING else f', labels annealed ({args.uda_tsa})'
         return (
-            f'{args.uda_ratio} unlabelled images per labelled one, weight {args.uda_weight:g}, temperature '
+            f'{args.uda_ratio} unlabelled per labelled image, weight {args.uda_weight:g}, temperature '
             f'{args.uda_temperature:g}, threshold {args.uda_threshold:g}{annealed}; labelled images are only cropped '
             'and flipped'
         )

@@ -18,7 +18,7 @@ HEAD = r"""# The papers' tables
 Each table and figure is a study ([studies.md](studies.md)) that one command runs:
 
 ```sh
-python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- \\
+python -m keepaug.study hparams/papers/keepaugment/table1.yaml --slots cuda:0 cuda:1 -- \
     --data-dir DIR --dataset-download
 ```
 

@@ -175,7 +175,7 @@ SCRIPT = '--model test_resnet --img-size 32 -b 8 --device cpu'
 
 def test_training_and_localization_by_name(roots, tmp_path, capsys):
     root = roots['keepaug/tiny-imagenet']
-    flags = f'{root} --dataset keepaug/tiny-imagenet --num-classes 3 {SCRIPT}'
+    flags = f'{root} --dataset keepaug/tiny-imagenet --num-classes 200 {SCRIPT}'
     run_train(f'{flags} --epochs 1 --warmup-epochs 0 -j 0 --keep-cut --keep-size 8', tmp_path)
     result = run_validate(
         f'{flags} --crop-pct 1 --workers 0 --checkpoint {tmp_path}/run/last.pth.tar --evaluate localization', capsys
@@ -184,9 +184,9 @@ def test_training_and_localization_by_name(roots, tmp_path, capsys):
 
 
 def test_scripts_ask_for_the_folder(roots, tmp_path, capsys):
-    said = refuse_train(f'--dataset keepaug/cub --num-classes 2 {SCRIPT}', tmp_path, capsys)
+    said = refuse_train(f'--dataset keepaug/cub --num-classes 200 {SCRIPT}', tmp_path, capsys)
     assert '--dataset keepaug/cub needs the folder that its archive was unpacked to' in said
-    said = refuse_train(f'{tmp_path} --dataset keepaug/cub --num-classes 2 {SCRIPT}', tmp_path, capsys)
+    said = refuse_train(f'{tmp_path} --dataset keepaug/cub --num-classes 200 {SCRIPT}', tmp_path, capsys)
     assert f'{tmp_path} has no images.txt: it must be the folder CUB_200_2011' in said
     said = refuse_validate(
         f'{roots["keepaug/mini-imagenet"]} --dataset keepaug/mini-imagenet {SCRIPT} --evaluate localization', capsys
@@ -198,5 +198,5 @@ def test_unreadable_images_are_named(tmp_path, capsys):
     root = write_cub(tmp_path)
     for image in Path(root, 'images').rglob('*.jpg'):
         image.write_bytes(b'no image')
-    said = refuse_train(f'{root} --dataset keepaug/cub --num-classes 2 {SCRIPT} -b 1 -j 0', tmp_path, capsys)
+    said = refuse_train(f'{root} --dataset keepaug/cub --num-classes 200 {SCRIPT} -b 1 -j 0', tmp_path, capsys)
     assert 'Black_footed_Albatross_0001.jpg' in said

@@ -155,7 +155,7 @@ def test_average_or_plain_weights(registry, tmp_path):
     'name, words',
     [
         ('test_vit', ['test_vit', 'res2', 'SimpleFeaturePyramid']),
-        ('inception_v3', ['inception_v3', 'due']),
+        ('inception_v3', ['inception_v3', 'FPN']),
         ('maxvit_pico_rw_256', ['maxvit_pico_rw_256']),
     ],
 )

@@ -250,7 +250,7 @@ def test_unusable_file_is_one_sentence(damage, path, tmp_path, monkeypatch):
 @pytest.mark.parametrize('content', [b'{', b'no safetensors file', b'\xff' * 64])
 def test_damaged_safetensors(content, tmp_path):
     (tmp_path / 'bad.safetensors').write_bytes(content)
-    with pytest.raises(ValueError, match='truncated or no safetensors'):
+    with pytest.raises(ValueError, match='truncated, damaged or no safetensors'):
         load_source(str(tmp_path / 'bad.safetensors'), dict(model='test_resnet'))
 
 

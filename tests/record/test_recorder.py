@@ -20,6 +20,7 @@ class Journal:
     """Stands for all that a recorder calls, and notes in which order."""
 
     names = ('risk_augmented',)
+    columns = ()
     best_metric = row = None
 
     def __init__(self):
@@ -128,7 +129,7 @@ def test_an_epoch_that_loses_its_numbers_ranks_last(data, tmp_path, monkeypatch,
     """Its accuracy is a number all the same: that of the first class."""
 
     def no_numbers(args, task, *rest):
-        return {'loss': math.nan, 'top1': 100.0, 'top5': 100.0} if len(calls) == 1 else evaluate(args, task, *rest)
+        return {'loss': math.nan, 'top1': 1000.0, 'top5': 1000.0} if len(calls) == 1 else evaluate(args, task, *rest)
 
     calls, evaluate = [], keepaug.training.evaluate
     monkeypatch.setattr('keepaug.training.evaluate', lambda *args: (no_numbers(*args), calls.append(None))[0])
@@ -136,7 +137,17 @@ def test_an_epoch_that_loses_its_numbers_ranks_last(data, tmp_path, monkeypatch,
     run = run_train(f'{data} {TINY} --epochs 3', tmp_path)
     assert 'The loss or the metric of epoch 1 is not finite' in caplog.text
     history = torch.load(run / 'last.pth.tar', weights_only=False)['saver']
-    assert history['best_epoch'] != 1 and history['best_metric'] < 100
+    assert history['best_epoch'] != 1 and history['best_metric'] < 1000
     text = capsys.readouterr().out.partition('--result\n')[2]
     results = json.loads(text, parse_constant=lambda name: pytest.fail(f'{name} is no JSON'))
     assert results[0]['epoch'] == 1 and results[0]['validation']['loss'] is None
+
+
+def test_a_run_of_which_nothing_is_finite_is_no_success(data, tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO')
+    evaluate = keepaug.training.evaluate
+    monkeypatch.setattr('keepaug.training.evaluate', lambda *args: evaluate(*args) | {'loss': math.nan})
+    with pytest.raises(SystemExit) as leave:
+        run_train(f'{data} {TINY} --epochs 1', tmp_path)
+    assert leave.value.code == 1
+    assert caplog.messages[-1] == 'No epoch ended with a finite loss, so there is no checkpoint to continue from.'

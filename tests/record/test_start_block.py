@@ -44,7 +44,7 @@ LINES = {
         'crop, padded by 4 px',
         FLIP,
         JITTER,
-        'copies, 2 of each image',
+        'copies, 2 copies of each image',
         'keep-cut, erase, tau 0.6, saliency recycled',
         'joint-occlusion, hide-and-seek',
     ],
@@ -67,6 +67,22 @@ LINES = {
     'cutmix-variant': [*LOADER, 'cutmix-variant, center-gaussian, alpha 1, probability 1, per elem'],
     'feature-cutmix': [*LOADER, 'feature-cutmix, alpha 1, all but the last, probability 1, per batch'],
     'manifold-mixup': [*LOADER, 'manifold-mixup, alpha 1, stages 0, 1, 2, probability 1, per batch'],
+    'uda': [
+        CROP,
+        FLIP,
+        POLICY.format('rand-m9-mstd0.5'),
+        'uda, 2 unlabelled, weight 1, temperature 0.4, threshold 0.8, log',
+        SQUARE.format(1, 'low'),
+        NO_JITTER.format(0.4, 'rand-m9-mstd0.5'),
+    ],
+    'uda-paste': [
+        CROP,
+        FLIP,
+        POLICY.format('rand-m9'),
+        'uda, 1 unlabelled, threshold 0.4',
+        'keep-paste, 8 x 8 px, probability 1, tau 0.6, saliency early, random erasing, probability 0.3',
+        NO_JITTER.format(0.4, 'rand-m9'),
+    ],
     'keep-paste': [
         CROP,
         FLIP,
@@ -101,7 +117,7 @@ LINES = {
     'occlusion-only': [*LOADER, 'joint-occlusion, cutout, squares 2, 8 x 8 px, probability 0.5, occluded images alone'],
     'copies': [
         *LOADER,
-        'copies, 2 of each image',
+        'copies, 2 copies of each image',
         'joint-occlusion, hide-and-seek, 4 x 4 cells, probability 0.5, probability 0, whole and occluded',
     ],
 }
@@ -204,7 +220,7 @@ def test_every_augmentation_is_told_with_its_strength(flags, lines, data, tmp_pa
     monkeypatch.setattr('keepaug.training.train_one_epoch', interrupt)
     with caplog.at_level('INFO', logger='train'):
         run_train(f'{data} {TINY} {flags}', tmp_path)
-    assert tell(block(caplog)[1:], lines), block(caplog)
+    assert tell(block(caplog)[1:], lines), '\n'.join(block(caplog))
     assert set(EVERY) - set(LINES) == {'refinement', 'refinement-plain'}, 'of which the next test has one'
 
 

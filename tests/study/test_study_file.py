@@ -118,7 +118,7 @@ def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
         ('columns: {x: 3}\narms: {a: }', ['column x', '3']),
         ('columns: {x: }\narms: {a: {paper: [high]}}', ['a, x', 'high']),
         ('title: x', ['arms']),
-        ('arms: {a: {}, A: {}}', ['signs']),
+        ('arms: {a: {}, A: {}}', ['punctuation']),
         ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
         ('arms: {a: {}}\nseeds: 0', ['seeds', '0']),
         ('arms: {a: {}}\nsees: 3', ['sees', 'seeds']),

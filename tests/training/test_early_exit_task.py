@@ -213,7 +213,7 @@ def test_resume_says_what_does_not_fit(data, tmp_path, capsys, caplog):
 @pytest.mark.parametrize(
     'flags, sentence',
     [
-        ('--early-exit-weight -1', '--early-exit-weight must be at least 0'),
+        ('--early-exit-weight -1', '--early-exit-weight must be above 0'),
         ('--early-exit --early-exit-stage nine', 'stage nine is not a stage of ResNet: choose'),
         ('--early-exit --torchscript', 'drop one of the two'),
         (

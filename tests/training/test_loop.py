@@ -75,7 +75,7 @@ def test_an_epoch_without_any_finite_loss_ends_the_run():
         return train_one_epoch(3, _task(weight), _batches(values), Counted([weight]), _settings())['loss']
 
     assert math.isnan(train(1.0, math.nan, math.nan))
-    with pytest.raises(RunFailed, match='epoch 3 was not finite in any batch'):
+    with pytest.raises(RunFailed, match='not finite in any batch of epoch 3'):
         train(math.nan, math.inf)
     assert train() == 0.0, 'as of a loader without batches'
 
