@@ -96,7 +96,7 @@ class Range:
         )
 
     def _counted(self, bound: float) -> str:
-        ending = 'es' if self.unit.endswith(('s', 'ch')) else 's'
+        ending = 'es' if self.unit.endswith(('s', 'tch')) else 's'  # classes and batches, but epochs
         return f'{bound:.12g} {self.unit}{ending if self.unit and bound != 1 else ""}'.rstrip()
 
 

@@ -55,8 +55,8 @@ class UdaMethod(Method):
             type=int,
             metavar='N',
             range=COUNT,
-            help='number of labels to use from the training set, the same number from each class, drawn by --seed; '
-            'all its images are used without labels; unset: all labels',
+            help='number of labels to use from the training set, as evenly from the classes as possible, drawn by '
+            '--seed; all its images are used without labels; unset: all labels',
         ),
         Flag(
             '--uda-data-dir',
