@@ -59,7 +59,7 @@ def main() -> None:
     data.check_class_folders(args)
     if args.check:
         record.check_weight_files(args)
-        _logger.info('The flags fit together.')
+        _logger.info('The flags fit together. The model is not built and no image is read by --check.')
         return
 
     run = build(args, args_text)

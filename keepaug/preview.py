@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_preview(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data, {'--train-split': args.train_split})
     if args.check:
-        _logger.info('The flags fit together.')
+        _logger.info('The flags fit together. The model is not built and no image is read by --check.')
         return
     record, statistics = look(args)
     sheet = draw_sheet(record, statistics.of_run())
