@@ -38,6 +38,7 @@ def export(source: Source, output: str, base: str | None = None) -> str:
         ValueError: The model has no maps for an FPN, or Detectron2 reads no images of its channels.
     """
     check_model(source)
+    check_any_size(source)
     pixels = detectron2.pixel_config(source.data_config)
     arguments = timm_config(source)['model_args']
     config = dict(
@@ -77,7 +78,6 @@ def check_model(source: Source) -> None:
     """
     check_strides(source)
     detectron2.check_channels(source)
-    check_any_size(source)
 
 
 def check_any_size(source: Source) -> None:

@@ -170,7 +170,7 @@ def test_the_list_of_labels(data):
 
 
 def test_a_folder_without_images(tmp_path):
-    with pytest.raises(ValueError, match='^--uda-data-dir .* holds no images; name a folder that does'):
+    with pytest.raises(ValueError, match='^--uda-data-dir .* holds no images: name a folder that does'):
         open_image_folder(str(tmp_path), 'RGB', '--uda-data-dir')
 
 

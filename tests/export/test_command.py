@@ -61,7 +61,7 @@ def test_plain_weights_on_request(tmp_path, capsys):
 
 
 def test_flags_describe_a_bare_file(tmp_path):
-    (tmp_path / 'base.yaml').write_text('VERSION: 2')
+    (tmp_path / 'base.yaml').write_text('MODEL: {}')
     torch.save(create('resnet50', num_classes=3, channels=(16, 32, 64, 128)).state_dict(), tmp_path / 'weights.pth')
     command.main(
         [

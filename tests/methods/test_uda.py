@@ -65,7 +65,7 @@ def test_a_run_says_what_an_epoch_is_and_lists_its_labels(data, tmp_path, caplog
         'UDA: 6 labels. An epoch is a pass over the 24 unlabelled images, 3 batches of 4 labelled images and 8 '
         'unlabelled ones.'
     ) in caplog.text
-    assert re.search(r'\n +policy +rand-m9-mstd0.5\n +uda +2 unlabelled images per labelled one', caplog.text)
+    assert re.search(r'\n +policy +rand-m9-mstd0.5\n +uda +2 unlabelled per labelled image', caplog.text)
     rows = [*csv.DictReader((run / 'uda-labels.csv').open())]
     assert sorted(row['name'] for row in rows) == ['class0'] * 2 + ['class1'] * 2 + ['class2'] * 2
 
@@ -81,7 +81,7 @@ def test_the_other_epoch_and_further_images(data, tmp_path, caplog):
 
 def test_a_folder_that_is_not_there(data, tmp_path, capsys):
     said = refuse_train(f'{data} {TINY} {UDA} --uda-data-dir /nowhere', tmp_path, capsys)
-    assert '--uda-data-dir /nowhere holds no images; name a folder that does.' in said
+    assert '--uda-data-dir /nowhere holds no images: name a folder that does.' in said
 
 
 def test_another_seed_would_show_other_labels(data, tmp_path, capsys):
