@@ -80,7 +80,7 @@ class UdaMethod(Method):
             metavar='W',
             range=Range(least=0),
             help='weight of the loss on unlabelled images; 0: the control, which trains as many steps on the '
-            'only the labelled images, cropped and flipped',
+            'labelled images alone, cropped and flipped',
         ),
         Flag(
             '--uda-temperature',
@@ -119,6 +119,11 @@ class UdaMethod(Method):
     region = 'put back'
     keeps_region = True
     example = '--uda --uda-labels 12 --uda-ratio 2 --aa rand-m9-mstd0.5'
+
+    def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
+        """Labelled images are cropped and flipped alone; beside unlabelled ones the pairs see to that."""
+        colours = ('color_jitter', 'grayscale_prob', 'gaussian_blur_prob')
+        return dict.fromkeys(colours, 0.0) if args.uda_weight == 0 else {}
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         if args.uda_weight > 0:

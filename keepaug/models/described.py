@@ -20,8 +20,8 @@ LOCAL = 'local-dir:'
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
 MOST_BYTES = 2**24  # of a config.json; names and descriptions of many classes may stand in it
 MOST_CLASSES = 10**7
-MOST_CHANNELS = 1_000
-MOST_LETTERS = 100
+MOST_CHANNELS = 4096
+MOST_LETTERS = 4096  # of a name, which may be the path of a folder
 
 
 def describe(checkpoint: Mapping[str, Any], path: str, flag: str) -> dict[str, Any]:

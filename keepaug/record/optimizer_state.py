@@ -19,7 +19,7 @@ OF_EACH_WEIGHT = (MOMENTUM, 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
 # What torch's own optimizers have of each weight, once they have any.
 OF_OPTIMIZER = {torch.optim.SGD: {MOMENTUM}, torch.optim.Adam: {'step', 'exp_avg', 'exp_avg_sq'}}
 # What an optimizer has of matrices that keeps less of them than of vectors.
-FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col'}
+FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col', 'exp_avg_sq_r', 'exp_avg_sq_c'}
 
 
 def check_optimizer_state(state: Any, source: str, key: str = 'optimizer') -> None:

@@ -194,3 +194,9 @@ def test_the_control_takes_as_many_steps(data, tmp_path, monkeypatch):
         run = run_train(f'{data} {TINY} {flags} --epochs 1 --save-images --log-interval 1', tmp_path, f'{name}-2')
         logged[name] = len([*run.glob('train-batch-*.jpg')])
     assert logged['uda'] == logged['control'] == 3 and steps == [20] * 6
+
+
+def test_the_control_jitters_no_colours(data):
+    """Its labelled images are those that the arms beside it see: cropped and flipped."""
+    args = keepaug.prepare(options.parse_options(options.create_parser(), f'{data} --uda --uda-weight 0'.split()))
+    assert (args.color_jitter, args.grayscale_prob, args.gaussian_blur_prob) == (0, 0, 0)
