@@ -68,7 +68,7 @@ class Run:
             process.start()
 
     def wait_for(self, text: str, rank: int = 0) -> None:
-        end = time.time() + 60
+        end = time.time() + 180
         while text not in self.log(rank):
             assert time.time() < end and self.processes[rank].is_alive(), self.log(rank)
             time.sleep(0.02)
