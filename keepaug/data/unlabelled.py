@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from keepaug.data.classes import dataset_classes, name_classes
-from keepaug.data.seeding import plain_loader
+from keepaug.data.seeding import ORDER, mix, plain_loader
 from keepaug.data.transform import ChangedTransform
 from keepaug.data.views import Views
 from keepaug.data.wrapped import WrappedDataset
@@ -153,7 +153,7 @@ class GroupSampler(Sampler):
     def __iter__(self) -> Iterator[Group]:
         generator = self.generator
         if generator is None:
-            generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
+            generator = torch.Generator().manual_seed(self._seed())
         if hasattr(self.sampler, 'generator'):
             self.sampler.generator = generator
         places = torch.tensor([*self.sampler], dtype=torch.int64)
@@ -167,6 +167,12 @@ class GroupSampler(Sampler):
             labelled = places
         for number, group in zip(labelled.tolist(), images.view(-1, ratio).tolist()):
             yield Group(number, () if samples.labels_only else tuple(group))
+
+    def _seed(self) -> int:
+        """Several processes share one permutation, as torch's sampler of theirs does; one follows torch's stream."""
+        if self.world_size > 1:
+            return mix(self.sampler.seed, self.sampler.epoch, 0, ORDER)[0]
+        return int(torch.empty((), dtype=torch.int64).random_())
 
     def _share(self, size: int, count: int, generator: torch.Generator) -> Tensor:
         """So many numbers below a size, this process's share of as many passes in random order as that takes."""

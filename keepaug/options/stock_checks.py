@@ -143,13 +143,15 @@ def device_rows(args: argparse.Namespace) -> Rows:
     device = args.device
     if args.device_modules:
         return  # the device may exist once they are imported
+    if device == 'cuda':  # each process asks for its own, and opens no other
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try:
         torch.ones(1, device=device).item()  # on meta there are tensors, but no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         if args.check:  # often of a job for another machine
-            _logger.info(f'--device {device} is not available to torch here. The rest is checked.')
+            _logger.info(f'--device {args.device} is not available to torch here. The rest is checked.')
             return
-        yield True, f'--device {device} is not available to torch here: say --device cpu.'
+        yield True, f'--device {args.device} is not available to torch here: say --device cpu.'
 
 
 def format_rows(args: argparse.Namespace) -> Rows:

@@ -201,3 +201,14 @@ def test_batches(prefetcher, data):
             image.mean((1, 2)).argmax().item() for image in images[:4]
         ]
         assert torch.allclose(images[4:16] + images[16:], torch.ones(()), atol=1e-6)
+
+
+def test_processes_share_one_permutation_whatever_their_streams():
+    """Each process is seeded differently; no label is on two of them, and none is missing on both."""
+    samples = make_groups(ratio=1, numbers=range(12), epoch='unlabelled')
+    drawn = []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        sampler = DistributedSampler(samples, num_replicas=2, rank=rank)
+        drawn.append([group.labelled for group in GroupSampler(samples, sampler, rank, 2)])
+    assert sorted(drawn[0] + drawn[1]) == list(range(12))
