@@ -144,7 +144,8 @@ def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str
         run, here = (
             tuple(value) if isinstance(value := images.get(name), list) else value for images in (told, data_config)
         )
-        if run is None or run == here:
+        # One number stands for every channel.
+        if run is None or run == here or (isinstance(run, tuple) and len(run) == 1 and run * len(here) == here):
             continue
         values = ' '.join(map(str, run)) if isinstance(run, tuple) else run
         if name == 'input_size':

@@ -9,6 +9,7 @@ import torch
 
 import validate
 from keepaug.options import complete_validation, typed_options
+from keepaug.validation.model import _compare_images
 from keepaug.validation.runs import choose_runs
 from tests.scripts import refuse_validate, run_validate
 
@@ -117,3 +118,15 @@ def test_nothing_that_a_file_says_is_taken_unchecked(args, said, data, tmp_path,
     vars(held['args']).update(args)
     torch.save(held, path)
     assert said in refuse_validate(f'{data} {HERE} --checkpoint {path}', capsys)
+
+
+def test_one_number_of_a_run_stands_for_every_channel(caplog):
+    here = {
+        'input_size': (3, 40, 40),
+        'mean': (0.5,) * 3,
+        'std': (0.5,) * 3,
+        'crop_pct': 1.0,
+        'interpolation': 'bicubic',
+    }
+    _compare_images({'mean': [0.5], 'std': [0.4]}, here, 'last.pth.tar')
+    assert '--std 0.4' in caplog.text and '--mean' not in caplog.text
