@@ -41,7 +41,7 @@ from keepaug.study.statistics import difference_of, spread_of
 from keepaug.study.study import read_study
 
 STUDY = RECIPES / 'studies' / 'digits.yaml'
-STUDIED = HOME / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds; in a checkout
+STUDIED = HOME / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds
 NONE, BLIND, FULL, RECYCLED = ARMS = ('none', 'blind window', 'keep-cut, full', 'keep-cut, recycled')
 # What the study says of its data, network and cut.
 MODEL, MODEL_KWARGS = 'resnet10t', {'channels': (16, 32, 64, 128), 'stem_width': 8}
@@ -169,9 +169,7 @@ def measure_cuts(cut: BatchAugment, images: int, seed: int = 0) -> tuple[float, 
 
 
 def read_studied(path: Path) -> dict[str, dict[int, float]]:
-    """What the whole study found: the last accuracy by arm and seed; empty where its results are not at hand."""
-    if not path.exists():
-        return {}
+    """What the whole study found: the last accuracy by arm and seed."""
     studied: dict[str, dict[int, float]] = {}
     with open(path, newline='') as file:
         for row in csv.DictReader(file):
@@ -202,15 +200,15 @@ def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, f
     for name, run in runs.items():
         kept, removed = shares[name]
         clock, accuracy = read_clock(run.folder), run.curve('eval_top1')[-1][1]
-        found = studied.get(name, {})
-        difference = difference_of(found, studied.get(BLIND, {})) if name != BLIND else None
+        found = studied[name]
+        difference = difference_of(found, studied[BLIND]) if name != BLIND else None
         table.add_row(
             name,
             f'{removed:.1f} %',
             f'{kept:.1f} %',
             f'{accuracy:.1f} %',
             f'{max(clock.values()) / len(clock):.1f}',
-            str(spread_of(list(found.values()))) if found else '-',
+            str(spread_of(list(found.values()))),
             str(difference or '-'),
         )
     return table

@@ -4,7 +4,19 @@ import pytest
 import torch
 
 from keepaug import create_augment, options
-from keepaug.demo import ARMS, CUT, IMAGES, MEAN, MODEL, MODEL_KWARGS, SIZE, STUDY, measure_cuts
+from keepaug.demo import (
+    ARMS,
+    CUT,
+    IMAGES,
+    MEAN,
+    MODEL,
+    MODEL_KWARGS,
+    SIZE,
+    STUDIED,
+    STUDY,
+    measure_cuts,
+    read_studied,
+)
 from keepaug.study.plan import plan_runs
 from keepaug.study.study import read_study
 
@@ -38,3 +50,8 @@ def test_the_demo_says_of_its_runs_what_the_study_does(tmp_path):
         assert (args.model, kwargs) == (MODEL, MODEL_KWARGS)
         assert (args.img_size, args.train_num_samples, args.mean * 3) == (SIZE, IMAGES, list(MEAN))
         assert run.arm.name == 'none' or args.keep_size == CUT
+
+
+def test_the_study_has_seeds_of_every_arm():
+    studied = read_studied(STUDIED)
+    assert all(len(studied[arm]) > 1 for arm in ARMS)

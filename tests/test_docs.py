@@ -18,6 +18,7 @@ import validate
 from keepaug import options, preview
 from keepaug.export import command as export
 from keepaug.study import command as study
+from tests.browser import DESK, PHONE, find_faults
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -119,17 +120,34 @@ def test_every_page_is_in_the_navigation():
         assert f"'{page.name}'" in navigation
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec('mkdocs') is None, reason='needs the extra docs')
-def test_site_is_built(tmp_path):
-    """Without a warning; pages name each other, and nothing that a browser would fetch from elsewhere."""
-    site = tmp_path / 'site'
+@pytest.fixture(scope='module')
+def site(tmp_path_factory) -> Path:
+    """The site, built without a warning."""
+    if importlib.util.find_spec('mkdocs') is None:
+        pytest.skip('needs the extra docs')
+    folder = tmp_path_factory.mktemp('docs') / 'site'
     subprocess.run(
-        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '--site-dir', site], cwd=ROOT, check=True
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '--site-dir', folder], cwd=ROOT, check=True
     )
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group('site')
+def test_site_is_built(site):
+    """Pages name each other, and nothing that a browser would fetch from elsewhere."""
     pages = {path.relative_to(site).as_posix(): path.read_text() for path in site.rglob('*.html')}
     assert {'index.html', 'api.html', 'methods.html', 'CONTRIBUTING.html'} <= set(pages)
     assert 'create_augment' in pages['api.html'] and 'input_saliency' in pages['api.html']
     assert (site / 'hparams' / 'papers' / 'keepaugment' / 'table1.yaml').is_file(), 'what a page links to comes along'
     for name, text in pages.items():
         assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?https?://', text), name
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group('site')
+@pytest.mark.parametrize('width', [PHONE, DESK])
+def test_site_in_a_browser(width, site, tmp_path):
+    """No page tells an error, misses a file, or is wider than the screen; wide tables scroll."""
+    pages = sorted(path.relative_to(site).as_posix() for path in site.rglob('*.html') if path.name != '404.html')
+    assert find_faults(site, pages, width, tmp_path) == {}

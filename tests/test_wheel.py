@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from keepaug.demo import ARMS, STUDIED, read_studied
+from keepaug.study.statistics import spread_of
 from tests.scripts import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +70,13 @@ def ran(environment: Path, place: Path, line: str) -> str:
 def test_holds_the_package_and_nothing_beside_it(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition('/')[0].partition('-')[0] for name in names} == {'keepaug'}, 'no module called train'
-    for name in 'train.py', 'validate.py', 'py.typed', 'hparams/cifar10/keepcutout.yaml':
+    for name in (
+        'train.py',
+        'validate.py',
+        'py.typed',
+        'hparams/cifar10/keepcutout.yaml',
+        'benchmarks/results/digits.csv',
+    ):
         assert f'keepaug/{name}' in names
     packed = zipfile.ZipFile(wheel).read('keepaug/train.py')
     assert packed == (ROOT / 'train.py').read_bytes()
@@ -102,6 +110,9 @@ def test_preview(environment, place):
 def test_demo(environment, place):
     said = ran(environment, place, 'keepaug-demo --epochs 1 --images 50 --output demo')
     assert '$ keepaug-train ' in said and (place / 'demo' / 'keep-cut.png').exists()
+    studied = read_studied(STUDIED)
+    for arm in ARMS:
+        assert str(spread_of(list(studied[arm].values()))) in said
 
 
 def test_study(environment, place, data):
