@@ -12,6 +12,7 @@ the commands and what was measured.
 import argparse
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import timm
@@ -28,7 +29,11 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.transforms.functional import to_pil_image
 
+from keepaug.console import explain_errors
 from keepaug.datasets import ClutteredDigits
+from keepaug.files.outputs import check_output_folder
+from keepaug.installation import command
+from keepaug.ranges import COUNT
 from keepaug.study.statistics import difference_of, spread_of
 
 TILE = 40  # px, a cluttered digit
@@ -148,9 +153,12 @@ def read_table(path: Path) -> dict[str, dict[int, float]]:
     """mAP by arm and seed."""
     found = {arm: {} for arm in ARMS}
     if path.is_file():
-        with open(path, newline='') as file:
-            for row in csv.DictReader(file):
-                found[row['arm']][int(row['seed'])] = float(row['map'])
+        try:
+            with open(path, newline='') as file:
+                for row in csv.DictReader(file):
+                    found[row['arm']][int(row['seed'])] = float(row['map'])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f'--output {path} is no table of this script: name a new file.') from error
     return found
 
 
@@ -201,12 +209,19 @@ def main() -> None:
     )
     parser.add_argument('--coco', type=Path, metavar='DIR', help='write the data there and train nothing')
     args = parser.parse_args()
+    for flag in ('--images', '--validation-images', '--epochs'):
+        COUNT.check(flag, vars(args)[flag[2:].replace('-', '_')])
     if args.coco:
+        check_output_folder(str(args.coco), '--coco')
         write_coco(args.coco, 'train', args.images)
         write_coco(args.coco, 'validation', args.validation_images)
         return
     if args.backbone is None:
         parser.error('--backbone FOLDER is needed, or --coco DIR.')
+    if not Path(args.backbone, 'config.json').is_file():
+        raise ValueError(f'--backbone {args.backbone} is no folder that {shlex.join(command("export"))} timm wrote.')
+    check_output_folder(str(args.output.parent), '--output')
+    read_table(args.output)
     train, validation = draw_images('train', args.images), draw_images('validation', args.validation_images)
     for arm, begin in ARMS.items():
         if args.seed in read_table(args.output)[arm]:
@@ -226,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    explain_errors(main)

@@ -3,6 +3,8 @@
 accelerate launch examples/hf_accelerate.py
 """
 
+import argparse
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 import keepaug
 from keepaug.datasets import ClutteredDigits
 
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 accelerator = Accelerator()
 set_seed(0)
 dataset = ClutteredDigits('train', num_samples=96, transform=create_transform(40, is_training=True, no_aug=True))

@@ -6,6 +6,8 @@
 A transform or a data module's collate function would be too early: they run in loader workers, without the model.
 """
 
+import argparse
+
 import lightning
 import timm
 import torch
@@ -46,6 +48,7 @@ class Classifier(lightning.LightningModule):
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     lightning.seed_everything(0)
     dataset = ClutteredDigits('train', num_samples=96, transform=create_transform(40, is_training=True, no_aug=True))
     classifier = Classifier('test_resnet', num_classes=10)

@@ -3,6 +3,7 @@
 torchrun --nproc-per-node 2 examples/plain_ddp.py
 """
 
+import argparse
 import os
 
 import timm
@@ -16,6 +17,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 import keepaug
 from keepaug.datasets import ClutteredDigits
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.parse_args()
+if 'LOCAL_RANK' not in os.environ:
+    parser.error('it is one process of several: start it with torchrun, as --help shows.')
 local_rank = int(os.environ['LOCAL_RANK'])
 device = torch.device('cuda', local_rank) if torch.cuda.is_available() else torch.device('cpu')
 dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')

@@ -3,6 +3,8 @@
 python examples/recycled_saliency.py
 """
 
+import argparse
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 import keepaug
 from keepaug.datasets import ClutteredDigits
 
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 torch.manual_seed(0)
 # Beside image and label the data set gives where in its image the crop lies.
 transform = create_transform(40, is_training=True, scale=(0.8, 1.0), hflip=0.0, color_jitter=0.0)

@@ -38,8 +38,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import keepaug
+from keepaug.console import explain_errors
+from keepaug.ranges import COUNT
 
 FILE_NAME = re.compile(r'(-1|\d{4})_c(\d+)s\d+_\d+_\d+')
+FOLDERS = ('bounding_box_train', 'query', 'bounding_box_test')
 JUNK, DISTRACTOR = -1, 0
 
 
@@ -199,7 +202,7 @@ def draw_toy_persons(folder: Path, persons: int = 32, cameras: int = 3, images: 
     random = np.random.default_rng(0)
     patterns = random.integers(0, 256, (persons + 1, 5, 3), dtype=np.uint8)
     lights = random.uniform(0.3, 1.0, (cameras + 1, 3))
-    for name in ('bounding_box_train', 'bounding_box_test', 'query'):
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True)
     for person in (JUNK, DISTRACTOR, *range(1, persons + 1)):
         for camera in range(1, cameras + 1):
@@ -239,9 +242,19 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, metavar='N')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
+    for name in ('epochs', 'persons', 'images', 'size'):
+        for number in np.atleast_1d(vars(args)[name]).tolist():
+            COUNT.check(f'--{name}', number)
     if args.draw_toys:
+        if args.draw_toys.exists():
+            raise ValueError(f'--draw-toys {args.draw_toys} exists: name a new folder.')
         draw_toy_persons(args.draw_toys)
         return
+    for name in FOLDERS:
+        if not (args.data_dir / name).is_dir():
+            raise ValueError(f'--data-dir {args.data_dir} has no folder {name}: name the folder of Market-1501.')
+    if ':' not in args.model and not timm.is_model(args.model):
+        raise ValueError(f'--model {args.model} is none of timm.list_models(): name one of these.')
 
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # pytorch-metric-learning's sampler draws from it
@@ -249,9 +262,11 @@ def main() -> None:
     if args.last_stride == 1:
         take_last_stride(backbone)
     augmented, plain = create_transforms(args.size, backbone.pretrained_cfg['mean'], backbone.pretrained_cfg['std'])
-    data = Persons(args.data_dir / 'bounding_box_train', augmented)
-    query, gallery = (Persons(args.data_dir / name, plain) for name in ('query', 'bounding_box_test'))
+    sets = zip(FOLDERS, (augmented, plain, plain))
+    data, query, gallery = (Persons(args.data_dir / name, transform) for name, transform in sets)
     classes, data.persons = data.persons.unique(return_inverse=True)  # counted from 0, for the classifier
+    if args.persons > len(classes):
+        raise ValueError(f'--persons {args.persons} is more than the {len(classes)} persons to train on: lower it.')
     batch = args.persons * args.images
     sampler = MPerClassSampler(data.persons, m=args.images, batch_size=batch, length_before_new_iter=len(data))
     loader = DataLoader(data, batch, sampler=sampler, num_workers=args.workers, persistent_workers=args.workers > 0)
@@ -264,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    explain_errors(main)

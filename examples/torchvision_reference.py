@@ -9,6 +9,8 @@ CutMix move from the collate function to the line behind it, so that saliency is
 batches on any device.
 """
 
+import argparse
+
 import timm
 import torch
 from torch import nn
@@ -38,6 +40,7 @@ def train_one_epoch(model, criterion, optimizer, data_loader, cut, mix) -> float
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
     transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
     dataset = ClutteredDigits('train', num_samples=96, transform=transform)

@@ -1,6 +1,13 @@
 """timm's training script, drop-in, plus augmentation that keeps the evidence for the label."""
 
-from keepaug import installation, models
+import signal
+
+from keepaug import installation
+
+if installation.runs_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what follows takes seconds, which Ctrl-C ends without a word
+
+from keepaug import models
 from keepaug.augment import SaliencyMaps, create_augment, list_augments, register_augment
 from keepaug.data.transform import PlacedImages
 from keepaug.installation import __version__

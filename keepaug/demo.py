@@ -29,6 +29,7 @@ from keepaug.augment.base import BatchAugment
 from keepaug.console.errors import explain_errors
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
+from keepaug.files.outputs import check_output_folder
 from keepaug.installation import HOME, RECIPES, command
 from keepaug.machine import describe_machine
 from keepaug.options import shared
@@ -60,7 +61,11 @@ def create_parser() -> argparse.ArgumentParser:
         epilog=f'example: {words} --output demo',
     )
     parser.add_argument(
-        '--output', type=Path, default=Path('demo'), help='folder for the runs, the table and the picture'
+        '--output',
+        type=Path,
+        default=Path('demo'),
+        metavar='DIR',
+        help='folder for the runs, the table and the picture',
     )
     parser.add_argument(
         '--images', type=int, default=1000, help='number of images on which the share of digit pixels is measured'
@@ -72,6 +77,7 @@ def create_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     args = create_parser().parse_args(argv)
     options.refuse(range_rows(args))
+    check_output_folder(args.output, '--output')
     setup_default_logging()
     start = time.time()
 

@@ -1,5 +1,8 @@
 """Where the scripts and the recipes stand, and how our commands are typed: in a checkout, or installed from a wheel."""
 
+import itertools
+import os
+import sys
 from pathlib import Path
 
 __version__ = '0.1.0'
@@ -16,6 +19,23 @@ def command(name: str) -> list[str]:
     if INSTALLED:
         return [f'keepaug-{name}']
     return ['python', f'{name}.py'] if name in SCRIPTS else ['python', '-m', f'keepaug.{name}']
+
+
+def program() -> str:
+    """How this process was started, as it is typed: 'train.py', 'keepaug-plot' or 'python -m keepaug.plot'."""
+    module = getattr(sys.modules['__main__'], '__spec__', None)
+    if module is None:
+        return os.path.basename(sys.argv[0])
+    return f'python -m {module.name.removesuffix(".__main__")}'
+
+
+def runs_command() -> bool:
+    """Whether this process was started as a command of ours, and is not a program that uses us as a library."""
+    script, following = os.path.basename((sys.argv or [''])[0]), sys.orig_argv[1:]
+    if script == '-m':  # as it is while Python imports the package of the module to run
+        following = itertools.dropwhile(lambda word: not word.endswith('m'), following)
+        script = next(itertools.islice(following, 1, None), '').replace('.', '-')
+    return script.startswith('keepaug-')
 
 
 def install_extra(name: str) -> str:

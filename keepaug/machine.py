@@ -10,7 +10,8 @@ import torch
 def describe_machine(device: str = 'cpu') -> str:
     """Processor, threads and library versions, to stand beside measured numbers."""
     if device == 'cpu':
-        processor = f'{_cpu_name()}, {torch.get_num_threads()} threads'
+        threads = torch.get_num_threads()
+        processor = f'{_cpu_name()}, {threads} thread{"s" if threads > 1 else ""}'
     else:
         processor = torch.cuda.get_device_name(device)
     return f'{processor}, torch {torch.__version__}, timm {timm.__version__}'

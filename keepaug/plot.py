@@ -10,13 +10,14 @@ share of saliency kept, and the phases of a run with `--refine-epochs`. Of sever
 
 import csv
 import importlib.util
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from keepaug.console.errors import explain_errors
-from keepaug.files.drafts import whole_file
+from keepaug.console.errors import explain_errors, first_line
+from keepaug.files.outputs import check_output_file, output_file
 from keepaug.installation import command, install_extra
 from keepaug.options import shared
 from keepaug.validation.runs import label_runs
@@ -47,15 +48,21 @@ def read_summary(run: str) -> Rows:
         run: The run's folder, or the file itself.
 
     Raises:
-        ValueError: There is no such file, or no epoch in it.
+        ValueError: There is no such file, it is no summary, or holds no epoch.
     """
     path = os.path.join(run, 'summary.csv') if os.path.isdir(run) else run
     if not os.path.isfile(path):
         raise ValueError(f'{path} does not exist: name the folder of a training run.')
-    with open(path, newline='') as file:
-        rows = [row for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            rows = [row for row in csv.DictReader(file) if (row.get('epoch') or '').isdecimal()]
+        for row in rows:
+            for column in itertools.chain(*PANELS.values()):
+                float(row.get(column) or 0)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f'{path} is no summary of a run ({first_line(error)}): name the folder of one.') from error
     if not rows:
-        raise ValueError(f'{path} holds no epoch yet.')
+        raise ValueError(f'{path} holds no epoch yet: name a run that has ended one.')
     return rows
 
 
@@ -107,20 +114,44 @@ def _shade(panel, rows: Rows) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     words = ' '.join(command('plot'))
     parser = shared.Parser(prog=words, description=__doc__.splitlines()[0], epilog=f'example: {words} output/train/RUN')
-    parser.add_argument('runs', nargs='+', metavar='run', help='folders of runs, with their summary.csv')
-    parser.add_argument('--output', help='picture to write; unset: curves.png in the folder of the first run')
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='folders of runs, with their summary.csv')
+    parser.add_argument(
+        '--output',
+        metavar='FILE',
+        help='picture to write; unset: curves.png in the folder of the run, or of several runs curves-RUN-RUN.png here',
+    )
     args = parser.parse_args(argv)
     if importlib.util.find_spec('matplotlib') is None:
         raise ValueError(f'Curves need matplotlib, which is not installed: {install_extra("plot")}.')
-    names = label_runs(args.runs)
-    curves = draw_curves({name: read_summary(run) for name, run in zip(names, args.runs)})
-    folder = args.runs[0] if os.path.isdir(args.runs[0]) else os.path.dirname(args.runs[0])
-    output = args.output or os.path.join(folder, 'curves.png')
-    if os.path.isdir(output):
-        raise ValueError(f'--output {output} is a folder: name a picture in it, such as {output}/curves.png.')
-    with whole_file(output, typed=bool(args.output)) as draft:
+    runs = dict(zip(label_runs(args.runs), args.runs))  # one that is named twice is drawn once
+    output = args.output or choose_output(runs)
+    check_picture(output)
+    curves = draw_curves({name: read_summary(run) for name, run in runs.items()})
+    with output_file(output, '--output') as draft:
         curves.savefig(draft, dpi=150, format=None if os.path.splitext(output)[1] else 'png')
-    print(output)
+    print(f'Curves: {output}')
+
+
+def choose_output(runs: Mapping[str, str]) -> str:
+    """Where the picture goes unless told: into the run's own folder, but a comparison is of none of its runs."""
+    if len(runs) > 1:
+        return f'curves-{"-".join(runs)}.png'.replace(os.sep, '-')
+    (run,) = runs.values()
+    return os.path.join(run if os.path.isdir(run) else os.path.dirname(run), 'curves.png')
+
+
+def check_picture(output: str) -> None:
+    """Says before anything is read that a picture cannot be written.
+
+    Raises:
+        ValueError: It cannot be in this place, or in this format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats, suffix = FigureCanvasBase.get_supported_filetypes(), os.path.splitext(output)[1].lower()
+    if suffix and suffix[1:] not in formats:
+        raise ValueError(f'--output {output} names no format of pictures: end it in .png, .svg or .pdf.')
+    check_output_file(output, '--output')
 
 
 if __name__ == '__main__':

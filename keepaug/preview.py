@@ -28,7 +28,7 @@ from keepaug import data, options, training
 from keepaug.console.errors import explain_errors, first_line
 from keepaug.data.classes import name_classes
 from keepaug.files.checkpoints import check_checkpoint
-from keepaug.files.drafts import whole_file
+from keepaug.files.outputs import check_output_file, output_file
 from keepaug.installation import command
 from keepaug.measuring.regions import bare_model, run_steps
 from keepaug.measuring.windows import RegionStatistics, build_trials
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     record, statistics = look(args)
     sheet = draw_sheet(record, statistics.of_run())
-    with whole_file(args.preview_output, typed=True) as draft:
+    with output_file(args.preview_output, '--preview-output') as draft:
         sheet.save(draft)
     if rows := statistics.rows():
         Console(width=120).print(share_table(rows, statistics.images))
@@ -110,7 +110,7 @@ def check_preview(args: argparse.Namespace) -> None:
         ValueError: One sentence for the user.
     """
     output = args.preview_output
-    folder, suffix = os.path.dirname(output) or '.', os.path.splitext(output)[1].lower()
+    suffix = os.path.splitext(output)[1].lower()
     if args.preview_statistics is not None and args.preview_statistics < args.preview_images:
         raise ValueError(
             f'--preview-statistics {args.preview_statistics} is fewer than the {args.preview_images} images of '
@@ -123,8 +123,7 @@ def check_preview(args: argparse.Namespace) -> None:
         )
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f'--preview-output {output} names no format of pictures: end it in .png or .jpg.')
-    if os.path.isdir(output) or not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise ValueError(f'--preview-output {output} cannot be written: name a file in a folder that exists.')
+    check_output_file(output, '--preview-output')
 
 
 def check_windows(args: argparse.Namespace) -> None:

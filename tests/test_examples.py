@@ -19,6 +19,7 @@ LOOPS = {  # by the library that each needs beyond keepaug
 }
 SHORT = ('plain_ddp', *LOOPS)
 OTHERS = {'detection', 'reidentification'}  # each with a file of tests
+NEEDED = {**LOOPS, 'detection': 'torchmetrics', 'reidentification': 'pytorch_metric_learning'}
 
 
 def run(name, *flags):
@@ -58,6 +59,36 @@ def test_ddp_learns_in_two_processes(tmp_path):
     run_together(2, _run_process, tmp_path)
     assert_learned((tmp_path / '0').read_text())
     assert (tmp_path / '1').read_text() == ''
+
+
+@pytest.mark.parametrize('name', [*SHORT, *sorted(OTHERS)])
+def test_help_is_given_before_anything_is_done(name, capsys):
+    pytest.importorskip(NEEDED.get(name, 'torch'))
+    with pytest.raises(SystemExit) as leave:
+        run(name, '--help')
+    assert leave.value.code == 0 and '--help' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'words, named',
+    [
+        ('plain_ddp', 'torchrun'),
+        ('detection --backbone /absent', '--backbone /absent'),
+        ('detection --backbone /absent --epochs 0', '--epochs must be at least 1, got 0'),
+        ('detection --coco /proc/here', '--coco /proc/here cannot be written'),
+        ('reidentification --data-dir /absent', '--data-dir /absent has no folder bounding_box_train'),
+        ('reidentification --data-dir /absent --persons 0', '--persons must be at least 1, got 0'),
+        ('reidentification --draw-toys /', '--draw-toys / exists'),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(words, named, capsys, monkeypatch):
+    name, *flags = words.split()
+    pytest.importorskip(NEEDED.get(name, 'torch'))
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(SystemExit) as leave:
+        run(name, *flags)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert leave.value.code == 2 and 'error: ' in said and named in said
 
 
 @pytest.mark.parametrize('name', SHORT)

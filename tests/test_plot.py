@@ -1,9 +1,12 @@
 """The picture of a run."""
 
+import os
+
 import pytest
 from PIL import Image
 
 from keepaug.plot import draw_curves, main, read_summary
+from tests.sentences import says
 
 SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr,phase,risk_augmented,risk_clean
 0,2.0,1.9,30.0,80.0,0.1,,,
@@ -25,7 +28,7 @@ def test_curves_and_phases(tmp_path):
     assert shades == {'fading': (1.5, 1.0), 'refined': (2.5, 2.0)}
 
 
-def test_several_runs_beside_each_other(tmp_path, capsys):
+def test_several_runs_beside_each_other(tmp_path):
     kept = """epoch,eval_loss,eval_top1,saliency_kept
 0,1.0,50.0,0.8
 1,0.9,55.0,
@@ -40,22 +43,50 @@ def test_several_runs_beside_each_other(tmp_path, capsys):
     assert colours == {'plain: top-1': 'C0', 'plain: top-5': 'C0', '$kept: top-1': 'C1'}
     assert [line.get_xydata().tolist() for line in saliency.lines] == [[[0, 0.8], [2, 0.9]]]
     assert not losses.patches, 'the phases of several runs would lie upon each other'
-    main([str(tmp_path / 'plain'), str(tmp_path / '$kept')])
-    assert capsys.readouterr().out.strip() == str(tmp_path / 'plain' / 'curves.png')
+
+
+def test_a_comparison_takes_no_run_its_own_picture(tmp_path, capsys, monkeypatch):
+    for name in ('plain', 'kept'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'summary.csv').write_text(SUMMARY)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    main(['../plain', '../kept'])
+    assert capsys.readouterr().out == 'Curves: curves-plain-kept.png\n' and os.listdir() == ['curves-plain-kept.png']
+    assert os.listdir(tmp_path / 'plain') == os.listdir(tmp_path / 'kept') == ['summary.csv']
+    main(['../plain', '../plain'])
+    assert capsys.readouterr().out == 'Curves: ../plain/curves.png\n'
 
 
 def test_writes_a_picture(tmp_path, capsys):
     (tmp_path / 'summary.csv').write_text('epoch,train_loss,lr\n0,2.0,0.1\n')
     main([str(tmp_path)])
-    assert capsys.readouterr().out.strip() == str(tmp_path / 'curves.png')
+    assert capsys.readouterr().out == f'Curves: {tmp_path}/curves.png\n'
     assert Image.open(tmp_path / 'curves.png').format == 'PNG'
     main([str(tmp_path / 'summary.csv'), '--output', str(tmp_path / 'other.png')])
     assert (tmp_path / 'other.png').exists()
 
 
-@pytest.mark.parametrize('text, said', [(None, 'does not exist'), ('epoch,train_loss\n', 'no epoch yet')])
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        (None, 'does not exist'),
+        (b'epoch,train_loss\n', 'no epoch yet'),
+        (b'epoch,eval_loss\n0,low\n', 'no summary of a run'),
+        (b'epoch,eval_loss\n0,\xff\n', 'no summary of a run'),
+    ],
+)
 def test_says_what_is_missing(text, said, tmp_path):
     if text:
-        (tmp_path / 'summary.csv').write_text(text)
-    with pytest.raises(ValueError, match=said):
+        (tmp_path / 'summary.csv').write_bytes(text)
+    with pytest.raises(ValueError) as refused:
         main([str(tmp_path)])
+    says(str(refused.value), f'{tmp_path}/summary.csv', said)
+
+
+@pytest.mark.parametrize('name', ['absent/curves.png', 'curves.doc', '.'])
+def test_a_place_for_the_picture_that_cannot_be(name, tmp_path):
+    """It is said before the run is looked for."""
+    with pytest.raises(ValueError) as refused:
+        main([str(tmp_path / 'absent'), '--output', str(tmp_path / name)])
+    says(str(refused.value), '--output', name)

@@ -125,10 +125,10 @@ def table_of(said: str) -> list[list[str]]:
 
 
 def test_sizes_and_quantiles_side_by_side(data, run_preview, capsys):
-    """On more images than are drawn, the run's own window first."""
+    """On more images than are drawn, the run's own window first, then each of the others once, the smallest first."""
     run_preview(
-        f'{data} {TINY} --keep-cut --keep-size 12 --preview-images 4 --preview-statistics 22 --preview-sizes 8 16 '
-        '--preview-taus 0.3 none'
+        f'{data} {TINY} --keep-cut --keep-size 12 --preview-images 4 --preview-statistics 22 --preview-sizes 16 8 16 '
+        '--preview-taus none 0.3'
     )
     said = capsys.readouterr().out
     rows = table_of(said)
@@ -422,7 +422,8 @@ def test_captions_follow_the_pixels(data, run_preview, monkeypatch):
         ('--keep-cut cutmix --preview-sizes 8', ['--preview-sizes', '--keep-cut cutmix', 'drawn']),
         ('--preview-output {tmp}/sheet.txt', ['--preview-output', '.png']),
         ('--preview-output {tmp}/sheet.psd', ['--preview-output', '.png']),
-        ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'folder that exists']),
+        ('--preview-output {tmp}/no/such/sheet.png', ['--preview-output', 'cannot be written']),
+        ('--preview-output /proc/sheet.png', ['--preview-output /proc/sheet.png', 'cannot be written']),
         ('--preview-checkpoint /no/such/file', ['--preview-checkpoint /no/such/file', 'does not exist']),
         ('--preview-checkpoint {other}', ['--preview-checkpoint', '3 classes']),
         ('--resume {other}', ['--resume', '3 classes']),

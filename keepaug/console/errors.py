@@ -12,6 +12,7 @@ import torch
 
 from keepaug.console.interrupts import handled_signals, is_distributed, leave_at_once, received_signal
 from keepaug.console.loader_errors import explain_loader
+from keepaug.installation import program
 
 _logger = logging.getLogger('train')
 
@@ -89,7 +90,7 @@ def _print(error: Exception, sentence: str) -> None:
     if isinstance(error, RunFailed) and rank not in ('', '0'):
         return  # the first process tells it for all
     where = f' [process {rank}]' if rank else ''
-    _say(f'{os.path.basename(sys.argv[0])}: error{where}: {sentence}')
+    _say(f'{program()}: error{where}: {sentence}')
 
 
 def _say(line: str) -> None:

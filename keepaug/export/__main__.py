@@ -1,5 +1,7 @@
 """python -m keepaug.export FORMAT CHECKPOINT --output PATH"""
 
+from keepaug.console.errors import explain_errors
 from keepaug.export.command import main
 
-main()
+if __name__ == '__main__':
+    explain_errors(main)

@@ -143,8 +143,8 @@ def run(args: argparse.Namespace) -> None:
     refuse([*range_rows(args), *head_rows(args), *channel_rows(args)])
     if form.base and args.base:
         detectron2.check_base(args.base)
-    source = load_source(args.checkpoint, {name: vars(args)[name] for name in DESCRIBED}, use_ema=not args.no_ema)
     check_output(args.output, args.checkpoint, form.folder, form.suffix)
+    source = load_source(args.checkpoint, {name: vars(args)[name] for name in DESCRIBED}, use_ema=not args.no_ema)
     _describe(source)
     options = {}
     if form.labels:
@@ -161,12 +161,4 @@ def _describe(source: Source) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; what its user can mend is one sentence and exit status 2."""
-    parser = create_parser()
-    args = parser.parse_args(argv)
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f'{parser.prog}: error: {error}\n')
-    except KeyboardInterrupt:
-        parser.exit(130, f'{parser.prog}: interrupted, {args.output} was not written.\n')
+    run(create_parser().parse_args(argv))

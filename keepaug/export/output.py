@@ -1,11 +1,11 @@
 """Files and folders that appear whole or not at all."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from keepaug.files import drafts
+from keepaug.files.outputs import check_output_folder, explained_output
 
 
 def check_output(path: str, source: str, folder: bool, suffix: str = '') -> None:
@@ -22,12 +22,14 @@ def check_output(path: str, source: str, folder: bool, suffix: str = '') -> None
     """
     if not path.endswith(suffix):
         raise ValueError(f'--output {path} must end in {suffix}, by which readers know the format.')
-    if os.path.exists(path) and os.path.samefile(path, source):
+    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise ValueError(f'--output {path} is the checkpoint itself: choose another name.')
     if folder and os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ValueError(f'--output {path} exists: choose the name of a new folder.')
     if not folder and os.path.isdir(path):
         raise ValueError(f'--output {path} is a folder: choose the name of a file.')
+    if not os.path.exists(path):
+        check_output_folder(path, '--output')
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def whole_file(path: str) -> Iterator[str]:
     Raises:
         ValueError: It cannot be written.
     """
-    with _explained(path, partial(drafts.whole_file, typed=True)) as draft:
+    with _made_folders(path), drafts.whole_file(path, typed=True) as draft:
         yield draft
 
 
@@ -48,15 +50,12 @@ def whole_folder(path: str) -> Iterator[str]:
     Raises:
         ValueError: It cannot be written.
     """
-    with _explained(path, drafts.whole_folder) as draft:
+    with _made_folders(path), drafts.whole_folder(path) as draft:
         yield draft
 
 
 @contextmanager
-def _explained(path: str, write_whole: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
-    try:
+def _made_folders(path: str) -> Iterator[None]:
+    with explained_output(path, '--output'):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with write_whole(path) as draft:
-            yield draft
-    except OSError as error:
-        raise ValueError(f'--output {path} cannot be written ({error.strerror or error}): choose another.') from error
+        yield

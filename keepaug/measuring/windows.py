@@ -139,7 +139,7 @@ def build_trials(
     sizes: Sequence[int] = (),
     taus: Sequence[float | None] = (),
 ) -> Trials:
-    """The window of the run, then all that are made of some sizes and quantiles.
+    """The window of the run, then once each the others that are made of some sizes and quantiles, the smallest first.
 
     Args:
         args: Options returned by `keepaug.prepare`.
@@ -155,7 +155,9 @@ def build_trials(
     """
     size = None if method.draws_size(args) else method.window_size(args) or default_window(*image)
     run = Window(size, args.keep_tau)
-    windows = [Window(edge, tau) for edge in (sizes if size else ()) or [size] for tau in taus or [run.tau]]
+    edges, quantiles = sorted((sizes if size else ()) or [size]), taus or [run.tau]
+    quantiles = sorted(quantiles, key=lambda tau: 2.0 if tau is None else tau)  # blind draws behind the others
+    windows = [Window(edge, tau) for edge in edges for tau in quantiles]
 
     def build(window: Window) -> KeepRegion:
         # Every image has its region: how many have one in the run is no matter of where it lies.

@@ -213,7 +213,7 @@ class UdaMethod(Method):
             )
             _logger.info(
                 f'UDA: {len(samples.numbers)} labels. An epoch is a pass over the {passed} images, {len(loader)} '
-                f'batches of {size} labelled images{beside}.'
+                f'batch{"es" if len(loader) > 1 else ""} of {size} labelled images{beside}.'
             )
         return loader
 

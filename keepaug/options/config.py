@@ -46,8 +46,13 @@ def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
     return content
 
 
-def find_config(path: str, flag: str = '--config') -> str:
+def find_config(path: str, flag: str = '--config', folders: tuple[str, ...] = ('',)) -> str:
     """The path itself, or where no such file is there the recipe of ours that it names, such as cifar10/keepcutout.
+
+    Args:
+        path: As typed.
+        flag: What the message calls it.
+        folders: Starts of the names of those recipes that may be meant.
 
     Raises:
         ValueError: There is neither.
@@ -56,13 +61,21 @@ def find_config(path: str, flag: str = '--config') -> str:
         return path
     recipe = find_recipe(path)
     if recipe is None:
-        nearest = difflib.get_close_matches(path.removesuffix('.yaml')[:100], list_recipes(), n=1)
-        hint = nearest[0] if nearest else 'cifar10/keepcutout'
         raise ValueError(
-            f'{flag} {path} cannot be read (No such file or directory): give the path of a YAML file, or a recipe such '
-            f'as {hint}.'
+            f'{flag} {path or repr(path)} cannot be read (No such file or directory): give the path of a YAML file, or '
+            f'a recipe such as {_nearest_recipe(path, folders)}.'
         )
     return str(recipe)
+
+
+def _nearest_recipe(path: str, folders: tuple[str, ...]) -> str:
+    """The recipe whose name, or at least its last part, looks most like a path."""
+    name, names = path.removesuffix('.yaml')[:100], [name for name in list_recipes() if name.startswith(folders)]
+    if nearest := difflib.get_close_matches(name, names, n=1):
+        return nearest[0]
+    stems = {recipe.rpartition('/')[2]: recipe for recipe in reversed(names)}
+    nearest = difflib.get_close_matches(name.rpartition('/')[2], stems, n=1)
+    return stems[nearest[0]] if nearest else names[0]
 
 
 def read_defaults(

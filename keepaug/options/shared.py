@@ -38,6 +38,11 @@ class Parser(argparse.ArgumentParser):
         self._action_groups = [*groups[:2], *groups[since:], *groups[2:since]]
 
     @property
+    def flags(self) -> frozenset[str]:
+        """Every flag, with its dashes."""
+        return frozenset(self._option_string_actions)
+
+    @property
     def count(self) -> int:
         """How many groups there are."""
         return len(self._action_groups)

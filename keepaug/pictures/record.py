@@ -99,6 +99,8 @@ def share_table(rows: Sequence[Shares | Trial], images: int) -> Table:
             f' Drawn blindly: the same windows as with --keep-tau none, {DRAWS} draws per image. Kept beyond that: how '
             'much more of the saliency is spared, with its 95% interval over images.'
         )
+    if len({row.name for row in trials}) < len(trials):
+        table.caption += ' The first window of an augmentation is that of the run.'
     for column in columns:
         table.add_column(column, justify='left' if column in ('augmentation', 'region') else 'right')
     for row in rows:

@@ -6,7 +6,6 @@ or, in a checkout, `python -m keepaug.study ...`.
 """
 
 import argparse
-import importlib.util
 import logging
 import queue
 import shlex
@@ -21,89 +20,47 @@ from timm.utils import setup_default_logging
 
 from keepaug.console.errors import first_line
 from keepaug.files.locks import hold_folder, releasing_folders
-from keepaug.installation import command, install_extra
+from keepaug.files.outputs import check_output_folder
+from keepaug.installation import command
 from keepaug.machine import describe_machine
-from keepaug.options import refuse, shared
-from keepaug.options.flag_ranges import STUDY_RANGES, range_rows
+from keepaug.study.flags import check, parse
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import Slot, StudyRun
 from keepaug.study.study import Study, read_study
 
 _logger = logging.getLogger('study')
 
-NEEDED = ('scipy', 'matplotlib')
-
-
-def create_parser() -> argparse.ArgumentParser:
-    """The command's flags; what stands behind `--` is train.py's."""
-    parser = shared.Parser(
-        prog=shlex.join(command('study')),
-        allow_abbrev=False,
-        usage='%(prog)s FILE [options] [-- FLAGS OF TRAINING]',
-        description=__doc__.splitlines()[0],
-        epilog=f'example: {shlex.join(command("study"))} papers/keepaugment/table1 --slots cuda:0 cuda:1 -- '
-        '--data-dir /data/cifar10',
-    )
-    add = parser.add_argument
-    add('file', metavar='FILE', help='study file, or one of ours, such as papers/keepaugment/table1')
-    add('--output', type=Path, metavar='DIR', help='folder for the runs and the report; unset: output/studies/NAME')
-    add('--seeds', type=int, metavar='N', help="runs per arm; unset: the study's")
-    add('--arms', nargs='+', default=[], metavar='ARM', help='arms to train; unset: all')
-    add(
-        '--slots',
-        nargs='+',
-        default=['cpu:1'],
-        metavar='SLOT',
-        help='where runs are carried out at the same time: cpu:1 (one thread), cuda:0, cuda:0,1 (one process on each)',
-    )
-    add(
-        '--scale',
-        type=float,
-        default=1.0,
-        metavar='SHARE',
-        help='share of the epochs and data to use, for a small machine; the report says so',
-    )
-    add('--sheets', action='store_true', help='draw what each arm does to an image into the report')
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        '--list', action='store_true', help='print one command per run, for any scheduler, without running it'
-    )
-    mode.add_argument('--collect', action='store_true', help='report on the existing runs without running anything')
-    mode.add_argument('--only', metavar='ARM:SEED', help='carry out one run, as the commands of --list do')
-    mode.add_argument(
-        '--slurm',
-        nargs='*',
-        metavar='KEY=VALUE',
-        help='submit the runs through submitit, with parameters for its executor such as timeout_min=600',
-    )
-    add('--cluster', metavar='NAME', help="submitit's executor; unset: the one it finds, such as slurm")
-    return parser
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     setup_default_logging()
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index('--') if '--' in words else len(words)
-    args, flags = create_parser().parse_args(words[:end]), words[end + 1 :]
+    flags = words[end + 1 :]
+    args = parse(words[:end], flags)
     check(args)
+    here = not (args.list or args.collect or args.slurm is not None)
+    slots = [Slot.read(text) for text in args.slots]
+    for slot in slots if here else ():
+        slot.check()
     study = read_study(args.file)
     output = args.output or Path('output') / 'studies' / study.name
-    runs = plan_runs(study, output, args.seeds or study.seeds, args.arms, args.scale, flags)
+    runs = plan_runs(study, output, args.seeds or study.seeds, args.arms, args.scale, flags, here)
     if args.list:
         own = [word for word in words[:end] if word != '--list']
         for run in runs:
             chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]
             print(shlex.join([*command('study'), *own, *chosen]))
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'--output {output} cannot be created ({error.strerror}): name another folder.') from error
-    slots = [Slot.read(text) for text in args.slots]
+    if args.collect and not any(run.outcome for run in runs):
+        raise ValueError(f'--collect finds no run of this study in {output}: name the folder of its runs by --output.')
+    if args.only:
+        runs = [find_run(runs, args.only)]
+    check_output_folder(str(output), '--output')
+    output.mkdir(parents=True, exist_ok=True)
     title = study.heading if args.scale == 1.0 else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
     reporter = Reporter(study, runs, output, title, slots)
     if args.only:
-        carry_out_one(runs, args.only, slots[0])
+        carry_out_one(runs[0], slots[0])
     elif args.slurm is not None:
         submit(runs, args, words[:end], flags, output)
     elif args.collect:
@@ -114,20 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.sheets:
                 draw_sheets(runs, output)
             Scheduler(runs, slots, reporter).run()
-
-
-def check(args: argparse.Namespace) -> None:
-    """Says before anything is read what cannot be.
-
-    Raises:
-        ValueError: A value or a package is missing or wrong.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if args.slurm is not None and importlib.util.find_spec('submitit') is None:
-        missing.append('submitit')
-    if missing:
-        raise ValueError(f'A study needs {" and ".join(missing)}: {install_extra("study")}.')
-    refuse(range_rows(args, STUDY_RANGES))
 
 
 class Reporter:
@@ -241,15 +184,24 @@ class Scheduler:
         return f'Runs left: {left}, about {timedelta(seconds=round(time))}.'
 
 
-def carry_out_one(runs: Sequence[StudyRun], name: str, slot: Slot) -> None:
-    """Carries out the run of `--only`.
+def find_run(runs: Sequence[StudyRun], name: str) -> StudyRun:
+    """The run of `--only`.
 
     Raises:
-        ValueError: There is none of this name, or it failed.
+        ValueError: There is none of this name.
     """
     run = next((run for run in runs if f'{run.arm.name}:{run.seed}' == name), None)
     if run is None:
         raise ValueError(f'--only {name} is not a run of this study: choose one that --list prints.')
+    return run
+
+
+def carry_out_one(run: StudyRun, slot: Slot) -> None:
+    """Carries out a run that is not done.
+
+    Raises:
+        ValueError: It failed.
+    """
     if not run.done and not run.carry_out(slot, threading.Event()):
         raise ValueError(f'{run.folder.name} failed: {run.outcome.get("reason")}')
 

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from keepaug import options
+from keepaug import data, options
+from keepaug.installation import command
 from keepaug.options.prepare import defaults
 from keepaug.ranges import any_of
 from keepaug.study.runs import StudyRun, versions
@@ -32,7 +34,13 @@ PLACES = {
 
 
 def plan_runs(
-    study: Study, output: Path, seeds: int, arms: Sequence[str] = (), scale: float = 1.0, flags: Sequence[str] = ()
+    study: Study,
+    output: Path,
+    seeds: int,
+    arms: Sequence[str] = (),
+    scale: float = 1.0,
+    flags: Sequence[str] = (),
+    here: bool = False,
 ) -> list[StudyRun]:
     """Every run of a study, all arms of a seed first, so that a study that is cut short stays paired.
 
@@ -43,6 +51,7 @@ def plan_runs(
         arms: Names of the arms that are wanted; all of them if empty.
         scale: Share of epochs and data that is left.
         flags: Flags of train.py for all runs, such as where the data are.
+        here: Whether the runs are to be carried out here, where their data must be then.
 
     Raises:
         ValueError: An arm's flags do not fit together, or its folder holds another run.
@@ -54,19 +63,22 @@ def plan_runs(
             f'{any_of(repr(arm.name) for arm in study.arms)}.'
         )
     planned, parser = [], options.create_parser()
+    parser.prog = shlex.join(command('train'))
     for arm in study.arms:
         if arms and arm.name not in arms:
             continue
         words = [*study.words(arm), *flags]
         args = parse(parser, words, arm.name, study.exact)
+        if here:
+            check_data(args, arm.name)
         share = data_share(study, args, scale, output)
-        data = share.describe() if share else describe_data(args)
+        held = share.describe() if share else describe_data(args)
         extra = scaled_flags(args, scale)
         if extra:
             args = parse(parser, [*words, *extra], arm.name, study.exact)
         if share:
             extra += ['--data-dir', str(share.folder)]
-        identity = {'flags': spell_options(args), 'data': data, **versions()}
+        identity = {'flags': spell_options(args), 'data': held, **versions()}
         for seed in range(seeds):
             folder = output / 'runs' / f'{arm.folder}-{seed}'
             planned.append(StudyRun(arm, seed, (*words, *extra), folder, study.exact, identity, share))
@@ -91,10 +103,25 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str], arm: str, exact
     except ValueError as error:
         raise ValueError(f'The arm {arm}: {error}') from error
     except SystemExit as error:  # argparse has said why
+        if not error.code:
+            raise  # it was asked for help
         raise ValueError(
             f'The arm {arm} has flags that train.py does not understand; the line above says why.'
         ) from error
     return args
+
+
+def check_data(args: argparse.Namespace, arm: str) -> None:
+    """Checks the data of a run as train.py does before it builds anything.
+
+    Raises:
+        ValueError: They are not there, or not as the flags say.
+    """
+    try:
+        data.check_data_folder(args.dataset, args.data_dir or args.data)
+        data.check_named_set(args)
+    except ValueError as error:
+        raise ValueError(f'The arm {arm}: {error}') from error
 
 
 def spell_options(args: argparse.Namespace) -> str:

@@ -61,6 +61,17 @@ class Slot:
             raise ValueError(f'--slots {text} has no thread: write cpu:1.')
         return cls(device, numbers)
 
+    def check(self) -> None:
+        """Says what this machine lacks of it.
+
+        Raises:
+            ValueError: It has no such GPU.
+        """
+        count = torch.cuda.device_count() if self.device == 'cuda' else 0
+        if self.device == 'cuda' and any(int(unit) >= count for unit in self.units):
+            held = f'GPUs 0 to {count - 1}' if count else 'no GPU that torch can use: write cpu:1'
+            raise ValueError(f'--slots {self} is not there; this machine has {held}.')
+
     @property
     def launcher(self) -> list[str]:
         """What starts train.py."""

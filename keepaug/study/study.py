@@ -1,5 +1,6 @@
 """A study file: which arms are trained, what the paper says of each, and which of them are compared."""
 
+import difflib
 import math
 import re
 import shlex
@@ -11,6 +12,8 @@ from typing import Any
 from keepaug.options.config import find_config, read_config
 from keepaug.ranges import any_of
 
+# Where our study files are, below hparams/.
+STUDIES = ('papers/', 'studies/')
 # What a table reports of a run's epochs, by the names that a file may use.
 STATISTICS = ('last', 'best', 'median10')
 KEYS = {
@@ -118,10 +121,10 @@ def read_study(path: str) -> Study:
     Raises:
         ValueError: It is missing, or says something that is not understood.
     """
-    path = find_config(path, 'The study')
+    path = find_config(path, 'The study', STUDIES)
     content = read_config(path, 'The study')
     file = Path(path)
-    _check_keys(path, content, KEYS, 'the study')
+    _check_keys(path, content, KEYS)
     if not isinstance(content.get('arms'), dict) or not content['arms']:
         raise ValueError(f'The study {path} has no arms: write arms: with a name and its settings for each.')
     arms = tuple(_read_arms(file, content))
@@ -235,13 +238,15 @@ def _check_settings(file: Path, owner: str, settings: Any, known: set[str]) -> N
     if not isinstance(settings, dict):
         keys = ', '.join(f'{key}:' for key in sorted(known))
         raise ValueError(f'{file} has {settings!r} for {owner}: write {keys} below its name.')
-    _check_keys(str(file), settings, known, owner)
+    _check_keys(str(file), settings, known, f' for {owner}')
 
 
-def _check_keys(path: str, content: Mapping[str, Any], known: set[str], owner: str) -> None:
-    strange = [key for key in content if key not in known]
+def _check_keys(path: str, content: Mapping[str, Any], known: set[str], owner: str = '') -> None:
+    strange = [str(key) for key in content if key not in known]
     if strange:
-        raise ValueError(f'The study {path} says {strange[0]} of {owner}: write {any_of(sorted(known))}.')
+        nearest = difflib.get_close_matches(strange[0][:100], known, n=1)
+        advice = f'write {nearest[0]}' if nearest else f'choose {any_of(sorted(known))}'
+        raise ValueError(f'The study {path} has the unknown key {strange[0][:100]}{owner}: {advice}.')
 
 
 def _words(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -20,14 +20,12 @@ def checkpoint(tmp_path_factory):
     return save(folder / 'last.pth.tar', create('resnet18', num_classes=3), 'resnet18', averaged=True, img_size=32)
 
 
-def refuse(argv, capsys):
+def refuse(argv):
     """What a command line that must be refused says."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as leave:
+    with pytest.raises(ValueError) as refused:
         command.main([str(word) for word in argv])
-    assert leave.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count('\n') == 1 and said.startswith('python -m keepaug.export: error: ')
+    said = str(refused.value)
+    assert '\n' not in said
     return said
 
 
@@ -87,7 +85,7 @@ def test_flags_describe_a_bare_file(tmp_path):
     assert '- 127.5' in written and f'_BASE_: {tmp_path}/base.yaml' in written
 
 
-def test_refusals(checkpoint, tmp_path, capsys):
+def test_refusals(checkpoint, tmp_path):
     (tmp_path / 'text.pth.tar').write_text('no checkpoint')
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'file').write_text('in the way')
@@ -107,19 +105,18 @@ def test_refusals(checkpoint, tmp_path, capsys):
         ),
         (['detectron2', checkpoint, '-o', '/dev/null/out'], ['--output /dev/null/out']),
     ]:
-        said = refuse(argv, capsys)
+        said = refuse(argv)
         assert all(word in said for word in words), said
     assert sorted(os.listdir(tmp_path)) == ['full', 'text.pth.tar']
 
 
-def test_interrupt_is_quiet(checkpoint, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr('keepaug.export.timm_folder.save_weights', interrupted)
-    with pytest.raises(SystemExit) as leave:
+    with pytest.raises(KeyboardInterrupt):
         command.main(['timm', str(checkpoint), '--output', str(tmp_path / 'out')])
-    assert leave.value.code == 130 and 'was not written' in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 
@@ -140,10 +137,10 @@ def test_as_a_module(monkeypatch, capsys):
         ('absent.yaml', None, 'does not exist'),
     ],
 )
-def test_a_base_that_detectron2_cannot_merge(name, text, words, checkpoint, tmp_path, capsys):
+def test_a_base_that_detectron2_cannot_merge(name, text, words, checkpoint, tmp_path):
     if text is not None:
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    said = refuse(['detectron2', checkpoint, '-o', tmp_path / 'out', '--base', tmp_path / name], capsys)
+    said = refuse(['detectron2', checkpoint, '-o', tmp_path / 'out', '--base', tmp_path / name])
     assert f'--base {tmp_path / name}' in said and words in said and 'faster_rcnn' in said
 
 
@@ -163,8 +160,8 @@ def test_a_base_may_hold_the_tags_of_detectron2_s_own(checkpoint, tmp_path):
         (['--in-chans', '1', '--input-size', '3', '8', '8'], ['--in-chans 1', '--input-size 3 8 8']),
     ],
 )
-def test_flags_out_of_range(flags, words, checkpoint, tmp_path, capsys):
-    said = refuse(['timm', checkpoint, '-o', tmp_path / 'out', *flags], capsys)
+def test_flags_out_of_range(flags, words, checkpoint, tmp_path):
+    said = refuse(['timm', checkpoint, '-o', tmp_path / 'out', *flags])
     assert all(word in said for word in words) and not (tmp_path / 'out').exists()
 
 

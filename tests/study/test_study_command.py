@@ -124,7 +124,12 @@ def test_report_in_a_browser(width, run, tmp_path):
     [
         (['--slurm', 'timeout_min', '--cluster', 'local'], '--slurm timeout_min .*KEY=VALUE'),
         (['--slurm=no_such=1', '--cluster', 'local'], '--slurm no_such=1 .*KEY=VALUE'),
-        (['--output', __file__], '--output .*cannot be created'),
+        (['--output', __file__], '--output .*cannot be written'),
+        (['--collect'], '--collect finds no run .*out: name the folder'),
+        (['--only', 'none:7'], '--only none:7 .*--list'),
+        (['--lr', '0.1'], '--lr is a flag of training: write it behind --'),
+        (['--slots', 'cuda:77'], '--slots cuda:77 is not there'),
+        (['--cluster', 'local'], '--cluster local has no effect without --slurm'),
         (['--arms', 'cutout'], "--arms 'cutout' .*'none', 'Cutout' or 'broken'"),
     ],
 )
@@ -133,6 +138,23 @@ def test_what_cannot_be(words, named, study, data, tmp_path):
         pytest.importorskip('submitit', reason='comes with the extra study')
     with pytest.raises(ValueError, match=named):
         command.main([str(study), '--output', str(tmp_path / 'out'), *words, '--', '--data-dir', str(data)])
+    assert '--slurm' in named or not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'flags, named',
+    [
+        (['--slots', 'cpu:2'], '--slots is a flag of the study: write it before --'),
+        (['--seed', '3'], '--seed .* --seeds N before --'),
+        (['--outp', 'x'], '--output .* --output DIR before --'),
+        (['--device=cuda'], '--device .* --slots before --'),
+        (['--data-dir', '/absent'], 'The data folder /absent does not exist'),
+    ],
+)
+def test_what_cannot_be_said_of_every_run(flags, named, study, tmp_path):
+    with pytest.raises(ValueError, match=named):
+        command.main([str(study), '--output', str(tmp_path / 'out'), '--', *flags])
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.fixture
