@@ -66,7 +66,7 @@ class Range:
 
     def words(self) -> str:
         """The range in words: 'at least 1 pixel', 'between 0 and 1', 'above 0 and at most 1'."""
-        if None not in (self.least, self.most):
+        if self.least is not None and self.most is not None:
             return f'between {self.least:g} and {self._counted(self.most)}'
         bounds = (('at least', self.least), ('above', self.above), ('at most', self.most), ('below', self.below))
         return ' and '.join(f'{word} {self._counted(bound)}' for word, bound in bounds if bound is not None)
@@ -83,12 +83,12 @@ class Range:
         return value
 
     def _holds(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            return False
-        if not isinstance(value, numbers.Integral) and not math.isfinite(value):  # whole numbers may exceed a float
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        whole = isinstance(value, numbers.Integral)
+        if not number or not (whole or math.isfinite(value)):  # whole numbers may exceed a float
             return False
         return (
-            (not self.whole or isinstance(value, numbers.Integral))
+            (whole or not self.whole)
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
@@ -112,12 +112,12 @@ def any_of(names: Iterable[object]) -> str:
     return f'{", ".join(first)} or {last}' if first else last
 
 
-def choice_problem(value: Any, choices: Collection) -> str:
+def choice_problem(value: Any, choices: Collection[object]) -> str:
     """What is wrong with a name, to follow that of its parameter; empty where it is one of the choices, or unset."""
     return '' if value is None or value in choices else f'must be {any_of(choices)}'
 
 
-def check_choice(parameter: str, value: Any, choices: Collection) -> Any:
+def check_choice(parameter: str, value: Any, choices: Collection[object]) -> Any:
     """The value, if it is one of the choices.
 
     Raises:

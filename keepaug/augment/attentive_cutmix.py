@@ -60,13 +60,14 @@ class AttentiveCutMix(PartnerMixer):
         **mixing: Any,
     ):
         super().__init__(model, num_classes, **mixing)
-        if teacher is None and model is None:
+        teacher = model if teacher is None else teacher
+        if teacher is None:
             raise ValueError('Attention needs a network: give teacher=, or model= for the model to teach itself.')
         self.grid = self.check('grid', grid)
         self.patches = Range(least=1, most=grid**2, whole=True, unit='cell').check('patches', patches)
         if (normalisation is None) != (teacher_normalisation is None):
             raise ValueError('normalisation and teacher_normalisation must be given together, or both left out.')
-        self.teacher = model if teacher is None else teacher
+        self.teacher = teacher
         self.teacher_size = None if teacher_size is None else tuple(teacher_size)
         self.rescaling = None
         if normalisation is not None and normalisation != teacher_normalisation:

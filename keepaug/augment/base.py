@@ -165,10 +165,10 @@ class Compose:
     def __call__(
         self,
         x: Tensor,
-        target: Tensor,
+        target: Tensor | None,
         generator: torch.Generator | None = None,
         where: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         for augment in self.augments:
             x, target = call(augment, x, target, generator, where)
         return x, target
@@ -186,10 +186,10 @@ class Compose:
 def call(
     augment: BatchAugment,
     x: Tensor,
-    target: Tensor,
+    target: Tensor | None,
     generator: torch.Generator | None = None,
     where: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Calls an augmentation, with the places of the crops where it asks for them."""
     return augment(x, target, generator, **({} if augment.recycled is None else {'where': where}))
 

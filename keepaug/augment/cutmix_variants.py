@@ -1,5 +1,6 @@
 """The other ways to do CutMix that its paper tried (CutMix, section 4.1.3, Table 8): all worse, and so controls."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class CutMixVariant(LabelMixer):
         return self.prob * self.progress
 
     def draw_sizes(
-        self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None
+        self, batch: int, size: Sequence[int], device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
         if self.variant == 'fixed':
             return torch.full((batch, 2), self.fixed_size, device=device)

@@ -1,5 +1,6 @@
 """Mixing inside the network: Manifold Mixup and Feature CutMix (CutMix, section 4.1.1 and Figure 3)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class FeatureMixer(PartnerMixer):
         target: Tensor | None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        self.inside.set_plan(None)  # also where this is switched off: the last batch's must not go on
+        self.inside.clear_plan()  # also where this is switched off: the last batch's must not go on
         return super().__call__(x, target, generator)
 
     def describe(self, size: tuple[int, int]) -> str:
@@ -75,16 +76,20 @@ class FeatureMixer(PartnerMixer):
         Raises:
             ValueError: One that was asked for cannot be mixed at.
         """
-        known = self.inside.stages(x)
-        usable = [0, *(number for number, stage in enumerate(known, 1) if stage is not None)]
+        usable = self._usable(x)
         if self.stages is None:
-            return [number for number in usable if number < len(known)]
+            return [number for number in usable if number < len(self.inside.stages(x))]
         for number in self.stages:
             if number not in usable:
                 raise HyperParameterError(
                     'stages', f'must be among {", ".join(map(str, usable))} for {type(self.model).__name__}', number
                 )
         return list(self.stages)
+
+    def _usable(self, x: Tensor) -> dict[int, Stage]:
+        """The stages that images such as these can be mixed at, by number."""
+        inside = {number: stage for number, stage in enumerate(self.inside.stages(x), 1) if stage is not None}
+        return {0: Stage('', 'NCHW', x.shape[-2:]), **inside}
 
     def mix(
         self,
@@ -96,22 +101,21 @@ class FeatureMixer(PartnerMixer):
     ) -> tuple[Tensor, Tensor]:
         choices = self.choices(x)
         # Drawn on the CPU, since the host must know which code to run; only a generator on the device makes it wait.
-        drawn = draw.integers(0, len(choices) - 1, 1, device='cpu', generator=generator).item()
-        known, number = self.inside.stages(x), choices[drawn]
-        stage = known[number - 1] if number else Stage('', 'NCHW', tuple(x.shape[-2:]))
+        number = choices[int(draw.integers(0, len(choices) - 1, 1, device='cpu', generator=generator))]
+        stage = self._usable(x)[number]
         applied = self.flip_coin(self.applied_share(), group, generator).to(x.device, non_blocking=True)
         lam, outside, boxes = self.draw(len(x), stage.size, applied, group, generator)
         self.last = {'stage': number, 'boxes': boxes[:, None], 'mask': boxes_to_mask(boxes, stage.size)}
         if not number:
             x = mix_features(x, stage, partner, lam, outside, boxes)
-        chosen = torch.arange(1, len(known) + 1, device=x.device) == number
+        chosen = torch.arange(1, len(self.inside.stages(x)) + 1, device=x.device) == number
         self.inside.set_plan(Plan(number, chosen, partner, lam, outside, boxes), x)
         return x, lam
 
     def draw(
         self,
         batch: int,
-        size: tuple[int, int],
+        size: Sequence[int],
         applied: Tensor,
         group: Tensor,
         generator: torch.Generator | None,
@@ -144,7 +148,7 @@ class ManifoldMixup(FeatureMixer):
     def draw(
         self,
         batch: int,
-        size: tuple[int, int],
+        size: Sequence[int],
         applied: Tensor,
         group: Tensor,
         generator: torch.Generator | None,
@@ -161,7 +165,7 @@ class FeatureCutMix(FeatureMixer):
     def draw(
         self,
         batch: int,
-        size: tuple[int, int],
+        size: Sequence[int],
         applied: Tensor,
         group: Tensor,
         generator: torch.Generator | None,

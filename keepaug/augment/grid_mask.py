@@ -1,5 +1,7 @@
 """GridMask: squares removed at regular distances, blindly. A published baseline of selective cutting."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -95,7 +97,7 @@ class GridMask(BatchAugment):
         self.last = {'mask': mask}
         return fill_region(x, mask, 'zero', generator), target
 
-    def _distances(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _distances(self, size: Sequence[int]) -> tuple[int, int]:
         edge = min(size)
         largest = edge if self.largest is None else self.largest
         # One of the two alone may lie beyond the other's default.

@@ -3,6 +3,9 @@
 Fong and Vedaldi, Occlusions for Effective Data Augmentation in Image Classification, 2019.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -28,6 +31,9 @@ SIZE_FRACTION, JITTER_FRACTION = 4, 14
 # What timm calls the module before the first block, in the order to look for it: the pooling that ends a ResNet's stem
 # is where the paper's ResNet-50 does best (Table 5).
 STEM_ENDS = ('maxpool', 'stem', 'patch_embed', 'features.pool0', 'bn1')
+
+# The mask (B, 1, H, W), the boxes (B, 1, 4) and the saliency (B, 1, H, W) of a mode; None for what it has not.
+Occlusion = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 @register_augment('joint-occlusion')
@@ -83,15 +89,18 @@ class JointOcclusion(BatchAugment):
         only: bool = False,
     ):
         super().__init__(model, num_classes)
-        if mode == 'saliency' and model is None:
-            raise ValueError("mode 'saliency' needs a model: give model=, or choose another mode.")
+        if mode == 'saliency':
+            if model is None:
+                raise ValueError("mode 'saliency' needs a model: give model=, or choose another mode.")
+            layer = stem_end(model) if layer is None else layer
+            self._measure = partial(norm_grad_saliency, model, layer)
         self.mode = check_choice('mode', mode, self.modes)
         self.grid = self.check('grid', grid)
         self.keep_patch = self.check('keep_patch', keep_patch)
         self.keep_image = self.check('keep_image', keep_image)
         self.holes = self.check('holes', holes)
         self.size = self.check('size', size)
-        self.layer = stem_end(model) if mode == 'saliency' and layer is None else layer
+        self.layer = layer
         self.jitter = self.check('jitter', jitter)
         self.only = only
 
@@ -113,7 +122,7 @@ class JointOcclusion(BatchAugment):
             check_edge('size', self._edge(x.shape[-2:]), x)
         if self.mode == 'saliency':
             check_edge('jitter', self._jitter(x.shape[-2:]), x)
-            norm_grad_saliency(self.model, self.layer, x, None)
+            self._measure(x, None)
 
     def own_pixels(self) -> Tensor | None:
         return super().own_pixels() if self.only else None  # the first rows are whole
@@ -138,19 +147,17 @@ class JointOcclusion(BatchAugment):
             return occluded, target
         return torch.cat([x, occluded]), None if target is None else torch.cat([target, target])
 
-    # Each mode gives the mask (B, 1, H, W), the boxes (B, 1, 4) and the saliency (B, 1, H, W); None where it has none.
-
-    def _hide_and_seek(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
+    def _hide_and_seek(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> Occlusion:
         mask = hide_and_seek_mask(
             len(x), x.shape[-2:], self.grid, self.keep_patch, generator=generator, device=x.device
         )
         return mask, None, None
 
-    def _cutout(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
+    def _cutout(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> Occlusion:
         return cutout_mask(len(x), x.shape[-2:], self._edge(x.shape[-2:]), self.holes, generator, x.device), None, None
 
-    def _saliency(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
-        saliency = norm_grad_saliency(self.model, self.layer, x, target)
+    def _saliency(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> Occlusion:
+        saliency = self._measure(x, target)
         saliency = interpolate(saliency, size=x.shape[-2:], mode='bilinear', align_corners=False)
         edge = self._edge(x.shape[-2:])
         # Nothing lies above the highest quantile, so the best windows are drawn among: one, where none are equal.
@@ -158,19 +165,19 @@ class JointOcclusion(BatchAugment):
         boxes = move_inside(boxes, self._jitter(x.shape[-2:]), x.shape[-2:], generator)
         return boxes_to_mask(boxes, x.shape[-2:]), boxes[:, None], saliency
 
-    def _none(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None):
+    def _none(self, x: Tensor, target: Tensor | None, generator: torch.Generator | None) -> Occlusion:
         return x.new_zeros(len(x), 1, *x.shape[-2:], dtype=torch.bool), None, None
 
-    def _edge(self, size: tuple[int, int]) -> int:
+    def _edge(self, size: Sequence[int]) -> int:
         """Edge of a square for images (H, W)."""
         return self.size or max(1, min(size) // SIZE_FRACTION)
 
-    def _jitter(self, size: tuple[int, int]) -> int:
+    def _jitter(self, size: Sequence[int]) -> int:
         """Most pixels the salient square of images (H, W) is moved by."""
         return round(min(size) / JITTER_FRACTION) if self.jitter is None else self.jitter
 
 
-def move_inside(boxes: Tensor, jitter: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+def move_inside(boxes: Tensor, jitter: int, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
     """Moves boxes at random, each way at most by so many pixels, and not over the border.
 
     Args:

@@ -1,6 +1,7 @@
 """Selective cut: only regions of low saliency are removed (KeepAugment, section 3, Eq. 2)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from keepaug.augment.fill import FILLS, fill_region
 from keepaug.augment.keep_region import KeepRegion
 from keepaug.augment.label_mixing import LabelMixer
-from keepaug.augment.recycled import SaliencyMaps
+from keepaug.augment.recycled import RecycledSaliency, SaliencyMaps
 from keepaug.augment.registry import register_augment
 from keepaug.functional import boxes_to_mask, draw, region_scores, sample_regions
 from keepaug.functional.mixing import overlapping_boxes
@@ -100,7 +101,9 @@ class KeepCut(KeepRegion):
 
     def recycle(self, x: Tensor) -> Tensor:
         """The images of the last call, as the network must see them for `maps` to learn from their gradient."""
-        return self.recycled.listen(x, self.source.where, self.own_pixels()) if self.active else x
+        if not (self.active and isinstance(self.source, RecycledSaliency)):
+            return x
+        return self.source.listen(x, self.own_pixels())
 
     def check_images(self, x: Tensor) -> None:
         if self.mode == 'cutout':
@@ -155,7 +158,7 @@ class KeepCut(KeepRegion):
         """New places (B, 4) for boxes of the sizes that the border left; the same boxes for blind draws."""
         return boxes if self.tau is None else self.place(shown, box_sizes(boxes), generator)
 
-    def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> list[tuple[Size, Tensor | None]]:
+    def _draw_sizes(self, x: Tensor, generator: torch.Generator | None) -> Sequence[tuple[Size, Tensor | None]]:
         """Region sizes, one entry per region, each with the samples (B,) that have it; None for all of them."""
         if self.mode == 'cutout':
             edge = self.edge(x)
@@ -199,7 +202,7 @@ class _KeepCutMix(LabelMixer):
 
 def draw_erasing_sizes(
     batch: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     max_count: int,
     device: torch.device,
     generator: torch.Generator | None,

@@ -1,5 +1,7 @@
 """What selective cut and selective paste share: a region per image, drawn by the quantile of its saliency."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ class KeepRegion(BatchAugment):
             raise ValueError(
                 f"saliency 'recycled' and maps=SaliencyMaps(...) go together, got {saliency = }, {maps = }."
             )
-        self.source = None
+        self.source: SaliencySource | RecycledSaliency | None = None
         if tau is not None and maps is not None:
             self.recycled, self.source = maps, RecycledSaliency(maps)
         elif tau is not None:
@@ -80,19 +82,19 @@ class KeepRegion(BatchAugment):
         """
         if (where is None) != (self.recycled is None):
             raise ValueError('Recycled saliency, and only that, needs where=: the places of the crops in their images.')
-        if self.recycled is not None:
+        if where is not None and isinstance(self.source, RecycledSaliency):
             self.source.where = where
         return super().__call__(x, target, generator)
 
     def check_images(self, x: Tensor) -> None:
         if self.source is not None:
-            self.source.resolve(tuple(x.shape[-2:]), x)
-            self.saliency = self.source.chosen  # now known, for the log
+            self.source.resolve(x.shape[-2:], x)
+            self.saliency = self.source.chosen or self.saliency  # now known, for the log
 
     def describe(self, size: tuple[int, int]) -> str:
         return f'{self._window(size)}, probability {self.prob:g}, {self._place()}'
 
-    def _window(self, size: tuple[int, int]) -> str:
+    def _window(self, size: Sequence[int]) -> str:
         edge = self.size or default_window(*size)
         return f'{edge} x {edge} px'
 

@@ -1,5 +1,6 @@
 """Mixup and CutMix on the device: two images and their labels into one, each sample with its own draw."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class PartnerMixer(BatchAugment):
     """
 
     ranges = {'prob': PROBABILITY}
+    num_classes: int
 
     def __init__(
         self,
@@ -231,7 +233,7 @@ class LabelMixer(PartnerMixer):
         return self.switch_prob if self.cutmix_alpha or self.cutmix_minmax else 0.0
 
     def draw_sizes(
-        self, batch: int, size: tuple[int, int], device: torch.device, generator: torch.Generator | None
+        self, batch: int, size: Sequence[int], device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
         """Height and width (B, 2) of each draw's region."""
         if self.cutmix_minmax is None:

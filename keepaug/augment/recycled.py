@@ -1,5 +1,7 @@
 """Saliency without a pass of its own, from the backward passes of earlier training steps."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ class SaliencyMaps:
         self.scales = torch.zeros(images, device=device)
         self.written = torch.zeros(images, dtype=torch.bool, device=device)
 
-    def read(self, where: Tensor, size: tuple[int, int]) -> Tensor:
+    def read(self, where: Tensor, size: Sequence[int]) -> Tensor:
         """The maps float32 (B, 1, H, W) of crops resized to (H, W); zero for an image that was never seen.
 
         Args:
@@ -91,15 +93,15 @@ class SaliencyMaps:
         places = Places.from_rows(where)
         if kept is None:
             kept = torch.ones_like(saliency, dtype=torch.bool)
-        values, seen = average_rows(*lay_back(saliency, kept, places, self.cells), places.index)
+        values, seen = average_rows(*lay_back(saliency, kept, places, self.cells), places.image)
         levels, scales = encode_maps(*blend_maps(self._decode(places), (values, seen), self.kept))
         # Several rows of an image write the same, so that their order does not count.
-        self.levels[places.index] = levels
-        self.scales[places.index] = scales
-        self.written[places.index] = True
+        self.levels[places.image] = levels
+        self.scales[places.image] = scales
+        self.written[places.image] = True
 
     def _decode(self, places: Places) -> tuple[Tensor, Tensor]:
-        return decode_maps(self.levels[places.index], self.scales[places.index])
+        return decode_maps(self.levels[places.image], self.scales[places.image])
 
 
 class _Listener:
@@ -129,11 +131,15 @@ class RecycledSaliency:
 
     def __init__(self, maps: SaliencyMaps):
         self.maps = maps
-        self.where: Tensor | None = None
+        self.where: Tensor
 
     def __call__(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> Tensor:
         """The map (B, 1, H, W), float32, of a batch (B, C, H, W); all are read, for that costs next to nothing."""
         return self.maps.read(self.where, x.shape[-2:])
 
-    def resolve(self, size: tuple[int, int], like: Tensor) -> None:
+    def listen(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """The same images, which write into the maps: `SaliencyMaps.listen` for the batch at hand."""
+        return self.maps.listen(x, self.where, kept)
+
+    def resolve(self, size: tuple[int, ...], like: Tensor) -> None:
         """Maps of any size serve images of any size."""

@@ -74,7 +74,8 @@ def create_augment(name: str, **kwargs: Any) -> BatchAugment:
 
 def hyper_parameters(name: str) -> list[str]:
     """Names of all hyper-parameters that an augmentation takes, its own first."""
-    names, classes = {}, [_AUGMENTS[name]]
+    names: dict[str, None] = {}
+    classes = [_AUGMENTS[name]]
     while classes:
         augment = classes.pop(0)
         parameters = inspect.signature(augment.__init__).parameters.values()

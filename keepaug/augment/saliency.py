@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class SaliencySource:
         self.kind = kind
         self.chosen: str | None = None  # of the last image size that was new
         self.low_scale = low_scale
-        self._runners: dict[tuple[int, int], tuple[nn.Module, tuple[int, int]]] = {}
+        self._runners: dict[tuple[int, ...], tuple[nn.Module, tuple[int, ...]]] = {}
 
     def __call__(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> Tensor:
         """Measures a batch.
@@ -101,14 +102,14 @@ class SaliencySource:
 
     def _measure(self, x: Tensor, target: Tensor | None) -> Tensor:
         """The map (B, 1, H, W) of each image of a batch."""
-        size = tuple(x.shape[-2:])
+        size = x.shape[-2:]
         model, pass_size = self.resolve(size, x)
         saliency = input_saliency(model, x, target, size=pass_size)
         if pass_size == size:
             return saliency
         return F.interpolate(saliency, size=size, mode='bilinear', align_corners=False)
 
-    def resolve(self, size: tuple[int, int], like: Tensor) -> tuple[nn.Module, tuple[int, int]]:
+    def resolve(self, size: tuple[int, ...], like: Tensor) -> tuple[nn.Module, tuple[int, ...]]:
         """The module to run and the size to run it at, for images of a size; decided once per size.
 
         Args:
@@ -122,7 +123,7 @@ class SaliencySource:
             self._runners[size] = self._choose(size, like)
         return self._runners[size]
 
-    def _choose(self, size: tuple[int, int], like: Tensor) -> tuple[nn.Module, tuple[int, int]]:
+    def _choose(self, size: tuple[int, ...], like: Tensor) -> tuple[nn.Module, tuple[int, ...]]:
         name = type(self.model).__name__
         low = low_size(size, self.low_scale)
         kinds = PREFERENCE if self.kind is None else (self.kind,)
@@ -141,11 +142,11 @@ class SaliencySource:
                     f'{way.price} times the plain step instead of {PASSES[kinds[0]].price}.'
                 )
             return chosen
-        way_out = self.kind.removeprefix('low-') if PASSES[self.kind].early else 'full'
+        way_out = kind.removeprefix('low-') if PASSES[kind].early else 'full'
         raise HyperParameterError(
             'saliency',
             f'must be {way_out}, unless the low scale changes: {name} cannot run at {low[0]} x {low[1]} px',
-            self.kind,
+            kind,
         )
 
 
@@ -159,7 +160,7 @@ def rows_to_measure(used: Tensor) -> Tensor:
     return used.long().argsort(descending=True, stable=True)[:count]
 
 
-def low_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+def low_size(size: Sequence[int], scale: float) -> tuple[int, int]:
     """The reduced image (h, w) in pixels of an image (H, W)."""
     height, width = size
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -19,7 +19,7 @@ def explain_loader(error: BaseException) -> str:
     origins = list(_origins(error))
     for each in origins:
         if isinstance(each, OSError) and _place(each) == 'multiprocessing.synchronize':  # semaphores lie there too
-            return _no_room(each.strerror)
+            return _no_room(each.strerror or str(each))
     texts = [str(each) for each in origins if isinstance(each, RuntimeError)]
     if any(map(TOO_MANY.search, texts)):
         return 'Loader workers have too many open files: raise the limit (ulimit -n) or give fewer workers with -j.'

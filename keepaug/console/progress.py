@@ -77,8 +77,8 @@ class LiveProgress(Progress):
         self._run_start: float | None = None
         self._done = 0.0  # epochs of this run
         self._epochs_per_batch = 0.0
-        self._display: progress.Progress | None = None
-        self._task: progress.Task | None = None
+        self._display: progress.Progress  # of the pass that is shown
+        self._task: progress.Task
         self._drawn = 0.0
 
     @contextlib.contextmanager
@@ -127,7 +127,7 @@ class LiveProgress(Progress):
 
     def _run_left(self) -> str:
         """Time left in the run, by its speed so far; validation and all else between epochs counts too."""
-        if not self._done:
+        if self._run_start is None or not self._done:
             return ''
         epochs = self.last_epoch - self.first_epoch
         left = (time.perf_counter() - self._run_start) * max(0.0, epochs - self._done) / self._done

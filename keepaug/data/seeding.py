@@ -76,12 +76,12 @@ class Draw(NamedTuple):
     Attributes:
         epoch: Epoch the sample is drawn in.
         place: How many samples this process drew in the epoch before.
-        index: Number of the sample in the data set.
+        sample: Its number in the data set.
     """
 
     epoch: int
     place: int
-    index: int
+    sample: int
 
 
 class SeededSamples(WrappedDataset):
@@ -109,7 +109,7 @@ class SeededSamples(WrappedDataset):
         torch.default_generator.manual_seed(of_torch)
         np.random.seed(of_numpy)
         random.seed(of_python)
-        return self.dataset[request.index]
+        return self.dataset[request.sample]
 
 
 class SeededByNumber(SeededSamples):

@@ -30,7 +30,7 @@ __all__ = [
 # Names that start like this are ours, as `torch/` and `hfds/` are others' in timm.
 EMBEDDED_PREFIX = 'keepaug/'
 
-EMBEDDED_DATASETS: dict[str, type[Dataset]] = {
+EMBEDDED_DATASETS: dict[str, Callable[..., Dataset]] = {
     'keepaug/cluttered-digits': ClutteredDigits,
 }
 

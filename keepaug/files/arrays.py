@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from typing import BinaryIO
+from typing import IO
 
 from numpy.lib import format as numpy_format
 
@@ -31,7 +31,7 @@ def check_arrays(path: str) -> None:
                     raise ValueError('an array that is larger than its place')
 
 
-def _bytes_of_array(file: BinaryIO) -> int:
+def _bytes_of_array(file: IO[bytes]) -> int:
     """Bytes that an array takes, as its header says."""
     version = numpy_format.read_magic(file)
     read_header = {

@@ -1,5 +1,7 @@
 """Where a network looks: its last feature map as a coarse grid, and the best cells of it."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +88,7 @@ def ends_in_channel_norm(model: nn.Module) -> bool:
     return bool(norms) and any(kind in norms[-1] for kind in CHANNEL_NORMS)
 
 
-def top_patches_mask(scores: Tensor, n: int, size: tuple[int, int]) -> Tensor:
+def top_patches_mask(scores: Tensor, n: int, size: Sequence[int]) -> Tensor:
     """Marks the n best cells of a grid in the image (Attentive CutMix, section 3.1).
 
     Args:

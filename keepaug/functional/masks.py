@@ -1,5 +1,7 @@
 """Masks drawn without looking at the image."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from keepaug.functional.regions import boxes_to_mask
 
 def cutout_mask(
     batch: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     hole: int,
     holes: int = 1,
     generator: torch.Generator | None = None,
@@ -43,7 +45,7 @@ def cutout_mask(
 
 def hide_and_seek_mask(
     batch: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     grid: int,
     keep_patch: float,
     keep_image: float = 0.0,
@@ -77,8 +79,8 @@ def hide_and_seek_mask(
 
 def grid_mask(
     batch: int,
-    size: tuple[int, int],
-    unit: tuple[int, int],
+    size: Sequence[int],
+    unit: Sequence[int],
     keep: float,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
@@ -116,7 +118,7 @@ def grid_mask(
     return (height[:, :, None] & width[:, None])[:, None]
 
 
-def cells_to_mask(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def cells_to_mask(cells: Tensor, size: Sequence[int]) -> Tensor:
     """Cells of a grid as pixels.
 
     Args:

@@ -1,6 +1,7 @@
 """Two images and their labels into one: who mixes with whom, how much, and what the label becomes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def draw_lam(
     return draw.beta(count, alpha, device, generator)
 
 
-def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
+def cutmix_sizes(lam: Tensor, size: Sequence[int]) -> Tensor:
     """Edges of the region that leaves a share lam of the image (CutMix, Eq. 2), rounded down to whole pixels.
 
     Args:
@@ -87,7 +88,7 @@ def cutmix_sizes(lam: Tensor, size: tuple[int, int]) -> Tensor:
 def minmax_sizes(
     count: int,
     minmax: tuple[float, float],
-    size: tuple[int, int],
+    size: Sequence[int],
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
@@ -110,7 +111,7 @@ def minmax_sizes(
     return torch.stack(edges, dim=1)
 
 
-def overlapping_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def overlapping_boxes(sizes: Tensor, size: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose centres are uniform over the image; what overflows the border is cut off (CutMix, section 3.1).
 
     Args:
@@ -124,7 +125,7 @@ def overlapping_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Gen
     return boxes_around(draw.uniform(2, len(sizes), device=sizes.device, generator=generator), sizes, size)
 
 
-def central_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def central_boxes(sizes: Tensor, size: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose centres are normal around the image's; what overflows the border is cut off (CutMix, section 4.1.3).
 
     The paper does not give the standard deviation. Here it is a quarter of the edge, and the distribution ends at the
@@ -144,7 +145,7 @@ def central_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generat
     return boxes_around((0.5 + deviations / (2 * CENTRAL_REACH)).clamp(0, 1), sizes, size)
 
 
-def boxes_around(centres: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
+def boxes_around(centres: Tensor, sizes: Tensor, size: Sequence[int]) -> Tensor:
     """Boxes around points; what overflows the border is cut off.
 
     Args:
@@ -164,7 +165,7 @@ def boxes_around(centres: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tenso
     return torch.stack([x0, y0, x1, y1], dim=1)
 
 
-def inside_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def inside_boxes(sizes: Tensor, size: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Boxes whose places are uniform among those inside the image.
 
     Args:
@@ -178,7 +179,7 @@ def inside_boxes(sizes: Tensor, size: tuple[int, int], generator: torch.Generato
     return boxes_at(draw.uniform(len(sizes), 2, device=sizes.device, generator=generator), sizes, size)
 
 
-def boxes_at(places: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
+def boxes_at(places: Tensor, sizes: Tensor, size: Sequence[int]) -> Tensor:
     """Boxes inside the image, placed between the first possible place and the last.
 
     Args:
@@ -195,7 +196,7 @@ def boxes_at(places: Tensor, sizes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([x0, y0, x0 + sizes[:, 1], y0 + sizes[:, 0]], dim=1)
 
 
-def share_left(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def share_left(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Exact share of an image outside a box.
 
     Args:

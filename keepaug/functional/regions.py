@@ -4,6 +4,7 @@ All functions work per sample on whole batches, on any device, without waiting f
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,13 +36,11 @@ def region_scores(saliency: Tensor, size: Size) -> Tensor:
     if saliency.ndim != 4 or saliency.shape[1] != 1:
         raise ValueError(f'saliency must be (B, 1, H, W), got shape {tuple(saliency.shape)}.')
     height, width = saliency.shape[-2:]
-    per_sample = isinstance(size, Tensor)
-    if not per_sample:
+    table, unit = _summed_area_table(saliency[:, 0])
+    if not isinstance(size, Tensor):
         h, w = size
         if not (1 <= h <= height and 1 <= w <= width):
             raise ValueError(f'A region of {h} x {w} px does not fit into an image of {height} x {width} px.')
-    table, unit = _summed_area_table(saliency[:, 0])
-    if not per_sample:
         sums = table[:, h:, w:] - table[:, :-h, w:] - table[:, h:, :-w] + table[:, :-h, :-w]
         return sums.to(unit.dtype) * unit
 
@@ -165,7 +164,7 @@ def box_sizes(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).flip(1)
 
 
-def boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Marks the pixels inside boxes.
 
     Args:

@@ -1,6 +1,6 @@
 """Saliency maps: which pixels a model's answer depends on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ def input_saliency(
     model: nn.Module,
     x: Tensor,
     target: Tensor | None,
-    size: tuple[int, int] | None = None,
+    size: Sequence[int] | None = None,
 ) -> Tensor:
     """Channel-wise maximum of the absolute gradient of the label's logit with respect to the image.
 
@@ -71,21 +71,20 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
             layer = model.get_submodule(layer)
         except AttributeError as error:
             raise HyperParameterError('layer', f'must name a module of {type(model).__name__}', name) from error
-    while type(layer).forward is nn.Sequential.forward and len(layer):
+    while isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward and len(layer):
         layer = layer[-1]  # checkpointing calls the parts of a sequence one by one
     outputs: list[Tensor] = []
     with torch.enable_grad(), in_eval_mode(model), _cut_after(layer, outputs):
         gradient = run_detached(_LayerGradient(model, outputs), _leaf(x), target)
     if gradient is None:
         raise HyperParameterError('layer', 'must be one that the logits depend on', name)
-    maps = [channels_first(features, model, tuple(x.shape[-2:])) for features in (outputs[0], gradient)]
-    scrambled = hasattr(model, 'unroll') and gradient.ndim == 3 and layer is not model.patch_embed
-    if scrambled or any(features is None for features in maps):
-        raise HyperParameterError(
-            'layer', f'must give maps of the image, not {tuple(gradient.shape)}: choose an earlier one', name
-        )
-    activation, gradient = (features.detach().float().norm(dim=1, keepdim=True) for features in maps)
-    return activation * gradient
+    shape = tuple(gradient.shape)
+    scrambled = hasattr(model, 'unroll') and len(shape) == 3 and layer is not model.patch_embed
+    activation, gradient = (channels_first(features, model, x.shape[-2:]) for features in (outputs[0], gradient))
+    if scrambled or activation is None or gradient is None:
+        raise HyperParameterError('layer', f'must give maps of the image, not {shape}: choose an earlier one', name)
+    norms = [features.detach().float().norm(dim=1, keepdim=True) for features in (activation, gradient)]
+    return norms[0] * norms[1]
 
 
 def _leaf(x: Tensor) -> Tensor:
@@ -105,7 +104,7 @@ def _leaf(x: Tensor) -> Tensor:
 def _cut_after(layer: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
     """Makes a layer's output a leaf of the graph, noted in `outputs`."""
 
-    def cut(module: nn.Module, inputs: tuple, output: Any) -> Any:
+    def cut(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         first, *others = output if isinstance(output, (tuple, list)) else (output,)
         leaf = first.detach().requires_grad_()
         outputs.append(leaf)
@@ -119,7 +118,7 @@ def _cut_after(layer: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
         handle.remove()
 
 
-def channels_first(features: Tensor, model: nn.Module, size: tuple[int, int]) -> Tensor | None:
+def channels_first(features: Tensor, model: nn.Module, size: Sequence[int]) -> Tensor | None:
     """The output of a layer as maps (B, C, h, w), or None if it is not a map of the image.
 
     Args:
@@ -135,7 +134,7 @@ def channels_first(features: Tensor, model: nn.Module, size: tuple[int, int]) ->
         return None
     if features.ndim != 4:
         return None
-    first, last = (_like_image(*shape, size) for shape in (features.shape[2:], features.shape[1:3]))
+    first, last = (_like_image(h, w, size) for h, w in (features.shape[2:], features.shape[1:3]))
     if first and last:  # as many channels as places along an edge: the shape cannot tell
         last = getattr(model, 'output_fmt', None) == 'NHWC'
     if last:
@@ -143,14 +142,14 @@ def channels_first(features: Tensor, model: nn.Module, size: tuple[int, int]) ->
     return features if first else None
 
 
-def _token_grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
+def _token_grid(count: int, size: Sequence[int]) -> tuple[int, int] | None:
     """Height and width of the grid of so many tokens that is shaped like the image; None where there is none."""
     grids = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
     grids = [(h, w) for h, w in grids if _like_image(h, w, size)]
     return min(grids, key=lambda grid: abs(grid[0] * size[1] - grid[1] * size[0]), default=None)
 
 
-def _like_image(height: int, width: int, size: tuple[int, int]) -> bool:
+def _like_image(height: int, width: int, size: Sequence[int]) -> bool:
     """Whether a map can come from an image by one stride, rounded to whole places."""
     return abs(height * size[1] - width * size[0]) < max(size)
 
@@ -178,7 +177,7 @@ class _LogitGradient(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, target: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, target: Tensor | None) -> Tensor | None:
         return _gradient(_logit(self.model(x), target), x)
 
 
@@ -229,7 +228,7 @@ def select_logits(logits: Tensor, target: Tensor | None) -> Tensor:
     return (logits * target).sum(1)
 
 
-def run_detached(module: nn.Module, *inputs) -> Tensor:
+def run_detached(module: nn.Module, *inputs: Any) -> Any:
     """Calls a module with its parameters detached: no graph is kept for them and no gradient reaches them."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return module(*inputs)  # scripted modules take no replaced parameters; grad() with respect to x is pure too
@@ -247,7 +246,7 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def call_with(module: nn.Module, tensors: dict[str, Tensor], *inputs) -> Tensor:
+def call_with(module: nn.Module, tensors: dict[str, Tensor], *inputs: Any) -> Any:
     """Calls a module with tensors in place of its own parameters, by the names of `own_parameters`."""
     # Tying by torch swaps what a shared module holds once per name and, afterwards, puts the wrong one back.
     return torch.func.functional_call(module, tensors, inputs, tie_weights=False)

@@ -4,6 +4,7 @@ A map has as many cells along each edge of its image, whatever the image's size.
 functions work per sample on whole batches, on any device, without waiting for it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,13 +19,13 @@ class Places(NamedTuple):
     """Where crops lie in their images.
 
     Attributes:
-        index: int64 (B,), number of the image.
+        image: int64 (B,), its number.
         size: int64 (B, 2), height and width in pixels of the image, at the scale that the crop was cut at.
         box: int64 (B, 4), the crop in these pixels, XYXY and half-open; it may reach over the border.
         flipped: bool (B, 2), whether the crop was turned left to right and upside down afterwards.
     """
 
-    index: Tensor
+    image: Tensor
     size: Tensor
     box: Tensor
     flipped: Tensor
@@ -34,7 +35,7 @@ class Places(NamedTuple):
         """Takes apart int64 rows (B, 9) of image, height, width, x0, y0, x1, y1 and the two flips."""
         return cls(rows[:, 0], rows[:, 1:3], rows[:, 3:7], rows[:, 7:9].bool())
 
-    def to_cells(self, size: tuple[int, int], cells: int) -> tuple[Tensor, Tensor]:
+    def to_cells(self, size: Sequence[int], cells: int) -> tuple[Tensor, Tensor]:
         """How much of each cell lies under each row, and under each column, of crops resized to (H, W).
 
         Args:
@@ -144,7 +145,7 @@ def decode_maps(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(seen, share * scale[:, None, None], 0.0), seen
 
 
-def read_windows(values: Tensor, seen: Tensor, places: Places, size: tuple[int, int]) -> Tensor:
+def read_windows(values: Tensor, seen: Tensor, places: Places, size: Sequence[int]) -> Tensor:
     """The maps of crops, read from those of their images.
 
     Cells that were never seen take the mean of those that were. Pixels beyond the border show no evidence of the image.

@@ -7,7 +7,7 @@ the papers they are from.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import BatchNormAct2d, ClassifierHead
@@ -22,6 +22,8 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 CIFAR100_STD = (0.2673, 0.2564, 0.2762)
+
+Network = TypeVar('Network', bound=nn.Module)
 
 # timm's ResNets count on a stem that has already divided height and width by four.
 TIMM_STEM_REDUCTION = 4
@@ -134,7 +136,7 @@ class CifarNetwork(nn.Module):
         )
         self.stages = nn.Sequential(*stages)
         self.norm = nn.Identity() if norm is None else norm
-        self.feature_info = [dict(num_chs=stem_width, reduction=1, module='stem.norm')]
+        self.feature_info: list[dict[str, Any]] = [dict(num_chs=stem_width, reduction=1, module='stem.norm')]
         self.feature_info += [
             dict(num_chs=width, reduction=2**i, module=f'stages.{i}') for i, width in enumerate(widths)
         ]
@@ -286,7 +288,7 @@ class PaddedShortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, 0, self.extra))
 
 
-def create_cifar_network(network: type[nn.Module], variant: str, pretrained: bool, stages: int, **kwargs) -> nn.Module:
+def create_cifar_network(network: type[Network], variant: str, pretrained: bool, stages: int, **kwargs: Any) -> Network:
     """Build a registered network whose features are those of the stem and of `stages` stages."""
     feature_cfg = dict(out_indices=tuple(range(stages + 1)), flatten_sequential=True)
     return build_model_with_cfg(network, variant, pretrained, feature_cfg=feature_cfg, **kwargs)

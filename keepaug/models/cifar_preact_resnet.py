@@ -1,6 +1,7 @@
 """Pre-activation ResNets for CIFAR, among them the wide ones."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,13 +29,13 @@ class CifarPreActResNet(ResNetV2):
 
     def __init__(
         self,
-        layers: tuple[int, ...],
-        channels: tuple[int, ...],
+        layers: Sequence[int],
+        channels: Sequence[int],
         stem_chs: int,
         in_chans: int = 3,
         output_stride: int = 32,
         block_drop_rate: float = 0.0,
-        norm_layer: str | type[nn.Module] = BatchNormAct2d,
+        norm_layer: Callable[..., nn.Module] = BatchNormAct2d,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         **kwargs: Any,
@@ -59,8 +60,8 @@ class CifarPreActResNet(ResNetV2):
                 a `norm_layer` that has no place for dropout.
         """
         super().__init__(
-            layers,
-            channels,
+            list(layers),
+            tuple(channels),
             in_chans=in_chans,
             output_stride=to_timm_output_stride(output_stride),
             stem_chs=stem_chs,

@@ -56,7 +56,7 @@ class CifarResNet(ResNet):
             ValueError: If `output_stride` is none of the numbers above.
         """
         super().__init__(
-            block,
+            block,  # type: ignore[arg-type]  # timm's own signature asks for an instance
             layers,
             in_chans=in_chans,
             output_stride=to_timm_output_stride(output_stride),
@@ -67,10 +67,11 @@ class CifarResNet(ResNet):
             dtype=dtype,
             **kwargs,
         )
-        width = self.feature_info[0]['num_chs']
-        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, device=device, dtype=dtype)
-        nn.init.kaiming_normal_(self.conv1.weight, mode='fan_out', nonlinearity='relu')
-        self.maxpool = nn.Identity()
+        width = self.conv1.out_channels
+        conv = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, device=device, dtype=dtype)
+        nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+        self.add_module('conv1', conv)
+        self.add_module('maxpool', nn.Identity())
         self.feature_info = shrink_reductions(self.feature_info, 'act1')
 
 
@@ -100,7 +101,7 @@ class CifarDeepResNet(CifarNetwork):
             drop_block_rate: DropBlock in the last stage, where timm's ResNets have it.
             **kwargs: Classes, channels of the image, pooling and dropout, as in `CifarNetwork`.
         """
-        stages, feature_info = make_blocks(
+        named, feature_info = make_blocks(
             (block,) * len(layers),
             channels,
             layers,
@@ -110,7 +111,7 @@ class CifarDeepResNet(CifarNetwork):
             act_layer=nn.ReLU,
             norm_layer=nn.BatchNorm2d,
         )
-        stages = [stage for _, stage in stages]
+        stages: list[Any] = [stage for _, stage in named]
         widths = [info['num_chs'] for info in feature_info]
         for number, (stage, before, after) in enumerate(zip(stages, [channels[0], *widths], widths)):
             if stage[0].downsample is not None:

@@ -5,6 +5,7 @@ with an auxiliary loss as in the Inception network. Its logit explains an image 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,11 +61,11 @@ class EarlyExit(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        names = getattr(self.backbone, 'no_weight_decay', set)()
+        names: set[str] = getattr(self.backbone, 'no_weight_decay', set)()
         return {f'backbone.{name}' for name in names}
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False):
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any] | Callable[[str], int]:
         """The backbone's layers, for layer-wise learning rates; the head counts to the last one, as classifiers do."""
         if not hasattr(self.backbone, 'group_matcher'):
             return {}

@@ -6,6 +6,7 @@ the model's parameters, buffers or state.
 
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from timm.models import resnet
@@ -91,10 +92,10 @@ def block_shortcuts(stage: nn.Module) -> Iterator[nn.Module]:
             yield part.shortcut
 
 
-def _hook(kind: str, block: int, share: float, prob: Tensor) -> Callable[[nn.Module, tuple, Tensor], Tensor | None]:
+def _hook(kind: str, block: int, share: float, prob: Tensor) -> Callable[..., Tensor | None]:
     # A closure over the probability alone: it must neither keep the object alive nor be copied with the model, as the
     # average of the weights copies it.
-    def drop(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+    def drop(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not module.training:
             return None
         if kind == 'dropblock':

@@ -5,8 +5,9 @@ features; nothing is added to the model's modules, parameters, buffers or state.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from keepaug.functional.saliency import in_eval_mode, run_detached
 from keepaug.models.early_exit import stage_info
 from keepaug.models.resolution import MISFIT
 
-Size = tuple[int, int]
+Size = tuple[int, ...]  # (h, w), as a shape has it
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class _State:
     """What the hooks look at: the plan, and the stages for the images of the batch at hand."""
 
     plan: Plan | None = None
-    stages: list[Stage | None] | None = None
+    stages: Sequence[Stage | None] = ()
 
 
 class StageMixing:
@@ -120,7 +121,7 @@ class StageMixing:
         Raises:
             ValueError: There is no stage at which features can be mixed.
         """
-        size = tuple(like.shape[-2:])
+        size = like.shape[-2:]
         if size not in self._known:
             stages = find_stages(self.model, like)
             if not self._known:
@@ -133,24 +134,30 @@ class StageMixing:
             self._known[size] = stages
         return self._known[size]
 
-    def set_plan(self, plan: Plan | None, like: Tensor | None = None) -> None:
-        """Sets what to do with the next batch of images such as `like`; None leaves its features alone."""
-        self._state.plan = plan
-        self._state.stages = None if plan is None else self.stages(like)
+    def set_plan(self, plan: Plan, like: Tensor) -> None:
+        """Sets what to do with the next batch, of images such as `like`."""
+        self._state.plan, self._state.stages = plan, self.stages(like)
+
+    def clear_plan(self) -> None:
+        """Leaves the features of the next batch alone."""
+        self._state.plan = None
 
 
-def _hook(state: _State, index: int) -> Callable[[nn.Module, tuple, Tensor], Tensor | None]:
+def _hook(state: _State, index: int) -> Callable[..., Tensor | None]:
     # A closure over the state alone: it must neither keep the mixing alive nor be copied with the model, as the
     # average of the weights copies it.
-    def mix(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+    def mix(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         plan = state.plan
         if plan is None or not module.training:
+            return None
+        stage = state.stages[index]
+        if stage is None:  # for images of this size, unlike those that the hooks were put in place for
             return None
         if torch.compiler.is_compiling():
             chosen = plan.chosen[index]
             return mix_features(
                 output,
-                state.stages[index],
+                stage,
                 plan.partner,
                 lam=torch.where(chosen, plan.lam, 1.0),
                 outside=torch.where(chosen, plan.outside, 1.0),
@@ -158,7 +165,7 @@ def _hook(state: _State, index: int) -> Callable[[nn.Module, tuple, Tensor], Ten
             )
         if plan.stage != index + 1:
             return None
-        return mix_features(output, state.stages[index], plan.partner, plan.lam, plan.outside, plan.boxes)
+        return mix_features(output, stage, plan.partner, plan.lam, plan.outside, plan.boxes)
 
     return mix
 
@@ -210,9 +217,9 @@ def find_stages(model: nn.Module, like: Tensor) -> list[Stage | None]:
     """
     modules = dict(model.named_modules())
     candidates = [_ends_of(entry['module'], modules) for entry in stage_info(model)]
-    outputs: dict[str, list] = {name: [] for names in candidates for name in names}
+    outputs: dict[str, list[Tensor | None]] = {name: [] for names in candidates for name in names}
 
-    def record(name: str) -> Callable[[nn.Module, tuple, object], None]:
+    def record(name: str) -> Callable[..., None]:
         # Cloned: what comes next may work in place.
         return lambda module, inputs, output: outputs[name].append(
             output.clone() if isinstance(output, Tensor) else None
@@ -251,7 +258,7 @@ def _ends_of(name: str, modules: dict[str, nn.Module]) -> list[str]:
 def _stage(name: str, outputs: list[Tensor | None], features: Tensor) -> Stage | None:
     if len(outputs) != 1 or outputs[0] is None:
         return None
-    size = tuple(features.shape[-2:])
+    size = features.shape[-2:]
     for layout, kind in LAYOUTS.items():
         try:
             found = kind.to_map(outputs[0], size)

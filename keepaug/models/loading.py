@@ -58,7 +58,7 @@ class LoadedWeights:
         missing: Names of weights of the model that were not loaded; None where nothing was.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.missing: list[str] | None = None
 
     def check(self, model: torch.nn.Module, source: str, name: str) -> None:
@@ -96,7 +96,7 @@ def watched_loading() -> Iterator[LoadedWeights]:
     """Takes down which weights a model that is built meanwhile does not get from a file; timm tells its log alone."""
     loaded, load = LoadedWeights(), torch.nn.Module.load_state_dict
 
-    def watch(module: torch.nn.Module, *args, **kwargs):
+    def watch(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = load(module, *args, **kwargs)
         loaded.missing = list(result.missing_keys)
         return result

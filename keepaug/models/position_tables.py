@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-Size = tuple[int, int]
+Size = tuple[int, ...]  # (h, w), as a shape has it
 
 # No table of timm holds more tokens before those of the grid (class, distillation, registers).
 MOST_PREFIX_TOKENS = 16

@@ -8,7 +8,8 @@ from collections import OrderedDict
 from fractions import Fraction
 from typing import Any
 
-from timm.layers import BatchNormAct2d, DropPath, calculate_drop_path_rates
+import torch
+from timm.layers import BatchNormAct2d, DropPath
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -101,7 +102,8 @@ class PyramidNet(CifarNetwork):
         if shake_drop_rate:
             ends = [ShakeDrop(shake_drop_rate * number / len(widths)) for number in range(1, len(widths) + 1)]
         else:
-            ends = [DropPath(rate) if rate else None for rate in calculate_drop_path_rates(drop_path_rate, len(widths))]
+            rates = torch.linspace(0, drop_path_rate, len(widths), device='cpu').tolist()
+            ends = [DropPath(rate) if rate else None for rate in rates]
         before = [STEM_WIDTH, *(EXPANSION * width for width in widths)]
         layers = [
             PyramidBlock(before[i], width, stride=2 if i and i % blocks == 0 else 1, branch_end=ends[i])

@@ -149,7 +149,7 @@ def _limited(most_weights: int) -> Iterator[None]:
     """Ends the building of a model where it becomes too large or takes too long."""
     modules = weights = 0
 
-    def count_module(*_) -> None:
+    def count_module(*_: Any) -> None:
         nonlocal modules
         modules += 1
         if modules > MOST_MODULES:

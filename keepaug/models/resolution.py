@@ -50,7 +50,7 @@ def _fitting(model: nn.Module, size: Size, like: Tensor) -> nn.Module | None:
     if not _is_fixed(model) and _runs(model, size, like):
         return model
     try:
-        twin = ResizedTwin(model, size, tuple(like.shape[-2:]))
+        twin = ResizedTwin(model, size, like.shape[-2:])
     except MISFIT:
         return None
     if not twin.is_different and _runs(model, size, like):
@@ -176,15 +176,15 @@ def _take_over(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for name, value in vars(old).items():
         if _is_plain(value) and value != getattr(new, name) and getattr(module, name) == value:
             setattr(module, name, getattr(new, name))
-    for name, buffer in old._buffers.items():
-        if buffer is not None and not torch.equal(buffer, new._buffers[name]):
-            module._buffers[name] = new._buffers[name].to(module._buffers[name])
-    for name, parameter in old._parameters.items():
-        if parameter is not None and parameter.shape != new._parameters[name].shape:
-            live = module._parameters[name]
+    for name, buffer in old.named_buffers(recurse=False, remove_duplicate=False):
+        if not torch.equal(buffer, new.get_buffer(name)):
+            module._buffers[name] = new.get_buffer(name).to(module.get_buffer(name))
+    for name, parameter in old.named_parameters(recurse=False, remove_duplicate=False):
+        there = new.get_parameter(name).shape
+        if parameter.shape != there:
+            live = module.get_parameter(name)
             shape = [
-                there if here != there else edge
-                for edge, here, there in zip(live.shape, parameter.shape, new._parameters[name].shape)
+                of_new if of_old != of_new else edge for edge, of_old, of_new in zip(live.shape, parameter.shape, there)
             ]
             module._parameters[name] = nn.Parameter(live.new_empty(shape), requires_grad=live.requires_grad)
 

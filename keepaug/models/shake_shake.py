@@ -54,6 +54,7 @@ class ShakeShakeBlock(nn.Module):
         self.branch1 = _branch(in_chs, out_chs, stride)
         self.branch2 = _branch(in_chs, out_chs, stride)
         self.mix = ShakeShake()
+        self.shortcut: nn.Module
         if stride > 1:
             self.shortcut = TwoFlowShortcut(in_chs, out_chs)
         elif in_chs != out_chs:
@@ -101,7 +102,7 @@ class ShakeShakeNet(CifarNetwork):
         super().__init__(STEM_WIDTH, stages, widths, stem_act=False, norm=nn.ReLU(), **kwargs)
 
 
-default_cfgs = generate_default_cfgs(cifar_cfgs('cifar_shake_shake26_2x96d'))
+default_cfgs = generate_default_cfgs({**cifar_cfgs('cifar_shake_shake26_2x96d')})
 
 
 @register_model

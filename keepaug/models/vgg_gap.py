@@ -35,7 +35,7 @@ class VggGap(VGG):
         """
         # One channel is enough for the hidden layers, which go.
         super().__init__([*cfg[:-1], GAP_WIDTH], num_classes=0, mlp_ratio=1 / HIDDEN_WIDTH, **kwargs)
-        self.pre_logits = nn.Identity()
+        self.add_module('pre_logits', nn.Identity())
         self.num_classes = num_classes
         self.head = ClassifierHead(GAP_WIDTH, num_classes, pool_type=global_pool, drop_rate=self.drop_rate)
         self.head_hidden_size = self.head.num_features

@@ -156,9 +156,9 @@ def test_batches_tell_where_their_crops_lie(flags, data):
         target, where = split_target(joined, args.augment_copies)
         assert len(x) == len(target) == len(where)
         places = Places.from_rows(where)
-        assert (target == torch.tensor(labels)[places.index]).all()
+        assert (target == torch.tensor(labels)[places.image]).all()
         assert (places.size == 32).all() or 'rk' in flags
-        seen |= set(places.index.tolist())
+        seen |= set(places.image.tolist())
         if args.augment_copies > 1:
             rows = places.box.view(args.augment_copies, -1, 4)
             assert (rows[0] != rows[1]).any()

@@ -117,7 +117,7 @@ def test_its_order_is_seeded_by_a_generator():
     for seed, epoch in (0, 0), (0, 0), (0, 1), (1, 0):
         sampler = EpochSampler(GroupSampler(samples, RandomSampler(samples)), seed)
         sampler.set_epoch(epoch)
-        orders.append([request.index for request in sampler])
+        orders.append([request.sample for request in sampler])
     assert orders[0] == orders[1] and orders[0] != orders[2] and orders[0] != orders[3]
 
 

@@ -99,7 +99,7 @@ def test_like_a_slow_loop(cells):
     saliency = torch.rand(12, 1, 9, 11, generator=generator)
     kept = torch.rand(12, 1, 9, 11, generator=generator) < 0.8
     values, seen = lay_back(saliency, kept, places, cells)
-    rows = torch.cat([places.index[:, None], places.size, places.box, places.flipped], 1).tolist()
+    rows = torch.cat([places.image[:, None], places.size, places.box, places.flipped], 1).tolist()
     for i, row in enumerate(rows):
         expected, cover = slow_lay_back(saliency[i, 0], kept[i, 0], row, cells)
         clear = (cover - 0.5).abs() > 1e-3
@@ -238,7 +238,7 @@ def test_autocast_changes_nothing():
     kept = torch.ones_like(saliency).bool()
 
     def both():
-        values, seen = average_rows(*lay_back(saliency, kept, places, 6), places.index)
+        values, seen = average_rows(*lay_back(saliency, kept, places, 6), places.image)
         return values, read_windows(values, seen, places, (12, 12))
 
     expected = both()
