@@ -56,6 +56,7 @@ def main() -> None:
     options.check_stock(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data)
     data.check_named_set(args)
+    data.check_class_map(args, args.train_split, '--train-split')
     data.check_class_folders(args)
     if args.check:
         record.check_weight_files(args)

@@ -191,6 +191,8 @@ def main() -> None:
     options.check_validate(args)
     validation.check_averaging(args)
     data.check_data_folder(args.dataset, args.data or args.data_dir, {'--split': args.split})
+    data.check_named_set(args)
+    data.check_class_map(args, args.split, '--split')
     validation.check_results_file(args.results_file)
     check_analysis(args.analysis_dir, args.real_labels)
     validated.open_exported_folder(args)

@@ -37,6 +37,18 @@ from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_
         ('/no/birds {TINY} --check --dataset keepaug/cub', ['/no/birds', '--dataset keepaug/cub', 'not exist']),
         ('/no/cifar {TINY} --check --dataset torch/cifar10', ['/no/cifar', '--dataset torch/cifar10', '--data-dir']),
         ('{empty} {TINY} --check --dataset torch/cifar100 --num-classes 10', ['100 classes', '--num-classes 100']),
+        ('{data} {TINY} --dataset torch/cifar1 --check', ['--dataset torch/cifar1', 'torch/cifar10']),
+        ('{empty} {TINY} --dataset torch/cifar10 --num-classes 10', ['{empty}', 'empty', '--dataset-download']),
+        ('{data} {TINY} --dataset torch/cifar10 --num-classes 10', ['{data}', '--dataset-download']),
+        (
+            '{TINY} --dataset keepaug/cluttered-digits --num-classes 10 --class-map nix.txt',
+            ['--class-map nix.txt'],
+        ),
+        (
+            '{TINY} --dataset keepaug/cluttered-digits --num-classes 10 --val-split nix --check',
+            ['--val-split nix', 'validation'],
+        ),
+        ('{empty} {TINY} --dataset keepaug/mini-imagenet --train-split test --check', ['--train-split test', 'train']),
         ('{data} {TINY} --mean 1 2 --check', ['--mean 1.0 2.0', '3 channels']),
         (
             '{data} --model efficientformer_l1 --num-classes 3 -b 8 --epochs 1 --device cpu --keep-cut '

@@ -5,9 +5,18 @@ import os
 from collections.abc import Iterable, Mapping
 
 from keepaug.console.logs import is_first_process
-from keepaug.data.classes import ClassList, check_split, open_split
-from keepaug.data.folders import SPLIT_NAMES, TRAIN_NAMES, name_some, split_folder, split_name, survey_classes
-from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS
+from keepaug.data.classes import ClassList, check_split, list_of_map, open_split
+from keepaug.data.folders import (
+    SPLIT_NAMES,
+    TRAIN_NAMES,
+    find_split,
+    name_some,
+    split_folder,
+    split_name,
+    survey_classes,
+)
+from keepaug.datasets import EMBEDDED_DATASETS, EMBEDDED_PREFIX, UNPACKED_DATASETS, split_names
+from keepaug.models.names import nearest_names
 from keepaug.ranges import any_of
 
 _logger = logging.getLogger('train')
@@ -19,6 +28,11 @@ TORCH_FOLDERS = ('torch/folder', 'torch/image_folder')
 STREAMS = ('tfds/', 'wds/', 'hfids/')
 # Of these timm takes the test images for any split that is not called as one of training.
 TORCH_IN_TWO = ('torch/cifar10', 'torch/cifar100', 'torch/mnist', 'torch/kmnist', 'torch/fashion_mnist')
+TORCH = (
+    *TORCH_IN_TWO,
+    *TORCH_FOLDERS,
+    *('torch/inaturalist', 'torch/inat', 'torch/places365', 'torch/qmnist', 'torch/imagenet'),
+)
 
 # How many classes a data set has that is known by its name.
 CLASSES = {
@@ -62,6 +76,8 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     """
     if name.startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
         raise ValueError(f'--dataset {name} is unknown: choose {any_of(known)}.')
+    if name.lower().startswith('torch/') and name.lower() not in TORCH:
+        raise ValueError(f'--dataset {name} is unknown: {nearest_names(name.lower(), TORCH)}')
     if name in EMBEDDED_DATASETS and root:
         raise ValueError(f'--dataset {name} is built in and needs no folder: drop {root}.')
     if name in UNPACKED_DATASETS and not root:
@@ -101,25 +117,53 @@ def check_split_name(name: str, root: str | None, split: str, flag: str) -> None
     if has_split_folders(name, root):
         split_folder(root, split, flag)
     elif name.lower() in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
-        raise ValueError(f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test.')
+        raise ValueError(
+            f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test: name one of the two.'
+        )
+    elif name.startswith(EMBEDDED_PREFIX) and split not in (known := split_names(name)):
+        raise ValueError(f'{flag} {split or repr(split)} is not in --dataset {name}: choose {any_of(known)}.')
 
 
 def check_named_set(args) -> None:
     """Says what is wrong with a data set that is known by its name, as far as that tells: its folder, its classes.
 
     Raises:
-        ValueError: Its folder is not there, or it has more classes than `--num-classes`.
+        ValueError: Its folder is not there or empty, or it has more classes than `--num-classes`.
     """
     name, root = args.dataset, args.data_dir or args.data
-    if name.lower().startswith('torch/') and not args.dataset_download and not os.path.isdir(root or ''):
+    of_torch = name.lower().startswith('torch/') and not args.dataset_download
+    way_out = 'give it with --data-dir, or add --dataset-download.'
+    if of_torch and not os.path.isdir(root or ''):
         what = f'the folder {root} does not exist' if root else 'no folder is given'
-        raise ValueError(f'--dataset {name} is read from a folder, but {what}: give it with --data-dir.')
+        raise ValueError(f'--dataset {name} is read from a folder, but {what}: {way_out}')
     count = CLASSES.get(name.lower())
     if count is not None and args.num_classes is not None and count > args.num_classes:
         raise ValueError(
             f'--dataset {name} has {count} classes, but --num-classes is {args.num_classes}: give --num-classes '
             f'{count}.'
         )
+    if of_torch and not os.listdir(root):
+        raise ValueError(f'--dataset {name} is read from a folder, but the folder {root} is empty: {way_out}')
+
+
+def check_class_map(args, split: str, flag: str) -> None:
+    """Says that the file of `--class-map` cannot be used, also where the data set would not look at it.
+
+    Args:
+        args: Options.
+        split: Name of the split that is read first.
+        flag: The flag that gives it.
+
+    Raises:
+        ValueError: It is not there, or is no list of classes.
+    """
+    root = args.data_dir or args.data
+    if not args.class_map:
+        return
+    if has_split_folders(args.dataset, root):
+        list_of_map(args.class_map, split_folder(root, split, flag), find_split(root, TRAIN_NAMES[0]))
+    else:
+        list_of_map(args.class_map, root, os.path.dirname(root or ''))
 
 
 def check_class_folders(args) -> None:

@@ -67,23 +67,22 @@ def open_split(
     if not class_map:
         survey = survey_classes(root, whole=whole, extensions=extensions)
         return survey, ClassList(number_classes(survey.classes), root)
-    places = filter(None, (root, find_split(os.path.dirname(root), TRAIN_NAMES[0])))
-    folder = next((place for place in places if os.path.exists(os.path.join(place, class_map))), root)
-    classes = list_of_map(class_map, folder)
+    classes = list_of_map(class_map, root, find_split(os.path.dirname(root), TRAIN_NAMES[0]))
     survey = survey_classes(root, classes.class_to_idx, whole, extensions)
     return survey, classes.choosing_from(survey.classes)
 
 
-def list_of_map(path: str, folder: str = '') -> ClassList:
+def list_of_map(path: str, *folders: str | None) -> ClassList:
     """The list in the file of `--class-map`: a text file with a name per line or a pickled dict.
 
     Args:
         path: The file.
-        folder: Where it may lie too.
+        *folders: Where it may lie too, as far as they are there.
 
     Raises:
         ValueError: There is no such file, or it holds something else.
     """
+    folder = next((place for place in filter(None, folders) if os.path.exists(os.path.join(place, path))), '')
     try:
         class_to_idx = load_class_map(path, folder)
     except (AssertionError, OSError, ValueError, pickle.UnpicklingError, EOFError) as error:

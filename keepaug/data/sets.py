@@ -133,6 +133,11 @@ def _create(args, split: str, root: str | None, class_map: str | dict[str, int] 
         package = READER_PACKAGES.get(name.partition('/')[0].lower())
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
+        if 'download=True' in str(error):
+            raise ValueError(
+                f'{source} is not in the folder {root}, or not whole: give the folder it was unpacked to with '
+                '--data-dir, or add --dataset-download.'
+            ) from error
         raise ValueError(f'{source} gives no {split} images: {first_line(error)}.') from error
 
 

@@ -8,6 +8,15 @@ SPLITS = {
 }
 
 
+# Where an archive calls something else so.
+NO_TEST = ('test',)
+
+
+def names_of_splits(without: Collection[str] = ()) -> tuple[str, ...]:
+    """All names that splits may have, but for some that would mislead."""
+    return tuple(name for names in SPLITS.values() for name in names if name not in without)
+
+
 def to_split(split: str, without: Collection[str] = ()) -> str:
     """Name a split by its first name.
 

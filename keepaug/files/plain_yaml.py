@@ -16,7 +16,8 @@ def parse_yaml(text: str) -> Any:
     """A value from YAML, plain values only.
 
     Raises:
-        ValueError: It is too large, nested too deep, or has a value that cannot be; the message follows its source.
+        ValueError: It is too large, nested too deep, has a key twice or a value that cannot be; the message follows its
+            source.
         yaml.YAMLError: It is no YAML.
     """
     if len(text) > MOST_BYTES:
@@ -33,6 +34,7 @@ def parse_yaml(text: str) -> Any:
             return None
         if _count(node, {}) > MOST_VALUES:
             raise ValueError(f'holds more than {MOST_VALUES} values, or one within itself')
+        _check_keys(node, set())
         return loader.construct_document(node)
     except yaml.YAMLError:
         raise
@@ -54,3 +56,21 @@ def _count(node: yaml.Node, known: dict[Hashable, int]) -> int:
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         known[id(node)] = 1 + sum(_count(part, known) for part in inner)
     return known[id(node)]
+
+
+def _check_keys(node: yaml.Node, seen: set[int]) -> None:
+    """Refuses a key that a mapping has twice, of which yaml would take the last one without a word."""
+    if isinstance(node, yaml.ScalarNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        known, line = (key.tag, key.value), key.start_mark.line + 1
+        if known in lines:
+            raise ValueError(f'holds the key {key.value[:100]} twice, in lines {lines[known]} and {line}')
+        lines[known] = line
+    for part in node.value:
+        for inner in part if isinstance(part, tuple) else (part,):
+            _check_keys(inner, seen)

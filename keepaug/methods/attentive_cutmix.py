@@ -17,7 +17,14 @@ from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
-from keepaug.models.described import describe, described_name, described_size, model_arguments, same_architecture
+from keepaug.models.described import (
+    check_local,
+    describe,
+    described_name,
+    described_size,
+    model_arguments,
+    same_architecture,
+)
 from keepaug.models.early_exit import backbone_of
 from keepaug.models.loading import UNFIT, classifiers, one_short_try
 from keepaug.models.names import unknown_model
@@ -192,6 +199,7 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
 
     if path:
         check_recorded(build, arguments, os.path.getsize(path), f'{flag} {path}')
+    check_local(name, '--attentive-teacher', build)
     try:
         with one_short_try(not path):
             teacher = build(pretrained=not path)

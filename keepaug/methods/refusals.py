@@ -69,8 +69,13 @@ def _stray_words(method: Method, args: argparse.Namespace) -> Iterator[Refusal]:
         if flag.alone is None or not flag.is_given(args):
             continue
         close = os.path.basename(word) == word and difflib.get_close_matches(word, map(str, flag.choices), n=1)
-        values = any_of(flag.choices) if flag.choices else flag.values
-        yield bool(args.data_dir or close), (f'{word} is neither a folder nor a value of {flag.option}: give {values}.')
+        yield bool(args.data_dir or close), stray_word(word, flag)
+
+
+def stray_word(word: str, flag: Flag) -> str:
+    """The sentence of a word that can only be meant as the value of a flag, and is none."""
+    values = any_of(flag.choices) if flag.choices else flag.values
+    return f'{word} is neither a folder nor a value of {flag.option}: give {values}.'
 
 
 def _flags_without_effect(args: argparse.Namespace, active: tuple[Method, ...]) -> Iterator[Refusal]:

@@ -1,5 +1,6 @@
 """What a checkpoint says of its own model and of the images of its run, looked at before anything is built by it."""
 
+import glob
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -7,17 +8,28 @@ from typing import Any
 
 import timm
 from timm.models import parse_model_name
+from torch import nn
 
 from keepaug.files.checkpoints import SAFETENSORS, check_checkpoint, damaged, in_words, read_exported, recorded_args
 from keepaug.files.plain_json import parse_json
-from keepaug.models.recorded import MOST_PIXELS
+from keepaug.models.recorded import MOST_PIXELS, check_recorded
 
 # What tells the model, and what tells its images, by the names of the training script's options.
 OF_MODEL = ('model', 'num_classes', 'gp', 'in_chans', 'bn_eps', 'model_kwargs')
 OF_IMAGES = ('img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
-# What timm calls a model that it reads from a folder, and the weights that it looks for there first.
+# What timm calls a model that it reads from a folder, and the weights that it looks for there, in its order.
 LOCAL = 'local-dir:'
-WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
+WEIGHTS = (
+    'model.safetensors',
+    'pytorch_model.bin',
+    'pytorch_model.pth',
+    'model.pth',
+    'open_clip_model.safetensors',
+    'open_clip_pytorch_model.safetensors',
+    'open_clip_pytorch_model.bin',
+    'open_clip_pytorch_model.pth',
+    *('*.safetensors', '*.pth', '*.pth.tar', '*.bin'),
+)
 MOST_BYTES = 2**24  # of a config.json; names and descriptions of many classes may stand in it
 MOST_CLASSES = 10**7
 MOST_CHANNELS = 4096
@@ -82,12 +94,32 @@ def check_folder(folder: str, flag: str) -> dict[str, Any]:
             f'{source} is damaged: its config.json is not a JSON object; give a folder that was exported for timm.'
         ) from error
     _checked(_exported(config, source), source)
-    for name in WEIGHTS:
-        path = os.path.join(folder, name)
-        if os.path.exists(path):
-            check_checkpoint(path, flag, averaged=True)
-            break
+    found = (sorted(glob.glob(os.path.join(glob.escape(folder), name))) for name in WEIGHTS)
+    if paths := next(filter(None, found), None):
+        check_checkpoint(paths[0], flag, averaged=True)
     return config.get('model_args') or {}
+
+
+def check_local(name: str, flag: str, build: Callable[[], nn.Module]) -> str:
+    """Looks at a model that timm reads from a folder, if it does, and builds it once without memory for its weights.
+
+    Args:
+        name: Name of the model.
+        flag: The flag that gave it, for the sentence.
+        build: Builds it, without its weights.
+
+    Returns:
+        Flag and name, for sentences; empty where the model is none of a folder.
+
+    Raises:
+        ValueError: The folder tells what is none of a model, or one that is larger than its files make plausible.
+    """
+    if not name.startswith(LOCAL):
+        return ''
+    folder, source = name.removeprefix(LOCAL), f'{flag} {name}'
+    arguments = check_folder(folder, flag)
+    check_recorded(build, arguments, sum(entry.stat().st_size for entry in os.scandir(folder)), source)
+    return source
 
 
 def _checked(told: Mapping[str, Any], source: str) -> dict[str, Any]:

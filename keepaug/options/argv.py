@@ -1,8 +1,11 @@
 """The command line as stock timm reads it, on a parser that holds more flags than stock's."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
+
+from keepaug.methods.refusals import all_flags, stray_word
 
 
 class StockFirst:
@@ -24,7 +27,18 @@ class StockFirst:
         args: Sequence[str] | None = None,
         namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
-        return self.parse(self.rewrite(sys.argv[1:] if args is None else args), namespace)
+        words = self.rewrite(sys.argv[1:] if args is None else args)
+        known, unknown = self.parse(words, namespace)
+        if any(not word.startswith('-') for word in unknown):
+            self._explain_stray(words)
+        return known, unknown
+
+    def _explain_stray(self, words: Sequence[str]) -> None:
+        """Says which of too many words is no folder, where it stands behind a flag that may or may not have a value."""
+        flags = {f'{flag.option}={flag.alone}': flag for flag in all_flags().values() if flag.alone is not None}
+        for word, follower in _pairs(words):
+            if word in flags and follower and not follower.startswith('-') and not os.path.exists(follower):
+                self.parser.error(stray_word(follower, flags[word]))
 
     @property
     def newer(self) -> list[argparse.Action]:

@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
             nearest = difflib.get_close_matches(name[:100], self._option_string_actions, n=1)
             if name.startswith('--') and nearest:
                 message += f'; the nearest flag to {name[:100]} is {nearest[0]}'
+        if told and not words.startswith('-'):
+            message += '; no flag takes it, and one folder of data is read: drop it'
         super().error(message)
 
     def show_first(self, since: int) -> None:

@@ -6,7 +6,7 @@ Taken from the objects that augment, so that it tells what really happens: a pol
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from timm.data import Mixup, NaFlexMixup
@@ -29,6 +29,10 @@ from keepaug.training.phases import Phases, span
 _logger = logging.getLogger('train')
 
 DEFAULT_JITTER = 0.4  # stock's --color-jitter, which hardly anyone who gives --aa has typed
+# Settings of what may not be on, with stock's defaults, and what turns it on.
+OF_MIXING = {'mixup_prob': 1.0, 'mixup_switch_prob': 0.5, 'mixup_mode': 'batch', 'mixup_off_epoch': 0}
+OF_ERASING = {'remode': 'pixel', 'recount': 1}
+OF_SIZES = {'train_batch_sizes': None, 'train_size_probs': None, 'train_size_schedule': 'constant'}
 
 
 class Augmentation(NamedTuple):
@@ -239,6 +243,7 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
             for name in (
                 'aa',
                 'reprob',
+                *(name for name, default in OF_ERASING.items() if vars(args)[name] != default),
                 'vflip',
                 'train_crop_mode',
                 'color_jitter_prob',
@@ -254,5 +259,18 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
         yield f'--color-jitter {args.color_jitter:g}{default} (--aa {typed(args, "aa")} takes its place)'
     if args.naflex_loader and args.train_crop_mode and not args.no_aug:
         yield f'--train-crop-mode {args.train_crop_mode} (--naflex-loader crops to sequences)'
-    if args.mixup_off_epoch and not any(each.mixes for each in found):
-        yield f'--mixup-off-epoch {args.mixup_off_epoch} (no labels are mixed)'
+    if not any(each.mixes for each in found):
+        yield from _idle(args, OF_MIXING, 'no labels are mixed')
+    elif 0 < args.mixup_switch_prob < 1 and not any('of the draws' in each.strength for each in found):
+        yield from _idle(args, {'mixup_switch_prob': 0.5}, 'of mixup and CutMix only one is on')
+    if not args.no_aug and not any('regions at most' in each.strength for each in found):
+        yield from _idle(args, OF_ERASING, 'nothing is erased, since --reprob is 0')
+    if not args.train_img_sizes:
+        yield from _idle(args, OF_SIZES, 'all images have one size without --train-img-sizes')
+
+
+def _idle(args, defaults: Mapping[str, Any], reason: str) -> Iterator[str]:
+    """Settings that were given a value and have nothing to set, in one line."""
+    given = [spell(name, value) for name, default in defaults.items() if (value := vars(args)[name]) != default]
+    if given:
+        yield f'{", ".join(given)} ({reason})'

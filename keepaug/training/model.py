@@ -14,8 +14,9 @@ from timm.utils import set_jit_fuser
 from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
-from keepaug.models.described import LOCAL, check_folder
+from keepaug.models.described import check_local
 from keepaug.models.loading import one_short_try, watched_loading
+from keepaug.models.recorded import check_images
 from keepaug.training.device import is_first_process
 from keepaug.training.forward import Forward
 
@@ -53,7 +54,8 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     pretrained_file = ' '.join(find_pretrained_file(args))
     weights = pretrained_file or (args.initial_checkpoint and f'--initial-checkpoint {args.initial_checkpoint}')
     downloads = args.pretrained and not pretrained_file or args.model.startswith('hf-hub:')
-    try:
+
+    def build(**weights: Any) -> torch.nn.Module:
         model_args = resolve_model_input_args(
             args.model,
             vars(args),
@@ -63,19 +65,22 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             pretrained_cfg_overlay=overlay or None,
             **model_kwargs,
         )
+        return create_model(
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path,
+            drop_block_rate=args.drop_block,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            scriptable=args.torchscript,
+            pretrained_cfg_overlay=overlay or None,
+            **model_args,
+            **weights,
+        )
+
+    try:
+        source = check_local(args.model, '--model', build)
         with one_short_try(downloads), watched_loading() as loaded:
-            model = create_model(
-                pretrained=args.pretrained,
-                drop_rate=args.drop,
-                drop_path_rate=args.drop_path,
-                drop_block_rate=args.drop_block,
-                bn_momentum=args.bn_momentum,
-                bn_eps=args.bn_eps,
-                scriptable=args.torchscript,
-                checkpoint_path=args.initial_checkpoint,
-                pretrained_cfg_overlay=overlay or None,
-                **model_args,
-            )
+            model = build(pretrained=args.pretrained, checkpoint_path=args.initial_checkpoint)
     except OSError as error:  # what a failing download is, too
         raise ValueError(
             f'The weights of --model {args.model} cannot be loaded ({first_line(error)}): give a file with '
@@ -102,6 +107,8 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
     if args.rank == 0:
         _logger.info(f'Model {args.model} created, param count: {sum(p.numel() for p in model.parameters())}')
     data_config = resolve_input_data_config(model, args=vars(args), verbose=args.rank == 0)
+    if source:
+        check_images(data_config, source)
     if args.naflex_loader:
         data_config['patch_size'] = find_patch_size(model, args.model)
     return model, data_config
@@ -113,8 +120,6 @@ def check_start(args) -> None:
     Raises:
         ValueError: One cannot be read, or its weights cannot be used.
     """
-    if args.model.startswith(LOCAL):
-        check_folder(args.model.removeprefix(LOCAL), '--model')
     if args.initial_checkpoint:
         check_checkpoint(args.initial_checkpoint, '--initial-checkpoint', averaged=True, arrays=True)
     if args.pretrained_path and not args.pretrained and is_first_process():

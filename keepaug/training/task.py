@@ -21,7 +21,7 @@ from timm.utils import unwrap_model
 from keepaug.console.errors import first_line
 from keepaug.data.loaders import drop_prefetched
 from keepaug.files.checkpoints import check_checkpoint
-from keepaug.models.described import describe, described_size, model_arguments, same_architecture
+from keepaug.models.described import check_local, describe, described_size, model_arguments, same_architecture
 from keepaug.models.loading import UNFIT, one_short_try
 from keepaug.models.recorded import check_recorded
 from keepaug.training.augmented_task import AugmentedTask
@@ -62,6 +62,7 @@ def build_task(args, model: torch.nn.Module, device: torch.device, dtype: torch.
         ),
     }
     task_class, settings = kinds[args.kd_distill_type]
+    check_local(args.kd_model_name, '--kd-model-name', lambda: timm.create_model(args.kd_model_name))
     try:
         with one_short_try(not args.kd_pretrained_path):
             return task_class(**settings, **distill)

@@ -15,7 +15,7 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
-from keepaug.models.described import LOCAL, check_folder, describe, described_channels, described_size
+from keepaug.models.described import check_local, describe, described_channels, described_size
 from keepaug.models.loading import one_short_try
 from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
@@ -51,8 +51,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             raise ValueError(
                 f'--use-ema finds no average in {flag} {args.checkpoint}: drop it, or train with --model-ema.'
             )
-    described = _describe(args)
-    try:
+
+    def build(pretrained: bool = False, scriptable: bool = False) -> torch.nn.Module:
         model_args = resolve_model_input_args(
             args.model,
             vars(args),
@@ -61,10 +61,15 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             global_pool=args.gp,
             **args.model_kwargs,
         )
-        if described is not None:
-            check_recorded(lambda: create_model(pretrained=False, **model_args), *described)
+        return create_model(pretrained=pretrained, scriptable=scriptable, **model_args)
+
+    try:
+        source = check_local(args.model, args.named_by or '--model', build)
+        if args.described and not source:
+            source = args.described['source']
+            check_recorded(build, args.described['model_kwargs'], os.path.getsize(args.checkpoint), source)
         with one_short_try(args.pretrained):
-            model = create_model(pretrained=args.pretrained, scriptable=args.torchscript, **model_args)
+            model = build(args.pretrained, args.torchscript)
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
     except (
@@ -96,8 +101,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             statistics_problem(vars(args), channels)
             or f'--model {args.model} cannot read such images: {first_line(error)}.'
         ) from error
-    if described is not None:
-        check_images(data_config, described[-1])
+    if source:
+        check_images(data_config, source)
     _compare_images(told, data_config, args.checkpoint)
     pooled = False
     if args.test_pool:
@@ -108,17 +113,6 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         except ValueError as error:
             raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
     return model, data_config, pooled
-
-
-def _describe(args) -> tuple[Any, int, str] | None:
-    """What a file says of the model: its arguments, the bytes of its weights, and its name; None where flags say it."""
-    if not args.model.startswith(LOCAL):
-        if not args.described:
-            return None
-        return args.described['model_kwargs'], os.path.getsize(args.checkpoint), args.described['source']
-    folder = args.model.removeprefix(LOCAL)
-    arguments = check_folder(folder, args.named_by or '--model')
-    return arguments, sum(entry.stat().st_size for entry in os.scandir(folder)), folder
 
 
 def _explain_mismatch(error: Exception) -> str:

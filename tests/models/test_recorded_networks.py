@@ -73,7 +73,18 @@ def test_a_folder_is_refused(name, data, tmp_path, capsys):
     config = dict(architecture=model, num_classes=3, model_args=kwargs, pretrained_cfg={})
     (tmp_path / 'config.json').write_text(json.dumps(config))
     said = refuse_validate(f'{data} --model local-dir:{tmp_path} --device cpu -j 0', capsys)
-    assert f'{tmp_path} is refused: ' in said
+    assert f'--model local-dir:{tmp_path} is refused: ' in said
+    for flag in ('--model', '--kd-model-name', '--attentive-cutmix --attentive-teacher'):
+        said = refuse_train(f'{data} {TINY} {flag} local-dir:{tmp_path}', tmp_path / 'out', capsys)
+        assert f'{flag.split()[-1]} local-dir:{tmp_path} is refused: ' in said
+
+
+@pytest.mark.parametrize('file', ['open_clip_model.safetensors', 'last.pth.tar', 'x.bin'])
+def test_weights_of_a_folder_are_looked_at_whatever_their_name(file, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(CONFIG))
+    (tmp_path / file).write_bytes(b'cut')
+    with pytest.raises(ValueError, match=f'{file} (cannot be read|is refused)'):
+        check_folder(str(tmp_path), '--model')
 
 
 CONFIG = dict(architecture='test_resnet', num_classes=3, pretrained_cfg={})

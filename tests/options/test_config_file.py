@@ -299,3 +299,16 @@ def test_a_mistyped_recipe_gets_the_nearest(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parse_args(create_parser(), ['-c', 'cifar10/kepcutout'])
     assert 'cifar10/keepcutout' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['lr: 0.1\nepochs: 3\nlr: 0.2', 'model_kwargs:\n  a: 1\n  "a": 2', '{lr: 1, lr: 1}'])
+def test_a_key_that_stands_twice_is_refused(text, parse, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(text)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and ' twice, in lines ' in said and '--config' in said
+
+
+def test_an_alias_may_stand_twice(parse):
+    args, _ = parse('model_kwargs: &a {b: 1}\nopt_kwargs: *a')
+    assert args.model_kwargs == args.opt_kwargs == {'b': 1}

@@ -182,6 +182,18 @@ STOCK = {
         'cutmix-variant, scheduled, alpha 1, from 0 to 0.8, per batch',
     ],
     '--mixup-off-epoch 1': [*LOADER, 'without effect, --mixup-off-epoch 1'],
+    '--mixup-prob 0.3 --mixup-switch-prob 0.2 --remode rand --recount 2 --train-size-probs 0.4': [
+        *LOADER,
+        'without effect, --mixup-prob 0.3, --mixup-switch-prob 0.2, no labels are mixed',
+        'without effect, --remode rand, --recount 2, --reprob',
+        'without effect, --train-size-probs 0.4, --train-img-sizes',
+    ],
+    '--mixup 1 --mixup-switch-prob 0.2': [
+        *LOADER,
+        'mixup, alpha 1, probability 1, while collating',
+        'without effect, --mixup-switch-prob 0.2',
+    ],
+    '--keep-cut erase --keep-tau none --recount 2 --remode rand': [*LOADER, 'keep-cut, erase, at most 2, fill rand'],
 }
 ENDING = {
     **{name: f'{flags} --refine-epochs 1' for name, flags in EVERY.items()},
