@@ -35,9 +35,10 @@ from keepaug.machine import describe_machine
 from keepaug.options import shared
 from keepaug.options.flag_ranges import range_rows
 from keepaug.pictures.contact_sheet import contact_sheet, heat, to_pixels
+from keepaug.study.clock import read_clock
 from keepaug.study.command import Reporter, Scheduler
 from keepaug.study.plan import plan_runs
-from keepaug.study.runs import Slot, StudyRun, read_clock
+from keepaug.study.runs import Slot, StudyRun
 from keepaug.study.statistics import difference_of, spread_of
 from keepaug.study.study import read_study
 

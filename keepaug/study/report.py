@@ -13,10 +13,16 @@ matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
 from keepaug.files.drafts import whole_file  # noqa: E402
+from keepaug.study.clock import PROCESSOR, WALL  # noqa: E402
 from keepaug.study.results import Results, collect, write_rows  # noqa: E402
 from keepaug.study.runs import StudyRun  # noqa: E402
 from keepaug.study.study import Study  # noqa: E402
 
+# What a study's time is, by its clock.
+TIMES = {
+    PROCESSOR: 'Time and hours are those that processors worked for a run, whatever else the machine did.',
+    WALL: 'Time and hours are those that passed, which on a machine that others use tell of these too.',
+}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
@@ -50,7 +56,7 @@ def write_report(study: Study, runs: Sequence[StudyRun], output: Path, title: st
 def table_rows(results: Results) -> list[list[str]]:
     """The table, its head first."""
     statistic = results.study.statistic
-    rows = [['arm', 'paper', f'ours, {statistic}', 'best', 'last', 'at equal time', 'hours']]
+    rows = [['arm', 'paper', f'ours, {statistic}', 'best', 'last', f'at equal {results.clock} time', 'hours']]
     for line in results.lines:
         spread = line.spreads
         failed = f', {line.failed} failed' if line.failed else ''
@@ -69,7 +75,15 @@ def table_rows(results: Results) -> list[list[str]]:
 
 def difference_rows(results: Results) -> list[list[str]]:
     """The differences, their head first."""
-    rows = [['difference', 'paper', 'ours at equal epochs', 'ours at equal time', 'smallest that n can show']]
+    rows = [
+        [
+            'difference',
+            'paper',
+            'ours at equal epochs',
+            f'ours at equal {results.clock} time',
+            'smallest that n can show',
+        ]
+    ]
     for pair in results.comparisons:
         shown = pair.epochs.smallest if pair.epochs and pair.epochs.n > 1 else None
         rows.append(
@@ -95,8 +109,8 @@ def notes(results: Results, machine: str) -> str:
     lines = [
         f'Mean ± standard deviation over seeds of {study.metric}: the {study.statistic} of each run. Differences are '
         "paired by seed, with 95% intervals of Student's t. A single seed has no interval and shows nothing.",
-        'At equal time: the last value that a run reached within the time of the cheapest arm with the same seed. '
-        'Its schedule has not ended at that point.',
+        f'At equal {results.clock} time: the last value that a run reached within the time of the cheapest arm with '
+        f'the same seed. Its schedule has not ended at that point. {TIMES[results.clock]}',
         f'Machine: {machine}.',
     ]
     versions = sorted({row['versions'] for row in results.rows if row.get('versions')})

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from keepaug.files.drafts import whole_file
-from keepaug.study.runs import StudyRun, read_clock
+from keepaug.study.clock import PROCESSOR, WALL, read_clock
+from keepaug.study.runs import StudyRun
 from keepaug.study.statistics import Difference, Spread, at_time, difference_of, of_curve, spread_of
 from keepaug.study.study import STATISTICS, Study
 
@@ -19,11 +20,15 @@ COLUMNS = (
     'at_equal_time',
     'epochs',
     'seconds',
+    'processor_seconds',
+    'clock',
     'reason',
     'flags',
     'versions',
     'data',
 )
+# Columns of a run's whole time, by clock.
+SECONDS = {WALL: 'seconds', PROCESSOR: 'processor_seconds'}
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Line:
         paper: The paper's number, or None.
         spreads: Mean over seeds of each statistic; empty before a run is done.
         at_equal_time: The same of the last value within the time of the cheapest arm; None where unknown.
-        hours: Mean hours of work of a run.
+        hours: Mean hours of a run, by the clock of the results.
         failed: Runs that failed.
     """
 
@@ -75,19 +80,22 @@ class Results:
         rows: One per run, by the names of `COLUMNS`.
         lines: One per arm.
         comparisons: The pairs that the study compares.
+        clock: What time is that is equal and counted in hours: that of processors, or that which passed (`WALL`).
     """
 
     study: Study
     rows: list[dict[str, Any]]
     lines: list[Line]
     comparisons: list[Comparison]
+    clock: str = WALL
 
 
 def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
     """Reads what the runs have left."""
     decreasing = study.metric.endswith('loss')
     curves = {(run.arm.name, run.seed): run.curve(study.metric) for run in runs if run.done}
-    clocks = {(run.arm.name, run.seed): read_clock(run.folder) for run in runs if run.done}
+    clock = choose_clock([run for run in runs if run.done])
+    clocks = {(run.arm.name, run.seed): read_clock(run.folder, clock) for run in runs if run.done}
     rows = []
     for run in runs:
         outcome, key = run.outcome, (run.arm.name, run.seed)
@@ -98,7 +106,8 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             'seed': run.seed,
             'status': outcome['status'],
             'reason': outcome.get('reason', ''),
-            'seconds': outcome.get('seconds'),
+            **{name: outcome.get(name) for name in ('seconds', 'processor_seconds')},
+            'clock': clock,
             **{name: outcome.get(name) for name in ('flags', 'versions', 'data')},
         }
         if curves.get(key):
@@ -111,11 +120,11 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
     by_arm = {
         arm.name: {
             name: {row['seed']: row[name] for row in rows if row['arm'] == arm.name and row.get(name) is not None}
-            for name in (*STATISTICS, 'at_equal_time', 'seconds')
+            for name in (*STATISTICS, 'at_equal_time', SECONDS[clock])
         }
         for arm in study.arms
     }
-    lines = [_line(study, arm.name, arm.paper, by_arm[arm.name], rows) for arm in study.arms]
+    lines = [_line(study, arm.name, arm.paper, by_arm[arm.name], rows, SECONDS[clock]) for arm in study.arms]
     paper = {arm.name: arm.paper for arm in study.arms}
     comparisons = [
         Comparison(
@@ -127,7 +136,18 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
         )
         for first, second in study.compare
     ]
-    return Results(study, rows, lines, comparisons)
+    return Results(study, rows, lines, comparisons, clock)
+
+
+def choose_clock(runs: Sequence[StudyRun]) -> str:
+    """The time that compares finished runs: of processors, if these did all the work and it is known of every epoch."""
+    counted = all(
+        str(run.outcome.get('slot', '')).startswith('cpu')
+        and run.outcome.get(SECONDS[PROCESSOR]) is not None
+        and read_clock(run.folder, PROCESSOR).keys() == read_clock(run.folder).keys()
+        for run in runs
+    )
+    return PROCESSOR if runs and counted else WALL
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -144,9 +164,11 @@ def _budget(clocks: dict[tuple[str, int], dict[int, float]], seed: int) -> float
     return min(totals, default=None)
 
 
-def _line(study: Study, name: str, paper: float | None, values: dict[str, dict[int, float]], rows) -> Line:
+def _line(
+    study: Study, name: str, paper: float | None, values: dict[str, dict[int, float]], rows, seconds: str
+) -> Line:
     spreads = {key: spread_of(list(values[key].values())) for key in STATISTICS if values[key]}
     at_equal_time = spread_of(list(values['at_equal_time'].values())) if values['at_equal_time'] else None
-    hours = spread_of(list(values['seconds'].values())).mean / 3600 if values['seconds'] else None
+    hours = spread_of(list(values[seconds].values())).mean / 3600 if values[seconds] else None
     failed = sum(row['arm'] == name and row['status'] == 'failed' for row in rows)
     return Line(name, paper, spreads, at_equal_time, hours, failed)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.files.plain_json import write_json
 from keepaug.installation import __version__, command
+from keepaug.study.clock import FILES, PROCESSOR, WALL, Clock
 from keepaug.study.scale import DataShare
 from keepaug.study.study import Arm
 
@@ -170,14 +170,14 @@ class StudyRun:
         self.make_data()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.exact:  # which cannot go on where it was
-            for name in ('summary.csv', 'clock.csv'):
+            for name in ('summary.csv', *FILES.values()):
                 (self.folder / name).unlink(missing_ok=True)
         with open(self.folder / 'run.log', 'a') as log:
             process = subprocess.Popen(
                 self.command(slot), env=slot.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
             try:
-                clock = Clock(self.folder)
+                clock = Clock(self.folder, process.pid)
                 while process.poll() is None:
                     clock.look()
                     if stop.wait(LOOK):
@@ -189,7 +189,7 @@ class StudyRun:
                 if process.poll() is None:
                     _end(process)
                 raise
-        done = process.returncode == 0
+        done, seconds = process.returncode == 0, clock.seconds()
         write_json(
             str(self.folder / 'outcome.json'),
             {
@@ -198,7 +198,8 @@ class StudyRun:
                 'status': 'done' if done else 'failed',
                 'reason': '' if done else _last_words(self.folder / 'run.log'),
                 'exit_status': process.returncode,
-                'seconds': clock.seconds(),
+                'seconds': seconds[WALL],
+                'processor_seconds': seconds[PROCESSOR],
                 'slot': str(slot),
                 'command': shlex.join(self.command()),
                 **self.identity,
@@ -213,44 +214,6 @@ class StudyRun:
                 return [(int(row['epoch']), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
         except OSError:
             return []
-
-
-class Clock:
-    """Writes down in `clock.csv` after how many seconds of work each epoch of a run was done.
-
-    Args:
-        folder: Folder of the run; what an earlier part of the run took counts.
-    """
-
-    def __init__(self, folder: Path):
-        self.path, self.summary = folder / 'clock.csv', folder / 'summary.csv'
-        self.before = max(read_clock(folder).values(), default=0.0)
-        self.start = time.monotonic()
-
-    def seconds(self) -> float:
-        return round(self.before + time.monotonic() - self.start, 1)
-
-    def look(self) -> None:
-        """Notes the epochs that are new in the summary."""
-        known = read_clock(self.path.parent)
-        try:
-            with open(self.summary, newline='') as file:
-                epochs = [int(row['epoch']) for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
-        except OSError:
-            return
-        new = [epoch for epoch in epochs if epoch not in known]
-        if new:
-            with open(self.path, 'a', newline='') as file:
-                csv.writer(file).writerows((epoch, self.seconds()) for epoch in new)
-
-
-def read_clock(folder: Path) -> dict[int, float]:
-    """Seconds of work after which each epoch of a run was done."""
-    try:
-        with open(folder / 'clock.csv', newline='') as file:
-            return {int(epoch): float(seconds) for epoch, seconds in csv.reader(file)}
-    except (OSError, ValueError):
-        return {}
 
 
 def versions() -> dict[str, str]:
