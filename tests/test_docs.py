@@ -17,7 +17,7 @@ import train
 import validate
 from keepaug import options, preview
 from keepaug.export import command as export
-from keepaug.study import command as study
+from keepaug.study import flags as study
 from tests.browser import DESK, PHONE, find_faults
 
 ROOT = Path(__file__).parents[1]

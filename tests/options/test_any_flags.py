@@ -26,7 +26,7 @@ from keepaug.options import (
 from keepaug.options.flag_ranges import RANGES, STUDY_RANGES, range_rows
 from keepaug.preview import check_preview
 from keepaug.preview import create_parser as create_preview_parser
-from keepaug.study.command import create_parser as create_study_parser
+from keepaug.study.flags import create_parser as create_study_parser
 
 # Of these the whole command is another one, or files are read whose doors have tests of their own.
 LEFT_OUT = ('help', 'check', 'config', 'device_modules')

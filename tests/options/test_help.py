@@ -5,7 +5,7 @@ import pytest
 import validate
 from keepaug import demo, options, plot, preview
 from keepaug.export import command as export
-from keepaug.study import command as study
+from keepaug.study import flags as study
 
 
 def test_ours_come_first():
