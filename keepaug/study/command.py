@@ -24,8 +24,9 @@ from keepaug.files.outputs import check_output_folder
 from keepaug.installation import command
 from keepaug.machine import describe_machine
 from keepaug.study.flags import check, parse
+from keepaug.study.forecast import forecast
 from keepaug.study.plan import plan_runs
-from keepaug.study.runs import Slot, StudyRun
+from keepaug.study.runs import LOOK, Slot, StudyRun
 from keepaug.study.study import Study, read_study
 
 _logger = logging.getLogger('study')
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = [find_run(runs, args.only)]
     check_output_folder(str(output), '--output')
     output.mkdir(parents=True, exist_ok=True)
-    title = study.heading if args.scale == 1.0 else f'{study.heading} (epochs and data at {args.scale:g} of their size)'
+    title = scaled_title(study, runs, args.scale)
     reporter = Reporter(study, runs, output, title, slots)
     if args.only:
         carry_out_one(runs[0], slots[0])
@@ -73,6 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             Scheduler(runs, slots, reporter).run()
 
 
+def scaled_title(study: Study, runs: Sequence[StudyRun], scale: float) -> str:
+    """The title of a report, which says what was scaled; data that are read by name alone stay whole."""
+    if scale == 1.0:
+        return study.heading
+    data = all(run.share or '--train-num-samples' in run.words for run in runs)
+    return f'{study.heading} ({"epochs and data" if data else "epochs"} at {scale:g} of their size)'
+
+
 class Reporter:
     """Writes the report of a study from what its runs have left.
 
@@ -85,19 +94,27 @@ class Reporter:
     """
 
     def __init__(self, study: Study, runs: Sequence[StudyRun], output: Path, title: str, slots: Sequence[Slot]):
-        self.study, self.runs, self.output, self.title = study, runs, output, title
+        self.study, self.runs, self.output, self.title, self.slots = study, runs, output, title, len(slots)
         self.machine = describe_machine(slots[0].device)
+
+    def forecast(self) -> str:
+        """How long the study takes at full scale; empty where that is no question, or no two epochs are known."""
+        if self.title == self.study.heading and all(run.done for run in self.runs):
+            return ''
+        return forecast(self.study, self.runs, self.slots)
 
     def write(self) -> None:
         """Writes the files."""
         from keepaug.study.report import write_report
 
-        write_report(self.study, self.runs, self.output, self.title, self.machine)
+        write_report(self.study, self.runs, self.output, self.title, self.machine, self.forecast())
 
     def show(self) -> None:
         """Writes the files, and the tables to the screen."""
         self.write()
         print((self.output / 'table.md').read_text(), flush=True)
+        if told := self.forecast():
+            _logger.info(told)
         _logger.info(f'Report: {self.output / "report.html"}')
 
 
@@ -159,9 +176,16 @@ class Scheduler:
         self.ended.put(None)
 
     def _follow(self, working: int) -> None:
-        """Reports on every run that ends, until no slot works any more."""
+        """Says once how long it takes, and reports on every run that ends, until no slot works any more."""
+        told = False
         while working:
-            ended = self.ended.get()
+            try:
+                ended = self.ended.get(timeout=None if told else LOOK)
+            except queue.Empty:
+                if sentence := self.reporter.forecast():
+                    _logger.info(sentence)
+                    told = True
+                continue
             if ended is None:
                 working -= 1
                 continue

@@ -73,15 +73,18 @@ def plan_runs(
             check_data(args, arm.name)
         share = data_share(study, args, scale, output)
         held = share.describe() if share else describe_data(args)
-        extra = scaled_flags(args, scale)
+        extra, whole = scaled_flags(args, scale), args
         if extra:
             args = parse(parser, [*words, *extra], arm.name, study.exact)
+        growth = 1 / scale if share else (whole.train_num_samples or 1) / (args.train_num_samples or 1)
         if share:
             extra += ['--data-dir', str(share.folder)]
         identity = {'flags': spell_options(args), 'data': held, **versions()}
         for seed in range(seeds):
             folder = output / 'runs' / f'{arm.folder}-{seed}'
-            planned.append(StudyRun(arm, seed, (*words, *extra), folder, study.exact, identity, share))
+            planned.append(
+                StudyRun(arm, seed, (*words, *extra), folder, study.exact, identity, share, whole.epochs * growth)
+            )
     planned.sort(key=lambda run: run.seed)  # stable: the order of the arms stays
     for run in planned:
         run.check()

@@ -33,7 +33,9 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; }
 """
 
 
-def write_report(study: Study, runs: Sequence[StudyRun], output: Path, title: str, machine: str) -> Results:
+def write_report(
+    study: Study, runs: Sequence[StudyRun], output: Path, title: str, machine: str, forecast: str = ''
+) -> Results:
     """Writes everything anew from what the runs have left.
 
     Args:
@@ -42,14 +44,16 @@ def write_report(study: Study, runs: Sequence[StudyRun], output: Path, title: st
         output: Folder to write to.
         title: Title, which says where the study is a scaled one.
         machine: What it is measured on.
+        forecast: How long it takes at full scale.
     """
     results = collect(study, runs)
     write_rows(output / 'results.csv', results.rows)
-    _write(output / 'table.md', f'# {title}\n\n{table_text(results)}\n\n{notes(results, machine)}\n')
+    said = notes(results, machine) + (f'\n\n{forecast}' if forecast else '')
+    _write(output / 'table.md', f'# {title}\n\n{table_text(results)}\n\n{said}\n')
     pictures = {'table': draw_table(results), 'curves': draw_curves(study, runs)}
     with whole_file(output / 'table.png') as draft:
         Path(draft).write_bytes(pictures['table'])
-    _write(output / 'report.html', page(results, runs, pictures, output, title, machine))
+    _write(output / 'report.html', page(results, runs, pictures, output, title, said))
     return results
 
 
@@ -175,12 +179,12 @@ def page(
     pictures: dict[str, bytes],
     output: Path,
     title: str,
-    machine: str,
+    said: str,
 ) -> str:
     """The whole report as one page that needs no other file."""
     parts = [f'<h1>{html.escape(title)}</h1>', _html_table(table_rows(results)), _picture(pictures['table'], 'Arms')]
     parts += ['<h2>Differences</h2>', _html_table(difference_rows(results))]
-    parts += [f'<p>{html.escape(line)}</p>' for line in notes(results, machine).split('\n\n')]
+    parts += [f'<p>{html.escape(line)}</p>' for line in said.split('\n\n')]
     parts += ['<h2>Curves</h2>', _picture(pictures['curves'], 'Curves of every run')]
     sheets = [(arm.name, output / 'sheets' / f'{arm.folder}.png') for arm in results.study.arms]
     sheets = [(name, sheet) for name, sheet in sheets if sheet.exists()]

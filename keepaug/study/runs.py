@@ -100,6 +100,7 @@ class StudyRun:
         exact: Whether it is resumed exactly.
         identity: What runs that stand in one folder must share: options, versions, data.
         share: The share of an image folder it trains on; None for all of the data.
+        whole_epochs: How many epochs of its size the run at full scale would take.
     """
 
     arm: Arm
@@ -109,6 +110,7 @@ class StudyRun:
     exact: bool
     identity: dict[str, str]
     share: DataShare | None = None
+    whole_epochs: float = 0.0
 
     @property
     def outcome(self) -> dict[str, Any]:
