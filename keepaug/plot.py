@@ -80,7 +80,9 @@ def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
         if curves is not KEPT or any(row.get(column) for rows in runs.values() for row in rows for column in curves)
     }
     several = len(runs) > 1
-    figure = Figure(figsize=(7, 3.5 * len(shown)), layout='constrained')
+    # Many runs have many curves, whose names would cover them.
+    legend = dict(fontsize='small', loc='center left', bbox_to_anchor=(1.0, 0.5)) if several else {}
+    figure = Figure(figsize=(10 if several else 7, 3.5 * len(shown)), layout='constrained')
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
     for panel, (label, curves) in zip(panels[:, 0], shown.items()):
         for number, (run, rows) in enumerate(runs.items()):
@@ -98,7 +100,7 @@ def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
             _shade(panel, rows)
         panel.set_ylabel(label)
         if panel.get_legend_handles_labels()[0]:
-            for text in panel.legend(fontsize='small' if several else None).get_texts():
+            for text in panel.legend(**legend).get_texts():
                 text.set_parse_math(False)  # a run may be called $5
     panels[-1, 0].set_xlabel('epoch')
     return figure

@@ -18,6 +18,8 @@ from keepaug.study.results import Results, collect, write_rows  # noqa: E402
 from keepaug.study.runs import StudyRun  # noqa: E402
 from keepaug.study.study import Study  # noqa: E402
 
+LINES = ('-', '--', ':', '-.')  # where the ten colours are used up
+LEGEND_COLUMNS = 5
 # What a study's time is, by its clock.
 TIMES = {
     PROCESSOR: 'Time and hours are those that processors worked for a run, whatever else the machine did.',
@@ -147,16 +149,19 @@ def draw_table(results: Results) -> bytes:
         places, numbers = zip(*papers)
         axes.plot(numbers, places, marker='|', markersize=14, linestyle='', color='0.4', label='paper')
     axes.set_yticks(range(len(lines)), [_plain(line.name) for line in reversed(lines)])
-    axes.set_xlabel(results.study.metric)
-    if axes.get_legend_handles_labels()[0]:
+    axes.set_xlabel(
+        f'{results.study.metric}: {results.study.statistic} of each run, mean and standard deviation over seeds'
+    )
+    if ours and papers:
         axes.legend()
     return _png(figure)
 
 
 def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
-    """Training and validation loss and the metric over epochs, one colour per arm, as a PNG."""
+    """Training and validation loss and the metric over epochs, one colour and style per arm, as a PNG."""
     columns = [study.metric, 'eval_loss', 'train_loss']
-    figure, panels = pyplot.subplots(1, len(columns), figsize=(5 * len(columns), 4), layout='constrained')
+    height = 4 + 0.25 * (len(study.arms) // LEGEND_COLUMNS + 1)
+    figure, panels = pyplot.subplots(1, len(columns), figsize=(5 * len(columns), height), layout='constrained')
     for panel, column in zip(panels, columns):
         for number, arm in enumerate(study.arms):
             drawn = False
@@ -164,12 +169,14 @@ def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
                 curve = run.curve(column) if run.arm == arm else []
                 if curve:
                     label = _plain(arm.name) if not drawn else None
-                    panel.plot(*zip(*curve), color=f'C{number % 10}', linewidth=1, alpha=0.7, label=label)
+                    style = dict(color=f'C{number % 10}', linestyle=LINES[number // 10 % len(LINES)])
+                    panel.plot(*zip(*curve), **style, linewidth=1, alpha=0.7, label=label)
                     drawn = True
         panel.set_title(column)
         panel.set_xlabel('epoch')
-    if panels[0].get_legend_handles_labels()[0]:
-        panels[0].legend(fontsize='small')
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, fontsize='small', loc='outside lower center', ncols=LEGEND_COLUMNS)
     return _png(figure)
 
 
