@@ -150,7 +150,7 @@ def test_the_sheet_is_the_same_whatever_is_measured_beside(method, data, run_pre
     flags = f'{data} {TINY} {method} --keep-size 8 --preview-images 4'
     sheets = [run_preview(f'{flags} {more}') for more in ('', '--preview-statistics 20 --preview-sizes 4 12')]
     # Below the lines that tell the shares, of more images in the second.
-    pixels = [list(sheet.crop((0, 64, *sheet.size)).getdata()) for sheet in sheets]
+    pixels = [sheet.crop((0, 64, *sheet.size)).tobytes() for sheet in sheets]
     assert pixels[0] == pixels[1]
 
 

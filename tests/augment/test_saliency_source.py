@@ -23,9 +23,6 @@ from tests.functional.backbones import (
 )
 from tests.functional.toys import SquareModel
 
-pytestmark = pytest.mark.filterwarnings(
-    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning'
-)  # timm resizing tables
 LOGGER = 'keepaug.augment.saliency'
 
 

@@ -146,7 +146,7 @@ def _explosive(path, whole):
 
 
 def _explosive_pickle(path, whole):
-    path.write_bytes(pickle.dumps({'state_dict': _Bomb()}))
+    path.write_bytes(pickle.dumps({'state_dict': _Bomb()}, protocol=2))
 
 
 def _text(path, whole):

@@ -185,7 +185,6 @@ def test_no_graph_reaches_the_parameters():
     assert seen == [False]
 
 
-@pytest.mark.filterwarnings('ignore:.*torch.jit.script:FutureWarning')
 def test_pass_is_pure_on_a_scripted_model():
     model = torch.jit.script(small_cnn())
     x, target = torch.randn(3, 3, 9, 9), torch.tensor([0, 1, 2])

@@ -346,7 +346,6 @@ def test_impossible_output_stride(name):
 
 
 @every_small_network
-@pytest.mark.filterwarnings('ignore::FutureWarning')
 def test_script(name, models, image):
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.script(models[name])(image), models[name](image))

@@ -24,10 +24,6 @@ from tests.functional.backbones import (
     leave_marks,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    'ignore:torch.searchsorted:UserWarning', 'ignore:Using a non-tuple sequence:UserWarning'
-)  # timm resizing tables
-
 VIT = dict(img_size=SIZE, embed_dim=48, depth=2, num_heads=3)
 # One model for each way timm has of putting positions into weights or tables.
 RESIZED: dict[str, dict[str, Any]] = {

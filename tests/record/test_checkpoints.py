@@ -101,7 +101,7 @@ def _explode(path, source):
 
 
 def _explode_in_plain_pickle(path, source):
-    path.write_bytes(pickle.dumps({'state_dict': _Bomb()}))
+    path.write_bytes(pickle.dumps({'state_dict': _Bomb()}, protocol=2))
 
 
 def _text(path, source):
