@@ -8,6 +8,7 @@ Both risks on training images beside the validation loss (Data Augmentation Revi
 share of saliency kept, and the phases of a run with `--refine-epochs`. Of several runs each has its colour.
 """
 
+import argparse
 import csv
 import importlib.util
 import itertools
@@ -113,7 +114,8 @@ def _shade(panel, rows: Rows) -> None:
             panel.axvspan(epochs[0] - 0.5, epochs[-1] + 0.5, color=SHADES[phase], zorder=0, label=phase)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def create_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     words = ' '.join(command('plot'))
     parser = shared.Parser(prog=words, description=__doc__.splitlines()[0], epilog=f'example: {words} output/train/RUN')
     parser.add_argument('runs', nargs='+', metavar='RUN', help='folders of runs, with their summary.csv')
@@ -122,7 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar='FILE',
         help='picture to write; unset: curves.png in the folder of the run, or of several runs curves-RUN-RUN.png here',
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = create_parser().parse_args(argv)
     if importlib.util.find_spec('matplotlib') is None:
         raise ValueError(f'Curves need matplotlib, which is not installed: {install_extra("plot")}.')
     runs = dict(zip(label_runs(args.runs), args.runs))  # one that is named twice is drawn once

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,13 @@ def pytest_collection_finish() -> None:
     """Leaves what is imported by now out of garbage collections, which would go through it each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what was used, in -q too."""
+    from keepaug.machine import describe_machine
+
+    terminalreporter.write_line(f'Python {platform.python_version()}, {describe_machine()}')
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

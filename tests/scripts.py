@@ -70,7 +70,11 @@ def _argv(script: str, flags: str, output: Path, experiment: str) -> list[str]:
 @contextmanager
 def as_script(script: ModuleType, argv: list[str]) -> Iterator[None]:
     """A script's surroundings, but for the log handler it would leave in the test process."""
-    with mock.patch.object(sys, 'argv', argv), mock.patch.object(script, 'setup_default_logging'):
+    with (
+        mock.patch.object(sys, 'argv', argv),
+        mock.patch.object(sys.modules['__main__'], '__spec__', None),  # not `python -m pytest`
+        mock.patch.object(script, 'setup_default_logging'),
+    ):
         yield
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import textwrap
 from typing import NoReturn
 
 from timm.utils import ParseKwargs
@@ -51,7 +52,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Shows the default of every flag that has one; `None`, off and empty defaults say nothing worth a line."""
+    """Shows the default of every flag that has one (`None`, off and empty ones say nothing), and leaves flags whole."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return '\n'.join(indent + line for line in self._split_lines(text, width - len(indent)))
 
     def _get_help_string(self, action: argparse.Action) -> str:
         silent = action.default is argparse.SUPPRESS or not action.default and action.default != 0

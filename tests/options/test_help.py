@@ -1,5 +1,8 @@
 """What a newcomer reads first: help, and the sentence about a mistyped flag."""
 
+import shutil
+import subprocess
+
 import pytest
 
 import validate
@@ -17,13 +20,54 @@ def test_ours_come_first():
     assert validate.parser._action_groups[-1].title != 'this script'
 
 
+PARSERS = {
+    'train': options.create_parser,
+    'validate': lambda: validate.parser,
+    'preview': preview.create_parser,
+    'export': export.create_parser,
+    'plot': plot.create_parser,
+    'study': study.create_parser,
+    'demo': demo.create_parser,
+}
+
+
+@pytest.mark.parametrize('name', PARSERS)
+def test_help_ends_with_an_example(name):
+    assert 'xample: ' in PARSERS[name]().format_help()[-600:]
+
+
+@pytest.mark.parametrize('name', ['train', 'validate', 'preview'])
+def test_flags_in_help_are_whole(name, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    lines = PARSERS[name]().format_help().splitlines()
+    assert max(map(len, lines)) < 80 and not [line for line in lines if line.endswith('-')]
+
+
+# What bash offers behind the first letters of a flag, as its own completion asks for it; zsh only reads the file.
+ASK = {
+    'bash': 'source {file}; COMP_WORDS=({command} {typed}) COMP_CWORD=1 COMP_LINE="{command} {typed}"; '
+    '$(complete -p {command} | sed "s/.*-F \\([^ ]*\\).*/\\1/") {command} {typed}; echo "${{COMPREPLY[@]}}"',
+    'zsh': 'fpath=({folder} $fpath); autoload -Uz +X {file.name} && echo {flag}',
+}
+
+
+@pytest.mark.parametrize('shell', ASK)
 @pytest.mark.parametrize(
-    'create_parser',
-    [options.create_parser, lambda: validate.parser, preview.create_parser, export.create_parser, study.create_parser]
-    + [demo.create_parser],
+    'name, typed, flag',
+    [('train', '--keep-c', '--keep-cut'), ('validate', '--evalu', '--evaluate'), ('export', 'detec', 'detectron2')]
+    + [('preview', '--preview-i', '--preview-images'), ('study', '--slo', '--slots'), ('plot', '--out', '--output')],
 )
-def test_help_ends_with_an_example(create_parser):
-    assert 'xample: ' in create_parser().format_help()[-600:]
+def test_shells_complete_flags(shell, name, typed, flag, tmp_path):
+    """With what shtab writes, as docs/installing.md says."""
+    shtab = pytest.importorskip('shtab')
+    if not shutil.which(shell):
+        pytest.skip(f'needs {shell}')
+    parser, file = PARSERS[name](), tmp_path / f'_keepaug-{name}'
+    parser.prog = f'keepaug-{name}'
+    file.write_text(shtab.complete(parser, shell))
+    words = ASK[shell].format(file=file, folder=tmp_path, command=parser.prog, typed=typed, flag=flag)
+    said = subprocess.run([shell, '-c', words], capture_output=True, text=True, timeout=60)
+    assert flag in said.stdout.split(), said.stderr
 
 
 @pytest.mark.parametrize(
@@ -40,9 +84,3 @@ def test_what_resembles_no_flag_stays_as_argparse_says_it(capsys):
     with pytest.raises(SystemExit):
         options.create_parser().parse_args(['data', '--xyzzyqq', 'word'])
     assert capsys.readouterr().err.splitlines()[-1].endswith('unrecognized arguments: --xyzzyqq word')
-
-
-def test_plot_has_an_example(capsys):
-    with pytest.raises(SystemExit):
-        plot.main(['--help'])
-    assert 'example: ' in capsys.readouterr().out
