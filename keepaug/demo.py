@@ -129,10 +129,13 @@ def train(output: Path, epochs: int | None = None) -> dict[str, StudyRun]:
 
 
 class Quiet(Reporter):
-    """Writes the report of the runs, and leaves the screen to the demo's own table."""
+    """Writes the report of the runs, and leaves the screen to the demo's own lines and table."""
 
     def show(self) -> None:
         self.write()
+
+    def forecast(self) -> str:
+        return ''  # nobody asks for how long more seeds take
 
 
 def build_cuts(runs: Mapping[str, StudyRun]) -> dict[str, BatchAugment]:

@@ -121,6 +121,8 @@ def check_preview(args: argparse.Namespace) -> None:
         raise ValueError(
             f'--preview-checkpoint {args.preview_checkpoint} and --resume {args.resume} both give weights: drop one.'
         )
+    for flag, path in given_checkpoints(args):
+        check_checkpoint(path, flag, of_run=True)
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f'--preview-output {output} names no format of pictures: end it in .png or .jpg.')
     check_output_file(output, '--preview-output')
@@ -233,18 +235,23 @@ def even_batch_size(images: int, dataset) -> int:
     return size
 
 
+def given_checkpoints(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Flags that name a training checkpoint, with the file."""
+    named = (('--preview-checkpoint', args.preview_checkpoint), ('--resume', args.resume))
+    return [(flag, path) for flag, path in named if path]
+
+
 def load_weights(args: argparse.Namespace, task: TrainingTask) -> str:
     """Gives a task the weights of `--preview-checkpoint` or `--resume`, and says in words where its weights are from.
 
     Raises:
-        ValueError: The checkpoint cannot be read, or is of another model.
+        ValueError: The checkpoint is of another model.
     """
     early = find_early_exit(task)
     head = None if early is None else unwrap_model(early.get_trainable_module()).head.weight
     drawn = None if head is None else head.detach().clone()
-    for flag, path in ('--preview-checkpoint', args.preview_checkpoint), ('--resume', args.resume):
-        if path:
-            load_checkpoint(args, task, path, flag)
+    for flag, path in given_checkpoints(args):
+        load_checkpoint(args, task, path, flag)
     path = args.preview_checkpoint or args.resume or args.initial_checkpoint
     if path:
         source = f'weights of {path}'
@@ -261,9 +268,8 @@ def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, fla
     """Restores the weights of a training checkpoint, those of an early head included.
 
     Raises:
-        ValueError: The checkpoint cannot be read, or is of another model; `flag` named it.
+        ValueError: The checkpoint, which `flag` named, is of another model.
     """
-    check_checkpoint(path, flag, of_run=True)
     try:
         resume_task_checkpoint(task, path, log_info=False)
     except UNFIT as error:
