@@ -165,7 +165,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     phases = training.Phases(epochs, args.refine_epochs, args.refine_fade)
     last_epoch = training.last_epoch(args, phases.total)
     refinement = training.build_refinement(args, phases, loader_train, mixup_fn, task)
-    settings = training.LoopSettings.from_args(args, forward, scaler, batch_size)
+    settings = training.LoopSettings.from_args(args, forward, scaler, batch_size, phases.scheduled)
     settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
 
     # What it leaves behind: the first process writes.

@@ -104,7 +104,7 @@ class UdaMethod(Method):
             default=NO_ANNEALING,
             choices=(NO_ANNEALING, *ANNEALING),
             help='leave out labelled images whose label has a probability above a threshold, which rises from chance '
-            'to 1 over the epochs: linear, early (log) or late (exp)',
+            'to 1 with every update of the scheduled epochs: linear, early (log) or late (exp)',
         ),
         Flag(
             '--uda-epoch',

@@ -8,8 +8,7 @@ A contact sheet of what the augmentations did, and scalars:
   shows after all augmentations (`keepaug.measuring.regions.saliency_kept`). Saliency is that of the full pass, whatever
   regions were drawn by, so that blind controls compare. Mean over up to 64 images of the epoch's last batch; absent
   where no augmentation of keepaug is on, and in an epoch where all of them were blended by mixup.
-- `uda/labelled`, `uda/consistency`, `uda/confident`: with `--uda`, both losses of the epoch, the latter without its
-  weight, and the share of unlabelled images above the threshold.
+- What the task tells of the epoch (`AugmentedTask.scalars`).
 - `images_per_second`: of the epoch's training, all processes together, validation left out.
 """
 

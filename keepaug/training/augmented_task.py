@@ -59,7 +59,7 @@ class AugmentedTask(WrappedTask):
         return input, target
 
     def scalars(self) -> dict[str, float]:
-        """What is told of the epoch beside its loss, mean over this process's batches, where they are watched."""
+        """What is told of the epoch beside its loss, of this process's batches, where they are watched."""
         return {}
 
     def set_progress(self, progress: float) -> None:

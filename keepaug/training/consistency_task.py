@@ -28,14 +28,15 @@ class Losses(NamedTuple):
 
 
 class AnnealedCrossEntropy(nn.Module):
-    """Cross entropy that leaves out rows which are known well already (Xie et al., section 3.4).
+    """Cross entropy that leaves out rows which are known well already (Xie et al., Training Signal Annealing).
 
     Args:
         schedule: How the threshold rises; see `annealing_threshold`.
         smoothing: Label smoothing.
 
     Attributes:
-        progress: Share of the training, 0 to 1, that is done.
+        progress: Share of the training's updates, 0 to 1, that is done.
+        threshold: That of the last batch; 1 before the first.
     """
 
     def __init__(self, schedule: str, smoothing: float = 0.0):
@@ -43,10 +44,11 @@ class AnnealedCrossEntropy(nn.Module):
         self.schedule = schedule
         self.smoothing = smoothing
         self.progress = 0.0
+        self.threshold = 1.0
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        threshold = annealing_threshold(self.schedule, self.progress, output.shape[1])
-        return annealed_cross_entropy(output, target, threshold, self.smoothing)
+        self.threshold = annealing_threshold(self.schedule, self.progress, output.shape[1])
+        return annealed_cross_entropy(output, target, self.threshold, self.smoothing)
 
 
 class ConsistencyCriterion(nn.Module):
@@ -60,6 +62,10 @@ class ConsistencyCriterion(nn.Module):
         weight: Weight of the divergence.
         temperature: See `consistency_loss`.
         threshold: See `consistency_loss`.
+
+    Attributes:
+        watched: Whether the parts of the loss are kept.
+        parts: Those of the last batch, detached, one for each time it was called: of the output, then of an early head.
     """
 
     def __init__(self, labelled: Criterion, weight: float = 1.0, temperature: float = 0.4, threshold: float = 0.8):
@@ -68,18 +74,18 @@ class ConsistencyCriterion(nn.Module):
         self.weight = weight
         self.temperature = temperature
         self.threshold = threshold
+        self.watched = False
+        self.parts: list[Losses] = []
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         if len(output) == len(target):
             return self.labelled(output, target)
-        losses = self.losses(output, target)
-        return losses.labelled + self.weight * losses.consistency
-
-    def losses(self, output: Tensor, target: Tensor) -> Losses:
-        """The parts of the loss."""
+        labelled = self.labelled(output[: len(target)], target)
         clean, augmented = output[len(target) :].chunk(2)
         consistency, confident = consistency_loss(clean, augmented, self.temperature, self.threshold)
-        return Losses(self.labelled(output[: len(target)], target), consistency, confident.float().mean())
+        if self.watched:
+            self.parts.append(Losses(labelled.detach(), consistency.detach(), confident.float().mean()))
+        return labelled + self.weight * consistency
 
 
 class ConsistencyTask(AugmentedTask):
@@ -129,11 +135,10 @@ class ConsistencyTask(AugmentedTask):
         if self.watched:
             self.received = pairs, None
         augmented, _ = self.augment(pairs, None)
+        self.criterion.watched, self.criterion.parts = self.watched, []
         result = self.task(torch.cat([input[:labelled], pairs[: len(augmented)], augmented]), target)
         if self.watched:
-            with torch.no_grad():
-                losses = self.criterion.losses(result['output'], target)
-            self._sums += torch.stack(losses).double()
+            self._sums += torch.stack(self.criterion.parts[0]).double()
             self._batches += 1
         return result
 
@@ -142,15 +147,20 @@ class ConsistencyTask(AugmentedTask):
 
     def set_progress(self, progress: float) -> None:
         self._reset()
-        if self.annealed is not None:
-            self.annealed.progress = min(progress, 1.0)
         super().set_progress(progress)
+
+    def set_step(self, progress: float) -> None:
+        if self.annealed is not None:
+            self.annealed.progress = min(progress, 1.0)  # refined epochs come after the scheduled ones
+        super().set_step(progress)
 
     def scalars(self) -> dict[str, float]:
         if not self._batches:
             return {}
-        means = Losses(*(self._sums / self._batches).tolist())
-        return {f'uda/{name}': value for name, value in means._asdict().items()}
+        told = Losses(*(self._sums / self._batches).tolist())._asdict()
+        if self.annealed is not None:
+            told['tsa_threshold'] = self.annealed.threshold
+        return {f'uda/{name}': value for name, value in told.items()}
 
     def _reset(self) -> None:
         self._sums = torch.zeros(len(Losses._fields), dtype=torch.float64, device=self.device)

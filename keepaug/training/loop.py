@@ -20,6 +20,7 @@ from keepaug.console.interrupts import raise_pending_signal
 from keepaug.console.progress import Progress
 from keepaug.files.drafts import whole_file
 from keepaug.training.forward import Forward
+from keepaug.training.wrapped_task import WrappedTask
 
 _logger = logging.getLogger('train')
 
@@ -37,6 +38,7 @@ class LoopSettings:
         world_size: Processes of the run.
         rank: This process.
         grad_accum_steps: Batches per update.
+        scheduled_epochs: Epochs of the learning rate's schedule, which what moves with every update counts on.
         clip_grad: Clipping value, or None.
         clip_mode: 'norm', 'value' or 'agc'.
         average_batch_size: Samples per batch, on average over the run.
@@ -58,6 +60,7 @@ class LoopSettings:
     world_size: int = 1
     rank: int = 0
     grad_accum_steps: int = 1
+    scheduled_epochs: int = 1
     clip_grad: float | None = None
     clip_mode: str = 'norm'
     average_batch_size: float = 1.0
@@ -75,7 +78,7 @@ class LoopSettings:
 
     @classmethod
     def from_args(
-        cls, args, forward: Forward, scaler: NativeScaler | None, average_batch_size: float
+        cls, args, forward: Forward, scaler: NativeScaler | None, average_batch_size: float, scheduled_epochs: int
     ) -> 'LoopSettings':
         return cls(
             forward=forward,
@@ -83,6 +86,7 @@ class LoopSettings:
             world_size=args.world_size,
             rank=args.rank,
             grad_accum_steps=max(1, args.grad_accum_steps),
+            scheduled_epochs=scheduled_epochs,
             clip_grad=args.clip_grad,
             clip_mode=args.clip_mode,
             average_batch_size=average_batch_size,
@@ -159,6 +163,8 @@ def train_one_epoch(
                 input, target = mixup_fn(input, target)
             batch_size = len(input['patches'] if isinstance(input, dict) else input) // rows_per_sample
             data_wait += time.time() - data_start
+            if isinstance(task, WrappedTask):
+                task.set_step((epoch + update_idx / updates) / settings.scheduled_epochs)
 
             with nullcontext() if need_update else task.no_sync():
                 with settings.forward.autocast():

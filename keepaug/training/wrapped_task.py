@@ -32,6 +32,11 @@ class WrappedTask(TrainingTask):
         if isinstance(self.task, WrappedTask):
             self.task.set_progress(progress)
 
+    def set_step(self, progress: float) -> None:
+        """Tells what moves with every update which share of the scheduled ones, 0 to 1 and beyond, is done."""
+        if isinstance(self.task, WrappedTask):
+            self.task.set_step(progress)
+
     def prepare_distributed(self, device_ids=None, **ddp_kwargs) -> TrainingTask:
         self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
         return self

@@ -12,7 +12,7 @@ import keepaug
 from keepaug import options, preview
 from keepaug.measuring import risks
 from keepaug.pictures import record
-from keepaug.training.consistency_task import ConsistencyTask
+from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
 from tests.scripts import TINY, refuse_train, run_train, run_validate
 from tests.sentences import says
 from tests.test_exact_resume import assert_same, assert_same_run, checkpoint, train_both
@@ -95,12 +95,50 @@ def test_another_seed_would_show_other_labels(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     'flags',
     [
-        f'{UDA} --keep-paste --keep-size 8 --no-prefetcher --model-ema --grad-accum-steps 2',
+        f'{UDA} --keep-paste --keep-size 8 --no-prefetcher --model-ema --grad-accum-steps 2 --uda-tsa log',
         CONTROL,
     ],
 )
 def test_exactly_resumed(flags, data, tmp_path):
     assert_same_run(*train_both(f'{data} {TINY} {flags} --exact-resume', tmp_path))
+
+
+@pytest.fixture
+def thresholds(monkeypatch) -> list[float]:
+    """Those that labels are annealed by, batch by batch."""
+    seen = []
+    forward = AnnealedCrossEntropy.forward
+
+    def watch(self, *batch):
+        loss = forward(self, *batch)
+        seen.append(self.threshold)
+        return loss
+
+    monkeypatch.setattr(AnnealedCrossEntropy, 'forward', watch)
+    return seen
+
+
+def test_labels_are_annealed_by_updates(data, tmp_path, thresholds):
+    """Three batches an epoch, two updates; from chance on, over all scheduled epochs, and 1 in the refined one."""
+    run_train(f'{data} {TINY} {UDA} --uda-tsa linear --grad-accum-steps 2 --refine-epochs 1', tmp_path)
+    wanted = [0, 0, 1 / 4, 2 / 4, 2 / 4, 3 / 4, 1, 1, 1]
+    assert thresholds == pytest.approx([1 / 3 + share * 2 / 3 for share in wanted])
+
+
+def test_one_epoch_anneals_too(data, tmp_path, thresholds):
+    run_train(f'{data} {TINY} {UDA} --uda-tsa linear --epochs 1', tmp_path)
+    assert thresholds == pytest.approx([1 / 3 + share * 2 / 3 for share in (0, 1 / 3, 2 / 3)])
+
+
+@pytest.mark.parametrize('exact', ['', '--exact-resume'])
+def test_a_resumed_run_anneals_on(exact, data, tmp_path, thresholds):
+    flags = f'{data} {TINY} {UDA} --uda-tsa exp {exact}'
+    run_train(flags, tmp_path, 'whole')
+    whole = thresholds.copy()
+    thresholds.clear()
+    run_train(f'{flags} --stop-epoch 1', tmp_path, 'parts')
+    run_train(f'{flags} --resume auto', tmp_path, 'parts')
+    assert thresholds == whole and len({*whole}) == 6
 
 
 def test_workers_do_not_matter(data, tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from keepaug.augment import Compose, Cutout, KeepPaste, Policy
 from keepaug.functional import input_saliency
+from keepaug.training import consistency_task
 from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
 from keepaug.training.early_exit_task import EarlyExitTask
 from keepaug.training.task import augmented_part, weaken
@@ -136,14 +137,15 @@ def test_an_early_head_learns_both_ways():
     assert result['early_loss'].item() == pytest.approx(wanted, rel=1e-4)
 
 
-def test_labels_are_annealed_by_the_progress():
+def test_labels_are_annealed_by_updates():
     annealed = AnnealedCrossEntropy('linear', smoothing=0.1)
     task, (input, target) = make_task(weight=0.0, annealed=annealed), make_batch()
-    task.set_progress(1.5)  # an epoch after the scheduled ones
+    task.set_step(1.5)  # in a refined epoch
     result = task(input, target)
     wanted = F.cross_entropy(result['output'][:3], target[:3], label_smoothing=0.1)
     assert result['loss'].item() == pytest.approx(wanted.item(), rel=1e-5)
-    task.set_progress(0.0)
+    task.set_step(0.0)
+    task.set_progress(1.0)  # which counts epochs
     kept = result['output'][:3].softmax(1).gather(1, target[:3, None])[:, 0] <= 1 / 3
     assert 0 < kept.sum() < 3
     wanted = F.cross_entropy(result['output'][:3][kept], target[:3][kept], label_smoothing=0.1)
@@ -163,6 +165,33 @@ def test_watched_it_tells_both_losses_and_the_share():
     assert torch.equal(task.received[0], augmented_part(task, input, target)[0]) and task.received[1] is None
     task.set_progress(0.5)
     assert task.scalars() == {}
+
+
+def test_watched_it_tells_the_threshold_of_labels():
+    task, (input, target) = make_task(annealed=AnnealedCrossEntropy('linear')), make_batch()
+    task.watched = True
+    for progress in 0.0, 0.5:
+        task.set_step(progress)
+        task(input, target)
+    assert task.scalars()['uda/tsa_threshold'] == pytest.approx(1 / 3 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize('watched', [False, True])
+def test_losses_are_computed_once(watched, monkeypatch):
+    """Watched or not; with an early head once for each head, and what is told is of the whole network's answer."""
+    inner = EarlyExitTask(
+        ClassificationTask(
+            timm.create_model('test_resnet', num_classes=3), criterion=nn.CrossEntropyLoss(), verbose=False
+        )
+    )
+    task = ConsistencyTask(inner, Compose([Policy()]), ratio=1, threshold=0.0).train()
+    task.watched, calls, compute = watched, [], consistency_task.consistency_loss
+    monkeypatch.setattr(consistency_task, 'consistency_loss', lambda *batch: calls.append(1) or compute(*batch))
+    result = task(torch.randn(6, 3, 32, 32), torch.tensor([0, 1]))
+    assert len(calls) == 2
+    if watched:
+        supervised = F.cross_entropy(result['output'][:2], torch.tensor([0, 1])).item()
+        assert task.scalars()['uda/labelled'] == pytest.approx(supervised, rel=1e-5)
 
 
 def test_unlabelled_images_separate_what_four_labels_do_not():

@@ -14,6 +14,7 @@ from torch import nn
 from keepaug.console import RunFailed
 from keepaug.training import loop
 from keepaug.training.loop import LoopSettings, train_one_epoch
+from keepaug.training.wrapped_task import WrappedTask
 
 
 class Counted(torch.optim.SGD):
@@ -60,6 +61,25 @@ def test_trailing_group_is_one_update_divided_by_its_own_number(batches, accum):
     assert [gradient.item() for gradient in optimizer.gradients] == pytest.approx(
         [sum(group) / len(group) for group in groups]
     )
+
+
+@pytest.mark.parametrize('batches, accum, updates', [(4, 1, 4), (7, 3, 3), (2, 5, 1)])
+def test_a_task_is_told_which_share_of_the_updates_is_done(batches, accum, updates):
+    """As each batch begins; the batches of one update see the same share."""
+    weight, told = nn.Parameter(torch.ones(())), []
+
+    class Telling(WrappedTask):
+        def set_step(self, progress):
+            told.append(progress)
+
+        def forward(self, input, target):
+            return self.task(input, target)
+
+    settings = _settings(grad_accum_steps=accum, scheduled_epochs=3)
+    for epoch in range(2):
+        train_one_epoch(epoch, Telling(_task(weight)), _batches(range(batches)), Counted([weight]), settings)
+    wanted = [(epoch * updates + batch // accum) / (3 * updates) for epoch in range(2) for batch in range(batches)]
+    assert told == pytest.approx(wanted) and told[0] == 0.0
 
 
 def test_loss_is_weighted_by_batch_size():
