@@ -58,6 +58,7 @@ def main() -> None:
     data.check_named_set(args)
     data.check_class_map(args, args.train_split, '--train-split')
     data.check_class_folders(args)
+    methods.check_data(args)
     if args.check:
         record.check_weight_files(args)
         _logger.info('The flags fit together. The model is not built and no image is read by --check.')
@@ -169,10 +170,10 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
 
     # What it leaves behind: the first process writes.
-    output_dir = record.open_output_dir(args, args_text, data_config, start_epoch)
+    records = methods.list_records(dataset_train, args) if primary else None
+    output_dir = record.open_output_dir(args, args_text, data_config, start_epoch, records)
     recorder, next_step = record.NoRecorder(), None
     if primary:
-        record.keep_records(args, output_dir, methods.list_records(dataset_train, args))
         record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
         settings.image_dir = output_dir if args.save_images else None
         saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)

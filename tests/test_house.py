@@ -12,7 +12,8 @@ PACKAGE = ROOT / 'keepaug'
 # From the ground up; what stands on one floor does not import each other.
 FLOORS = [
     {'installation', 'private'},
-    {'machine', 'ranges', 'console', 'datasets', 'files'},
+    {'machine', 'ranges'},
+    {'console', 'datasets', 'files'},
     {'functional'},
     {'models'},
     {'augment'},

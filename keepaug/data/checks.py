@@ -102,6 +102,34 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
         check_split_name(name, root, split, flag)
 
 
+def check_image_folder(flag: str, folder: str) -> None:
+    """Says what is wrong with a folder of images that a flag names, whatever folders in it they lie in.
+
+    Args:
+        flag: The flag.
+        folder: The folder, or a tar file.
+
+    Raises:
+        ValueError: It does not exist, or holds no images.
+    """
+    if not os.path.exists(folder):
+        raise ValueError(f'{flag} {folder or repr(folder)} does not exist: name a folder of images.')
+    if os.path.isdir(folder):
+        found = survey_classes(folder)
+        if not (found.classes or found.loose or found.hidden):
+            raise ValueError(f'{flag} {folder} holds no images: name a folder that does.')
+
+
+def count_classes(args) -> int | None:
+    """Classes that the training set holds images of, as far as names and listings tell; None where they do not."""
+    name, root = args.dataset, args.data_dir or args.data
+    if not (is_image_folder(name) and os.path.isdir(root or '')):
+        return CLASSES.get(name.lower())
+    train = split_folder(root, args.train_split, '--train-split')
+    found, classes = open_split(train, args.class_map, extensions=image_extensions(name, args.input_key))
+    return len({*found.classes} & {*classes.class_to_idx})
+
+
 def check_split_name(name: str, root: str | None, split: str, flag: str) -> None:
     """Says that a split is not there where timm would take other images instead.
 

@@ -13,6 +13,7 @@ from keepaug.console.errors import first_line
 from keepaug.data.patches import create_patch_loader, eval_patches, train_patches
 from keepaug.data.seeding import SeededLoader, plain_loader
 from keepaug.data.transform import change_scheduled, find_changes, whole_image
+from keepaug.data.unlabelled import find_groups
 from keepaug.data.views import collate_splits
 from keepaug.data.workers import report_failures
 
@@ -78,8 +79,11 @@ def build_train_loader(
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
     change_scheduled(loader.dataset)
     if len(loader) == 0:
+        groups = find_groups(dataset)
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.'
+            if groups is None
+            else groups.describe_shortage(args.batch_size)
         )
     return report_failures(loader)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from keepaug.data.wrapped import Repeated, WrappedDataset
+from keepaug.data.wrapped import Repeated, WrappedDataset, find_layer
 
 PLACE = 8  # numbers that tell where one crop lies
 Size = tuple[int, int]
@@ -56,12 +56,8 @@ class PlacedSamples(WrappedDataset):
 
 def count_images(dataset: Dataset) -> int:
     """Images of a data set, each counted once where it repeats them."""
-    part = dataset
-    while isinstance(part, WrappedDataset):
-        if isinstance(part, Repeated):
-            return len(part.dataset)
-        part = part.dataset
-    return len(dataset)
+    repeated = find_layer(dataset, Repeated)
+    return len(dataset if repeated is None else repeated.dataset)
 
 
 class PlacedCollate:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from keepaug.console.logs import is_first_process
 from keepaug.data.checks import (
     TORCH_FOLDERS,
     check_data_folder,
+    check_image_folder,
     has_split_folders,
     image_extensions,
     is_image_folder,
@@ -251,13 +253,14 @@ def open_image_folder(folder: str, img_mode: str, flag: str) -> Dataset:
         flag: The flag that gives the folder, for sentences.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There is no such folder, or no image in it.
     """
+    check_image_folder(flag, folder)
+    if os.path.isdir(folder):
+        check_loops(survey_classes(folder, whole=True))
     try:
-        if os.path.isdir(folder):
-            check_loops(survey_classes(folder, whole=True))
         return NamedFailures(ImageDataset(folder, input_img_mode=img_mode))
-    except (RuntimeError, AssertionError, OSError) as error:  # the second where it is no folder
+    except (RuntimeError, ValueError, OSError, tarfile.TarError) as error:  # of a file that is no tar file of images
         raise ValueError(f'{flag} {folder} holds no images: name a folder that does.') from error
 
 

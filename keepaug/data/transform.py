@@ -22,7 +22,7 @@ from torchvision import transforms
 from keepaug.data.places import Placed, TracedCrop
 from keepaug.data.policies import POLICIES
 from keepaug.data.views import Views
-from keepaug.data.wrapped import WrappedDataset
+from keepaug.data.wrapped import WrappedDataset, find_layer, innermost
 
 Step = Callable  # takes and gives an image
 
@@ -278,11 +278,8 @@ def change_transform(dataset: Dataset, changes: TransformChanges) -> Dataset:
 
 def find_changes(dataset: Dataset) -> TransformChanges:
     """What is changed under whatever wraps a training set."""
-    while not isinstance(dataset, ChangedTransform):
-        if not hasattr(dataset, 'dataset'):
-            return TransformChanges()
-        dataset = dataset.dataset
-    return dataset.changes
+    changed = find_layer(dataset, ChangedTransform)
+    return TransformChanges() if changed is None else changed.changes
 
 
 def change_scheduled(dataset: Dataset) -> None:
@@ -298,8 +295,7 @@ def list_steps(dataset: Dataset) -> Iterator[tuple[Step, bool]]:
     Returns:
         Each step, and whether it fades or gives way.
     """
-    while isinstance(dataset, WrappedDataset):
-        dataset = dataset.dataset
+    dataset = innermost(dataset)
     if isinstance(dataset, ScheduledTransformDataset):
         transform = dataset.transforms[-1]
     elif isinstance(dataset, NaFlexMapDatasetWrapper):

@@ -7,8 +7,8 @@ batch all labelled images come first, then the unlabelled ones before the policy
 
 import copy
 import csv
+import hashlib
 import io
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,15 +19,26 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from keepaug.data.classes import dataset_classes, name_classes
+from keepaug.data.labels import read_labels
 from keepaug.data.seeding import ORDER, mix, plain_loader
 from keepaug.data.transform import ChangedTransform
 from keepaug.data.views import Views
-from keepaug.data.wrapped import WrappedDataset
+from keepaug.data.wrapped import WrappedDataset, find_layer, innermost
 from keepaug.datasets import balanced_subset
 
-_logger = logging.getLogger('train')
-
 UNLABELLED, LABELLED = EPOCHS = ('unlabelled', 'labelled')
+
+
+class Labelled(NamedTuple):
+    """The samples of a training set whose labels are seen.
+
+    Attributes:
+        numbers: Their numbers, ascending.
+        classes: The class index of each.
+    """
+
+    numbers: Sequence[int]
+    classes: Sequence[int]
 
 
 class Group(NamedTuple):
@@ -50,7 +61,7 @@ class GroupedSamples(WrappedDataset):
 
     Args:
         dataset: Map-style training set, whose transform gives images before and after the policy.
-        numbers: Numbers of the samples whose labels are seen.
+        chosen: The samples whose labels are seen.
         ratio: Unlabelled images in a group.
         epoch: What an epoch passes over, a name in `EPOCHS`; of the other set it takes as much as it needs.
         further: Images without labels beside those of the training set, their transform changed likewise.
@@ -60,7 +71,7 @@ class GroupedSamples(WrappedDataset):
     def __init__(
         self,
         dataset: Dataset,
-        numbers: Sequence[int],
+        chosen: Labelled,
         ratio: int,
         epoch: str = UNLABELLED,
         further: Dataset | None = None,
@@ -68,7 +79,7 @@ class GroupedSamples(WrappedDataset):
     ):
         super().__init__(dataset)
         self.labelled = CropsOnly(dataset) if isinstance(dataset, ChangedTransform) else dataset
-        self.numbers = numbers
+        self.chosen = chosen
         self.ratio = ratio
         self.epoch = epoch
         self.further = further
@@ -87,12 +98,24 @@ class GroupedSamples(WrappedDataset):
 
     def __len__(self) -> int:
         """Groups of an epoch. Where the ratio does not divide the unlabelled images, the last group fills up."""
-        return math.ceil(self.images / self.ratio) if self.epoch == UNLABELLED else len(self.numbers)
+        return math.ceil(self.images / self.ratio) if self.epoch == UNLABELLED else len(self.chosen.numbers)
+
+    def describe_shortage(self, batch_size: int) -> str:
+        """Why an epoch is less than one batch of so many groups, and the way out."""
+        if self.epoch == LABELLED:
+            return (
+                f'--uda-epoch {LABELLED} passes over {len(self)} labelled images, fewer than one batch: lower '
+                f'--batch-size {batch_size}, or leave out --uda-epoch.'
+            )
+        return (
+            f'A batch of --batch-size {batch_size} and --uda-ratio {self.ratio} takes {batch_size * self.ratio} '
+            f'unlabelled images in each process, but there are {self.images}: lower one of the two or add images.'
+        )
 
     def __getitem__(self, request: Group | int) -> tuple[Any, Any]:
         if not isinstance(request, Group):
             return self.dataset[request]
-        image, target = self.labelled[self.numbers[request.labelled]]
+        image, target = self.labelled[self.chosen.numbers[request.labelled]]
         if not request.unlabelled:
             return image, target
         before, after = zip(*map(self._pair, request.unlabelled))
@@ -161,7 +184,7 @@ class GroupSampler(Sampler):
         if samples.epoch == UNLABELLED:
             images = (places[:, None] * ratio + torch.arange(ratio)).flatten() % samples.images
             images = images[torch.randperm(len(images), generator=generator)]
-            labelled = self._share(len(samples.numbers), len(places), generator)
+            labelled = self._share(len(samples.chosen.numbers), len(places), generator)
         else:
             images = self._share(samples.images, len(places) * ratio, generator)
             labelled = places
@@ -189,75 +212,55 @@ def sample_groups(loader, samples: GroupedSamples, rank: int, world_size: int) -
     batches.sampler = GroupSampler(samples, batches.sampler, rank, world_size)
 
 
-def choose_labels(dataset: Dataset, count: int | None, seed: int) -> Sequence[int]:
-    """Numbers of the samples whose labels a training sees: all, or as many of each class, ascending.
+def choose_labels(dataset: Dataset, count: int | None, seed: int) -> Labelled:
+    """The samples whose labels a training sees: all, or as many of each class.
 
     Args:
-        dataset: Map-style training set without a transform.
+        dataset: Map-style training set.
         count: Labels, or None for all.
         seed: The draw follows from it.
 
     Raises:
-        ValueError: They are too few for the classes, or a class has too few.
+        HyperParameterError: `count` is too few for the classes, or a class has too few samples for it.
     """
+    classes = read_labels(dataset)
     if count is None:
-        return range(len(dataset))
-    try:
-        return balanced_subset(read_labels(dataset), count, seed)
-    except ValueError as error:
-        raise ValueError(f'--uda-labels {count} does not fit the training set: {error}') from error
-
-
-def read_labels(dataset: Dataset) -> list[int]:
-    """Class index of each sample, from where the data set lists it, else from the samples, all of which are decoded."""
-    inner = _innermost(dataset)
-    if hasattr(inner, 'target'):
-        return [inner.target(number) for number in range(len(inner))]
-    listed = getattr(inner, 'targets', None)
-    if listed is None:
-        rows = getattr(getattr(inner, 'reader', None), 'samples', ())
-        listed = [row[1] for row in rows if isinstance(row, tuple)]
-    if len(listed) != len(inner):
-        _logger.info('The data set does not list its labels, so all images are read once to find them.')
-        listed = [inner[number][1] for number in range(len(inner))]
-    elif (change := getattr(inner, 'target_transform', None)) is not None:
-        listed = map(change, listed)
-    return [int(label) for label in listed]
+        return Labelled(range(len(classes)), classes)
+    numbers = balanced_subset(classes, count, seed)
+    return Labelled(numbers, [classes[number] for number in numbers])
 
 
 def list_labels(dataset: Dataset) -> str:
     """The samples whose labels are seen, as the text of a csv file: number, class, name of the class, image file."""
-    grouped = find_groups(dataset)
-    inner = _innermost(dataset)
-    labels, names = read_labels(inner), name_classes(dataset_classes(inner))
+    inner, names = innermost(dataset), name_classes(dataset_classes(dataset))
+    named = isinstance(inner, ImageDataset) and hasattr(inner.reader, 'samples')
     text = io.StringIO()
     rows = csv.writer(text, lineterminator='\n')
     rows.writerow(['number', 'class', 'name', 'file'])
-    for number in grouped.numbers:
-        file = inner.filename(number) if isinstance(inner, ImageDataset) and hasattr(inner.reader, 'samples') else ''
-        rows.writerow([number, labels[number], names.get(labels[number], ''), file])
+    for number, label in zip(*find_groups(dataset).chosen):
+        rows.writerow([number, label, names.get(label, ''), inner.filename(number) if named else ''])
     return text.getvalue()
+
+
+def describe_further(dataset: Dataset) -> str:
+    """The images that a further folder adds, by which it is known again wherever it lies; empty where there is none."""
+    groups = find_groups(dataset)
+    if groups is None or groups.further is None:
+        return ''
+    names = innermost(groups.further).filenames()
+    checksum = hashlib.blake2b('\n'.join(names).encode(errors='surrogateescape'), digest_size=4).hexdigest()
+    return f'{len(names)} images (names {checksum})'
 
 
 def find_groups(dataset: Dataset) -> GroupedSamples | None:
     """The groups under whatever wraps a training set; None where there are none."""
-    while isinstance(dataset, WrappedDataset):
-        if isinstance(dataset, GroupedSamples):
-            return dataset
-        dataset = dataset.dataset
-    return None
+    return find_layer(dataset, GroupedSamples)
 
 
 def labelled_numbers(dataset: Dataset) -> Sequence[int]:
     """Numbers of the samples of a map-style training set whose labels are seen."""
     groups = find_groups(dataset)
-    return range(len(dataset)) if groups is None else groups.numbers
-
-
-def _innermost(dataset: Dataset) -> Dataset:
-    while isinstance(dataset, WrappedDataset):
-        dataset = dataset.dataset
-    return dataset
+    return range(len(dataset)) if groups is None else groups.chosen.numbers
 
 
 def _copied(dataset: Dataset) -> Dataset:

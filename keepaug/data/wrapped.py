@@ -1,9 +1,11 @@
 """A data set around another."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
+
+Kind = TypeVar('Kind', bound=Dataset)
 
 
 class WrappedDataset(Dataset):
@@ -72,3 +74,21 @@ class Repeated(WrappedDataset):
 
     def __getitem__(self, index: int):
         return self.dataset[index % len(self.dataset)]
+
+
+def layers(dataset: Dataset) -> Iterator[Dataset]:
+    """A data set and all that it is around, of ours and of timm's, from the outermost on."""
+    yield dataset
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+        yield dataset
+
+
+def find_layer(dataset: Dataset, kind: type[Kind]) -> Kind | None:
+    """The outermost layer of a kind; None where there is none."""
+    return next((layer for layer in layers(dataset) if isinstance(layer, kind)), None)
+
+
+def innermost(dataset: Dataset) -> Dataset:
+    """The data set under all wrappings of ours."""
+    return next(layer for layer in layers(dataset) if not isinstance(layer, WrappedDataset))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from keepaug.ranges import HyperParameterError
+
 
 def balanced_subset(targets: Sequence[int] | Tensor, count: int, seed: int) -> list[int]:
     """Draw samples of a training set with as many of each class as of any other.
@@ -20,21 +22,24 @@ def balanced_subset(targets: Sequence[int] | Tensor, count: int, seed: int) -> l
         Numbers of the samples, ascending.
 
     Raises:
-        ValueError: If `count` is fewer than the classes, or a class has too few samples.
+        HyperParameterError: `count` is less than the classes, or a class has too few samples for it.
     """
     targets = torch.as_tensor(targets)
-    classes = targets.unique()
+    classes, sizes = targets.unique(return_counts=True)
     if count < len(classes):
-        raise ValueError(f'{count = } labels are too few for {len(classes)} classes: use at least one of each.')
+        raise HyperParameterError('count', f'must be at least {len(classes)}, one label of each class', count)
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.full((len(classes),), count // len(classes))
     wanted[torch.randperm(len(classes), generator=generator)[: count % len(classes)]] += 1
+    if (wanted > sizes).any():
+        least = sizes.min().item()
+        problem = (
+            f'must be at most {least * len(classes)}, as the smallest of {len(classes)} classes has {least} '
+            f'sample{"s" * (least > 1)}'
+        )
+        raise HyperParameterError('count', problem, count)
     drawn = []
     for label, share in zip(classes.tolist(), wanted.tolist()):
         samples = (targets == label).nonzero().flatten()
-        if share > len(samples):
-            raise ValueError(
-                f'{count = } labels need {share} of class {label}, which has {len(samples)} samples: use fewer.'
-            )
         drawn.append(samples[torch.randperm(len(samples), generator=generator)[:share]])
     return torch.cat(drawn).sort().values.tolist()

@@ -4,6 +4,7 @@ from keepaug.methods.attentive_cutmix import AttentiveCutMixMethod
 from keepaug.methods.build import (
     build_augment,
     build_method,
+    check_data,
     list_records,
     outside_training,
     wrap_dataset,
@@ -42,6 +43,7 @@ __all__ = [
     'all_methods',
     'build_augment',
     'build_method',
+    'check_data',
     'list_records',
     'method_of',
     'outside_training',

@@ -23,6 +23,19 @@ from keepaug.training.images import image_shapes
 _logger = logging.getLogger('train')
 
 
+def check_data(args: argparse.Namespace) -> None:
+    """Says what is wrong with the data that methods read, as far as names and listings tell, before anything is built.
+
+    Args:
+        args: Options returned by `keepaug.prepare`.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
+    for method in active_methods(args):
+        method.check_data(args)
+
+
 def wrap_dataset(dataset: Dataset, args: argparse.Namespace) -> Dataset:
     """Gives a training set the transforms of ours that the options ask for.
 

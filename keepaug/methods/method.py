@@ -234,6 +234,13 @@ class Method:
         """Files of weights that it reads, by the flag that names them; asked only where it is on."""
         return {}
 
+    def check_data(self, args: argparse.Namespace) -> None:
+        """Looks by names and listings alone at the data that it reads, before anything is built.
+
+        Raises:
+            ValueError: They cannot be used.
+        """
+
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         """Whether targets come out mixed."""
         return False

@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.augment import Compose, Policy
-from keepaug.data.checks import STREAMS
-from keepaug.data.loaders import average_batch_size
+from keepaug.data.checks import STREAMS, check_image_folder, count_classes
 from keepaug.data.sets import open_image_folder
 from keepaug.data.transform import TransformChanges, change_transform, find_changes
 from keepaug.data.unlabelled import (
     EPOCHS,
+    LABELLED,
     UNLABELLED,
     GroupedSamples,
     choose_labels,
@@ -27,7 +27,7 @@ from keepaug.functional.consistency import ANNEALING
 from keepaug.methods.method import Flag, Method, Need, Refusal, spell, typed
 from keepaug.methods.registry import active_methods
 from keepaug.methods.stock_mixing import stock_mixers
-from keepaug.ranges import COUNT, Range
+from keepaug.ranges import COUNT, HyperParameterError, Range
 from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
 from keepaug.training.device import is_first_process, process_count, process_rank
 
@@ -173,16 +173,33 @@ class UdaMethod(Method):
         yield args.keep_saliency == 'recycled', self._beside('--keep-saliency recycled', 'needs the loss of labels')
         yield (
             typed(args, 'reprob') > 0 and not any('reprob' in other.takes_over(args) for other in others),
-            self._beside(f'--reprob {typed(args, "reprob"):g}', 'erases labelled images too')[:-1]
-            + ', or add --keep-paste or --keep-cut erase, which erase the second image.',
+            self._beside(
+                f'--reprob {typed(args, "reprob"):g}',
+                'erases labelled images too',
+                f'{DROP}, or add --keep-paste or --keep-cut erase, which erase the second image',
+            ),
+        )
+        yield (
+            args.uda_epoch == LABELLED and args.uda_labels is not None and args.uda_labels < args.batch_size,
+            f'--uda-epoch {LABELLED} passes over the images of --uda-labels {args.uda_labels} alone, fewer than one '
+            f'batch: lower --batch-size {args.batch_size}, or leave out --uda-epoch.',
         )
         yield (
             not args.aa and args.uda_weight > 0,
             '--uda needs a policy to make the second image: add --aa, such as rand-m9-mstd0.5.',
         )
 
-    def _beside(self, flag: str, why: str) -> str:
-        return f'--uda does not work with {flag}, which {why}: {DROP}.'
+    def _beside(self, flag: str, why: str, way_out: str = DROP) -> str:
+        return f'--uda does not work with {flag}, which {why}: {way_out}.'
+
+    def check_data(self, args: argparse.Namespace) -> None:
+        if args.uda_data_dir is not None:
+            check_image_folder('--uda-data-dir', args.uda_data_dir)
+        classes = None if args.uda_labels is None else count_classes(args)
+        if classes is not None and args.uda_labels < classes:
+            raise ValueError(
+                f'--uda-labels must be at least {classes}, one label of each class, got {args.uda_labels}.'
+            )
 
     def outside_training(self, args: argparse.Namespace) -> dict[str, Any]:
         """Every image once, with its label: which images a run has seen labels of is nothing that pictures show."""
@@ -199,21 +216,23 @@ class UdaMethod(Method):
             mode = getattr(dataset, 'input_img_mode', None) or 'RGB'
             further = open_image_folder(args.uda_data_dir, mode, '--uda-data-dir')
             further = change_transform(further, find_changes(dataset))
-        numbers = choose_labels(dataset, args.uda_labels, args.seed)
-        return GroupedSamples(dataset, numbers, args.uda_ratio, args.uda_epoch, further, args.uda_weight == 0)
+        try:
+            chosen = choose_labels(dataset, args.uda_labels, args.seed)
+        except HyperParameterError as error:
+            raise ValueError(error.named('--uda-labels')) from error
+        return GroupedSamples(dataset, chosen, args.uda_ratio, args.uda_epoch, further, args.uda_weight == 0)
 
     def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
         samples = find_groups(dataset)
         sample_groups(loader, samples, process_rank(), process_count())
         if is_first_process():
-            size = int(average_batch_size(loader, args.batch_size))
-            beside = '' if samples.labels_only else f' and {size * samples.ratio} unlabelled ones'
-            passed = (
-                f'{samples.images} unlabelled' if samples.epoch == UNLABELLED else f'{len(samples.numbers)} labelled'
-            )
+            labels = len(samples.chosen.numbers)
+            beside = '' if samples.labels_only else f' and {args.batch_size * samples.ratio} unlabelled ones'
+            passed = f'{samples.images} unlabelled' if samples.epoch == UNLABELLED else f'{labels} labelled'
             _logger.info(
-                f'UDA: {len(samples.numbers)} labels. An epoch is a pass over the {passed} images, {len(loader)} '
-                f'batch{"es" if len(loader) > 1 else ""} of {size} labelled images{beside}.'
+                f'UDA: {labels} labels. An epoch is a pass over the {passed} images, {len(loader)} '
+                f'batch{"es" if len(loader) > 1 else ""} of {args.batch_size} labelled images{beside}.'
+                + (' A batch holds some of the labelled images several times.' if labels < args.batch_size else '')
             )
         return loader
 

@@ -18,6 +18,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch.utils.data import Dataset
 
+from keepaug.data.unlabelled import describe_further, find_groups
 from keepaug.files.checkpoints import LAST, check_checkpoint
 from keepaug.methods.method import spell
 from keepaug.methods.refusals import all_flags
@@ -100,24 +101,32 @@ class ExactResume(StockResume):
         self.resumed = resumed
         self.path = path
         self.samples: int | None = None
+        self.further = ''
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Scheduler | HeldRate = HeldRate()
 
     def check_samples(self, args, dataset: Dataset) -> None:
-        """Takes down how many samples the training set has, which is all that is asked of its being the same.
+        """Takes down how many samples the training set has, and the names of further images: all that is compared.
 
         Raises:
-            ValueError: The run that is resumed had another number.
+            ValueError: The run that is resumed had others.
         """
-        samples, folder = len(dataset), args.data_dir or args.data
+        groups, folder = find_groups(dataset), args.data_dir or args.data
+        samples, further = len(dataset if groups is None else groups.dataset), describe_further(dataset)
         source = f'--data-dir {folder}' if folder else f'--dataset {args.dataset}'
-        held = samples if self.resumed is None else self.resumed[KEY].get('samples', samples)
-        if held != samples:
+        held = {} if self.resumed is None else self.resumed[KEY]
+        if held.get('samples', samples) != samples:
             raise ValueError(
                 f'--exact-resume continues the same run, but the training set of {source} has {samples} samples and '
-                f'had {held} in {self.path}: give the data of that run, or drop --exact-resume.'
+                f'had {held["samples"]} in {self.path}: give the data of that run, or drop --exact-resume.'
             )
-        self.samples = samples
+        if held.get('further', further) != further:
+            raise ValueError(
+                f'--exact-resume continues the same run, but --uda-data-dir {args.uda_data_dir or "(not given)"} adds '
+                f'{further or "no images"} and added {held["further"] or "no images"} in {self.path}: give that '
+                'folder, or drop --exact-resume.'
+            )
+        self.samples, self.further = samples, further
 
     def restore(self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         """Brings all to where the next epoch begins; checkpoints hold the schedule and name the maps from now on."""
@@ -147,6 +156,7 @@ class ExactResume(StockResume):
         return {
             'flags': self.flags,
             'samples': self.samples,
+            'further': self.further,
             'lr': [group['lr'] for group in self.optimizer.param_groups],
             'schedule': schedule_state(self.scheduler),
             'maps': self.maps.name,
@@ -271,7 +281,7 @@ def _is_sound(checkpoint: dict[str, Any]) -> bool:
     if not isinstance(held, dict) or type(checkpoint.get('epoch')) is not int or checkpoint['epoch'] < 0:
         return False
     flags, rates, schedule = held.get('flags'), held.get('lr'), held.get('schedule')
-    samples, maps = held.get('samples'), held.get('maps', '')
+    samples, further, maps = held.get('samples'), held.get('further', ''), held.get('maps', '')
     return (
         isinstance(flags, dict)
         and all(isinstance(text, str) for item in flags.items() for text in item)
@@ -280,6 +290,7 @@ def _is_sound(checkpoint: dict[str, Any]) -> bool:
         and 'schedule' in held
         and (schedule is None or isinstance(schedule, dict))
         and (samples is None or type(samples) is int and samples >= 0)
+        and isinstance(further, str)
         and isinstance(maps, str)
         and isinstance(metric, (int, float))
         and isinstance(args, Namespace)

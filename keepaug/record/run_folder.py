@@ -35,21 +35,31 @@ def hold_folder(args) -> None:
         _by_the_first(args, lambda: _hold_existing(run_folder(args)))
 
 
-def open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
+def open_output_dir(
+    args, args_text: str, data_config: dict, start_epoch: int, records: Mapping[str, str] | None = None
+) -> str:
     """Makes and holds the run's folder, with `args.yaml` in it and a `summary.csv` that ends before `start_epoch`.
 
-    All processes call this, the first one writes.
+    All processes call this, the first one writes. What is refused is refused before anything is written.
+
+    Args:
+        args: Options.
+        args_text: Text of `args.yaml`.
+        data_config: How images enter the model.
+        start_epoch: Epoch the run starts with.
+        records: Texts, by the names of their files, that belong to a run from its start; asked of the first process.
 
     Raises:
-        ValueError: Another run holds the folder, or it cannot be written.
+        ValueError: Another run holds the folder, it cannot be written, or the run that is resumed left other records.
     """
-    folder = _by_the_first(args, lambda: _open_output_dir(args, args_text, data_config, start_epoch))
+    folder = _by_the_first(args, lambda: _open_output_dir(args, args_text, data_config, start_epoch, records or {}))
     if args.rank:
         locks.join_folder(folder)
     return folder
 
 
-def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) -> str:
+def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int, records: Mapping[str, str]) -> str:
+    _compare_records(args, records)
     if args.experiment:
         folder = run_folder(args)
     else:
@@ -71,37 +81,27 @@ def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int) 
     try:
         with whole_file(os.path.join(folder, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
+        for name, text in records.items():
+            with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='') as file:
+                file.write(text)
         _trim_summary(folder, start_epoch)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
 
 
-def keep_records(args, folder: str, records: Mapping[str, str]) -> None:
-    """Writes text files that belong to a run from its start; the first process calls this.
-
-    Args:
-        args: Options.
-        folder: The run's folder.
-        records: Texts by the names of their files.
-
-    Raises:
-        ValueError: The run that is resumed left another text, or the folder cannot be written.
-    """
-    for name, text in records.items():
-        former = os.path.join(os.path.dirname(args.resume or ''), name)
-        if args.resume and os.path.isfile(former):
-            with open(former, newline='') as file:
-                if file.read() != text:
-                    raise ValueError(
-                        f'--resume {args.resume} continues a run that had another {former}: give the data and the '
-                        '--seed of that run, and its flags.'
-                    )
-        try:
-            with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='') as file:
-                file.write(text)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
+def _compare_records(args, records: Mapping[str, str]) -> None:
+    """Refuses to go on with a run that left other records."""
+    for name, text in records.items() if args.resume else ():
+        former = os.path.join(os.path.dirname(args.resume), name)
+        if not os.path.isfile(former):
+            continue
+        with open(former, newline='') as file:
+            if file.read() != text:
+                raise ValueError(
+                    f'--resume {args.resume} continues a run that had another {former}: give the data and the --seed '
+                    'of that run, and its flags.'
+                )
 
 
 def _make_new(folder: str) -> str:

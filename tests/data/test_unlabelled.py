@@ -1,6 +1,7 @@
 """Groups of a labelled image and unlabelled ones, and what an epoch passes over."""
 
 import csv
+import shutil
 from collections import Counter
 
 import pytest
@@ -16,10 +17,11 @@ from keepaug.data.transform import TransformChanges, change_transform
 from keepaug.data.unlabelled import (
     GroupedSamples,
     GroupSampler,
+    Labelled,
     choose_labels,
+    describe_further,
     labelled_numbers,
     list_labels,
-    read_labels,
     sample_groups,
 )
 from keepaug.data.views import Views
@@ -51,8 +53,12 @@ class Pairs(WrappedDataset):
         return Views((image, image + 0.5)), target
 
 
+def label(numbers) -> Labelled:
+    return Labelled(numbers, [number % 3 for number in numbers])
+
+
 def make_groups(ratio: int = 2, numbers=(3, 7), **settings) -> GroupedSamples:
-    samples = GroupedSamples(Pairs(Numbers()), numbers, ratio, **settings)
+    samples = GroupedSamples(Pairs(Numbers()), label(numbers), ratio, **settings)
     samples.labelled = Numbers()
     return samples
 
@@ -130,48 +136,45 @@ def test_labels_alone():
 def test_labels_are_balanced_and_reproducible():
     drawn = [choose_labels(Numbers(300), 30, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert Counter(number % 3 for number in drawn[0]) == {0: 10, 1: 10, 2: 10}
-    assert choose_labels(Numbers(5), None, 0) == range(5)
-    with pytest.raises(ValueError, match='^--uda-labels 2 .* too few for 3 classes'):
-        choose_labels(Numbers(), 2, 0)
-    with pytest.raises(ValueError, match='^--uda-labels 13 '):
-        choose_labels(Numbers(), 13, 0)
-
-
-def test_labels_are_read_from_wherever_they_stand(data):
-    folder = open_image_folder(str(data / 'train'), 'RGB', '--data-dir')
-    assert read_labels(folder) == [0] * 8 + [1] * 8 + [2] * 8
-    hidden = Numbers(6)
-    hidden.shown, hidden.targets = hidden.targets, [0] * 6
-    assert read_labels(hidden) == [0] * 6
-
-    class Unlisted(Dataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            return None, index // 2
-
-    assert read_labels(Unlisted()) == [0, 0, 1, 1]
-    listed = Numbers(3)
-    listed.target_transform = lambda label: label + 5
-    assert read_labels(listed) == [5, 6, 7]
+    assert drawn[0].classes == [number % 3 for number in drawn[0].numbers]
+    assert Counter(drawn[0].classes) == {0: 10, 1: 10, 2: 10}
+    assert choose_labels(Numbers(5), None, 0) == (range(5), [0, 1, 2, 0, 1])
 
 
 def test_the_list_of_labels(data):
     folder = open_image_folder(str(data / 'train'), 'RGB', '--data-dir')
-    rows = [*csv.reader(list_labels(GroupedSamples(folder, [1, 23], 1)).splitlines())]
+    samples = GroupedSamples(folder, Labelled([1, 23], [0, 2]), 1)
+    rows = [*csv.reader(list_labels(samples).splitlines())]
     assert rows == [
         ['number', 'class', 'name', 'file'],
         ['1', '0', 'class0', 'class0/01.png'],
         ['23', '2', 'class2', 'class2/07.png'],
     ]
-    assert labelled_numbers(GroupedSamples(folder, [1, 23], 1)) == [1, 23] and len(labelled_numbers(folder)) == 24
+    assert labelled_numbers(samples) == [1, 23] and len(labelled_numbers(folder)) == 24
 
 
-def test_a_folder_without_images(tmp_path):
-    with pytest.raises(ValueError, match='^--uda-data-dir .* holds no images: name a folder that does'):
-        open_image_folder(str(tmp_path), 'RGB', '--uda-data-dir')
+@pytest.mark.parametrize(
+    'name, problem',
+    [('', 'holds no images'), ('nowhere', 'does not exist'), ('notes.txt', 'holds no images'), ('a.tar', 'no images')],
+)
+def test_a_folder_without_images(name, problem, tmp_path):
+    for file in 'notes.txt', 'a.tar':
+        (tmp_path / file).write_bytes(b'')
+    with pytest.raises(ValueError, match=f'^--uda-data-dir {tmp_path / name} .*{problem}: name a folder') as error:
+        open_image_folder(str(tmp_path / name), 'RGB', '--uda-data-dir')
+    assert ('holds' in str(error.value)) == (name != 'nowhere')
+
+
+def test_further_images_are_known_by_their_names(data, tmp_path):
+    def describe(folder) -> str:
+        further = open_image_folder(str(folder), 'RGB', '--uda-data-dir')
+        return describe_further(make_groups(further=further))
+
+    moved = shutil.copytree(data / 'val', tmp_path / 'moved')
+    described = describe(data / 'val')
+    assert describe(moved) == described and described.startswith('24 images')
+    (moved / 'class0' / '00.png').rename(moved / 'class0' / 'other.png')
+    assert describe(moved) not in (described, '') and describe_further(make_groups()) == ''
 
 
 @pytest.mark.parametrize('prefetcher', [True, False])
@@ -180,7 +183,7 @@ def test_batches(prefetcher, data):
     folder = open_image_folder(str(data / 'train'), 'RGB', '--data-dir')
     changes = TransformChanges(paired=True, policy=transforms.RandomInvert(p=1.0))
     further = change_transform(open_image_folder(str(data / 'val'), 'RGB', '--uda-data-dir'), changes)
-    samples = GroupedSamples(change_transform(folder, changes), [0, 9, 20], 3, further=further)
+    samples = GroupedSamples(change_transform(folder, changes), Labelled([0, 9, 20], [0, 1, 2]), 3, further=further)
     loader = create_loader(
         samples,
         input_size=(3, 32, 32),

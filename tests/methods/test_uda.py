@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import keepaug
 from keepaug import options, preview
+from keepaug.data import unlabelled
 from keepaug.measuring import risks
 from keepaug.pictures import record
 from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
@@ -49,6 +50,7 @@ CONTROL = '--uda --uda-labels 6 --uda-ratio 2 --uda-weight 0 -b 4'
         (f'{CONTROL} --uda-tsa log', ['--uda-tsa log', '--uda-weight 0']),
         (f'{CONTROL} --cutout 8', ['--cutout 8', '--uda-weight 0']),
         (f'{CONTROL} --uda-epoch labelled', ['--uda-ratio 2', '--uda-weight 0']),
+        (f'{UDA} -b 8 --uda-epoch labelled', ['--uda-epoch labelled', '--uda-labels 6', '--batch-size 8']),
     ],
 )
 def test_refusals(flags, named):
@@ -79,9 +81,76 @@ def test_the_other_epoch_and_further_images(data, tmp_path, caplog):
     assert 'the 9 labelled images, 2 batches of 4 labelled images and 8 unlabelled ones' in caplog.text
 
 
-def test_a_folder_that_is_not_there(data, tmp_path, capsys):
-    said = refuse_train(f'{data} {TINY} {UDA} --uda-data-dir /nowhere', tmp_path, capsys)
-    assert '--uda-data-dir /nowhere holds no images: name a folder that does.' in said
+@pytest.mark.parametrize('check', ['--check', ''])
+@pytest.mark.parametrize(
+    'flags, named',
+    [
+        ('--uda-data-dir /nowhere', ['--uda-data-dir /nowhere', 'not exist']),
+        ('--uda-data-dir {empty}', ['--uda-data-dir {empty}', 'no images']),
+        ('--uda-labels 2', ['--uda-labels', 'at least 3', 'got 2']),
+    ],
+)
+def test_refused_before_anything_is_built(flags, named, check, data, tmp_path, capsys, monkeypatch):
+    empty = tmp_path / 'empty'
+    (empty / 'folder').mkdir(parents=True)
+    monkeypatch.setattr(keepaug.training, 'build_model', None)
+    said = refuse_train(f'{data} {TINY} {UDA} {flags.format(empty=empty)} {check}', tmp_path, capsys)
+    says(said, *(name.format(empty=empty) for name in named))
+
+
+@pytest.mark.parametrize(
+    'flags, named',
+    [
+        ('--uda-labels 25', ['--uda-labels', 'at most 24', '3 classes', '8 samples', 'got 25']),
+        ('-b 8 --uda-ratio 7', ['--batch-size 8', '--uda-ratio 7', '56', '24']),
+    ],
+)
+def test_refused_by_the_number_of_images(flags, named, data, tmp_path, capsys):
+    says(refuse_train(f'{data} {TINY} {UDA} {flags}', tmp_path, capsys), *named)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_set_smaller_than_a_batch_of_labels(data, tmp_path, capsys):
+    flags = f'{UDA} -b 25 --uda-epoch labelled'.replace('--uda-labels 6 ', '')
+    says(refuse_train(f'{data} {TINY} {flags}', tmp_path, capsys), '--uda-epoch labelled', '24', '--batch-size 25')
+
+
+def test_labels_in_a_configuration(tmp_path, capsys):
+    (tmp_path / 'uda.yaml').write_text('uda_labels: count = 3')
+    with pytest.raises(SystemExit):
+        options.parse_args(options.create_parser(), ['data', '--uda', '--config', f'{tmp_path}/uda.yaml'])
+    said = capsys.readouterr().err.splitlines()[-1].replace(str(tmp_path), '')
+    says(said, '--config /uda.yaml', 'uda_labels', "'count = 3'", 'whole number')
+
+
+def test_labels_are_read_once(data, tmp_path, monkeypatch):
+    read, reads = unlabelled.read_labels, []
+    monkeypatch.setattr(unlabelled, 'read_labels', lambda dataset: reads.append(1) or read(dataset))
+    run_train(f'{data} {TINY} {UDA} --epochs 1', tmp_path)
+    assert len(reads) == 1
+
+
+def test_other_further_images_are_noticed(data, tmp_path, capsys):
+    """By their names, wherever the folder lies, and as exact resumption asks for."""
+    further = shutil.copytree(data / 'val', tmp_path / 'further')
+    flags = f'{data} {TINY} {UDA} --uda-epoch labelled --exact-resume'
+    run = run_train(f'{flags} --uda-data-dir {further} --stop-epoch 1', tmp_path)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    moved = further.rename(tmp_path / 'moved')
+    other = shutil.copytree(moved, tmp_path / 'other')
+    (other / 'class0' / '00.png').rename(other / 'class0' / 'new.png')
+    for flag, named in ('', ['no images']), (f'--uda-data-dir {other}', ['--uda-data-dir /other']):
+        said = refuse_train(f'{flags} {flag} --resume auto', tmp_path, capsys)
+        says(
+            said.replace(str(tmp_path), ''),
+            '--exact-resume',
+            '--uda-data-dir',
+            '24 images',
+            '/run/last.pth.tar',
+            *named,
+        )
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    run_train(f'{flags} --uda-data-dir {moved} --resume auto', tmp_path)
 
 
 def test_another_seed_would_show_other_labels(data, tmp_path, capsys):
@@ -89,7 +158,17 @@ def test_another_seed_would_show_other_labels(data, tmp_path, capsys):
     resume = f'{data} {TINY} {UDA} --epochs 2 --resume {run}/last.pth.tar'
     said = refuse_train(f'{resume} --seed 1', tmp_path, capsys, 'other')
     assert f'another {run}/uda-labels.csv: give' in said and '--seed' in said
+    assert not (tmp_path / 'other').exists()
     run_train(resume, tmp_path, 'same')
+
+
+def test_a_refused_resumption_leaves_the_folder_as_it_is(data, tmp_path, capsys):
+    run = run_train(f'{data} {TINY} {UDA}', tmp_path)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    flags = f'{data} {TINY} {UDA} --resume auto --start-epoch 1 --seed 1'
+    assert f'another {run}/uda-labels.csv' in refuse_train(flags, tmp_path, capsys)
+    assert {'args.yaml', 'summary.csv'} < {*before}
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.mark.parametrize(

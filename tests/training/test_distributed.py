@@ -29,6 +29,7 @@ from keepaug.training.forward import Forward
 from keepaug.training.loop import LoopSettings, train_one_epoch
 from keepaug.training.recycling import RecyclingTask, exchange_maps
 from keepaug.training.validation_pass import share_statistics, validate
+from keepaug.validation.processes import gather_rows
 from keepaug.validation.scores import AveragedScore
 from tests.functional.toys import small_cnn
 from tests.processes import PROCESSES, free_ports, run_together
@@ -155,6 +156,29 @@ def _hold_a_folder(rank: int) -> dict:
     )
 
 
+def _resume_with_other_records(rank: int) -> dict:
+    """The first process alone has records, and both are refused; nothing is written."""
+    shared = [tempfile.mkdtemp() if rank == 0 else None]
+    dist.broadcast_object_list(shared)
+    folder = Path(shared[0])
+    if rank == 0:
+        (folder / 'labels.csv').write_text('1')
+    args = Namespace(
+        distributed=True, rank=rank, output=str(folder.parent), experiment=folder.name, resume=f'{folder}/last.pth.tar'
+    )
+    with pytest.raises(ValueError, match='continues a run that had another .*labels.csv') as refused:
+        open_output_dir(args, 'lr: 1', {}, 1, None if rank else {'labels.csv': '2'})
+    return dict(refused=str(refused.value), files=os.listdir(folder))
+
+
+def _gather(rank: int) -> dict:
+    """The first process has two rows, the second one has one, then none."""
+    rows = torch.tensor([[0.1, 1.0], [2.0, math.nan], [4.0, 5.0]])
+    return dict(
+        rows=rows, uneven=gather_rows(rows[2:] if rank else rows[:2]), empty=gather_rows(rows[:0] if rank else rows)
+    )
+
+
 def _exchange_maps(rank: int) -> dict:
     """Of five images the first process sees 0, 1, the second 1, 2; both had seen 3 before. They go in three parts."""
     maps = SaliencyMaps(5, cells=2)
@@ -173,7 +197,8 @@ def _exchange_maps(rank: int) -> dict:
 
 EXACT = '--exact-resume --resume auto --model-ema --aug-repeats 2 --reprob 0.5 --mixup 0.2 --keep-cut --keep-size 8'
 RECYCLED = '--exact-resume --resume auto --keep-cut --keep-size 8 --keep-saliency recycled --train-crop-mode pad4'
-UDA = '--exact-resume --resume auto --uda --uda-labels 8 --uda-ratio 1 --aa rand-m9 --keep-paste --keep-size 8'
+UDA = '--exact-resume --resume auto --uda --uda-labels 8 --uda-ratio 1 --uda-tsa log --aa rand-m9 --keep-paste'
+UDA += ' --keep-size 8'
 # Runs of train.py as torchrun starts it, by folder; the first validates on a set that two processes cannot share
 # evenly.
 SCRIPTS = [
@@ -203,6 +228,8 @@ CASES = {
     'validation': _validate_together,
     'numbers': _train_without_numbers,
     'folder': _hold_a_folder,
+    'records': _resume_with_other_records,
+    'gathered': _gather,
     'maps': _exchange_maps,
 }
 
@@ -278,6 +305,18 @@ def test_every_process_holds_the_folder(ranks):
     assert one['left'] and other['left']
     assert one['files'] == ['args.yaml'] and one['place'] == other['place']
     assert one['refused'] == other['refused']
+
+
+def test_other_records_are_refused_to_every_process(ranks):
+    one, other = (rank['records'] for rank in ranks)
+    assert one == other and one['files'] == ['labels.csv']
+
+
+def test_rows_are_gathered_in_order(ranks):
+    for rank in ranks:
+        gathered = rank['gathered']
+        for rows in gathered['uneven'], gathered['empty']:
+            assert rows.dtype == torch.float32 and torch.equal(rows.nan_to_num(), gathered['rows'].nan_to_num())
 
 
 def test_whole_script(processes):
