@@ -25,8 +25,8 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what was used, in -q too."""
+def pytest_terminal_summary(terminalreporter: 'pytest.TerminalReporter') -> None:
+    """Names what was used, in -q too; the oldest pytest has no such name as the quoted one."""
     from keepaug.machine import describe_machine
 
     terminalreporter.write_line(f'Python {platform.python_version()}, {describe_machine()}')
