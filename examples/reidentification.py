@@ -3,7 +3,7 @@ r"""Person re-identification: a strong baseline, and random erasing that spares 
 KeepAugment, section 4.4, Table 8, follows "Bag of Tricks and A Strong Baseline for Deep Person Re-identification" (Luo
 et al., 2019): identity loss with smoothed labels and batch-hard triplets, batches of 16 persons with 4 images each, a
 batch norm as neck between the two losses, no stride in the last stage, warm-up, random erasing. Its centre loss is not
-here. With `--keep` regions are erased where they say little about the person. Needs `pip install 'keepaug[examples]'`.
+here. With `--keep` regions are erased where they say little about the person. Needs `pip install -e '.[examples]'`.
 
     python examples/reidentification.py --data-dir Market-1501-v15.09.15 --model resnet50 --pretrained --keep
 
