@@ -80,15 +80,16 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
         raise ValueError(f'--dataset {name} is unknown: {nearest_names(name.lower(), TORCH)}')
     if name in EMBEDDED_DATASETS and root:
         raise ValueError(f'--dataset {name} is built in and needs no folder: drop {root}.')
-    if name in UNPACKED_DATASETS and not root:
-        raise ValueError(
-            f'--dataset {name} needs the folder that its archive was unpacked to: give it as the first argument or '
-            'with --data-dir.'
-        )
-    elif name in UNPACKED_DATASETS and not os.path.exists(root):
-        raise ValueError(
-            f'The folder {root} of --dataset {name} does not exist: give the folder its archive was unpacked to.'
-        )
+    if name in UNPACKED_DATASETS:
+        if not root:
+            raise ValueError(
+                f'--dataset {name} needs the folder that its archive was unpacked to: give it as the first argument or '
+                'with --data-dir.'
+            )
+        if not os.path.exists(root):
+            raise ValueError(
+                f'The folder {root} of --dataset {name} does not exist: give the folder its archive was unpacked to.'
+            )
     if is_image_folder(name):
         if not root:
             raise ValueError('No data given: name the image folder as the first argument or with --data-dir.')
@@ -142,7 +143,7 @@ def check_split_name(name: str, root: str | None, split: str, flag: str) -> None
     Raises:
         ValueError: There is no such split.
     """
-    if has_split_folders(name, root):
+    if root and has_split_folders(name, root):
         split_folder(root, split, flag)
     elif name.lower() in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
         raise ValueError(

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from timm.data.readers.class_map import load_class_map
 from timm.utils import natural_key
@@ -161,7 +162,7 @@ def check_numbers(class_to_idx: Mapping[str, int], classes: ClassList, place: st
 
 def name_classes(class_to_idx: Mapping[str, int]) -> dict[int, str]:
     """Names by number; of several names for one class the first."""
-    names = {}
+    names: dict[int, str] = {}
     for name, index in class_to_idx.items():
         names.setdefault(index, name)
     return names
@@ -170,7 +171,7 @@ def name_classes(class_to_idx: Mapping[str, int]) -> dict[int, str]:
 def dataset_classes(dataset: Dataset) -> dict[str, int]:
     """Class numbers by name, as a data set tells them; empty where it does not."""
     reader = getattr(dataset, 'reader', dataset)
-    told = getattr(reader, 'class_to_idx', None) or getattr(reader, 'class_name_to_idx', None)  # of tar files
+    told: Any = getattr(reader, 'class_to_idx', None) or getattr(reader, 'class_name_to_idx', None)  # of tar files
     return dict(told) if is_class_list(told) else {}
 
 

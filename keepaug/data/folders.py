@@ -147,7 +147,8 @@ def _list_folder(
     every: bool = False,
 ) -> tuple[list[str], list[os.DirEntry]]:
     """An image in a folder, or `every` one, by name, and the folders in it; `brief`: only an image, if there is one."""
-    images, folders = [], []
+    images: list[str] = []
+    folders: list[os.DirEntry] = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:

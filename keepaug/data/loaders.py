@@ -36,6 +36,7 @@ def build_train_loader(
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
+    create: Any
     if args.naflex_loader:
         create, settings = create_patch_loader, dict(mixup_fn=collate_fn, **train_patches(args, data_config))
     else:
@@ -111,6 +112,7 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
     settings = _loader_settings(args, data_config, device, dtype)
     if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
         settings['num_workers'] = min(2, args.workers)  # many workers pad each other's last batches
+    create: Any
     if args.naflex_loader:
         create, shape = create_patch_loader, eval_patches(args, data_config)
     else:

@@ -118,9 +118,7 @@ class TracedCrop(transforms.Compose):
 
     def __init__(self, steps: Sequence[Callable], places: list[int]):
         super().__init__(list(_flat(steps)))
-        kinds = [next((kind for kind in KINDS if isinstance(step, kind)), None) for step in self.transforms]
-        if None in kinds:
-            raise ValueError(f'It is unknown where {self.transforms[kinds.index(None)]} crops an image.')
+        kinds = [_kind(step) for step in self.transforms]
         order = [ORDER.index(KINDS[kind]) if KINDS[kind] in ORDER else 1 for kind in kinds]
         if order != sorted(order) or order.count(1) > 1:
             raise ValueError(f'Crops are traced through resizing, one crop and flips, got {self.transforms}.')
@@ -190,6 +188,13 @@ KINDS: dict[type, Callable] = {
     transforms.RandomVerticalFlip: _flip,
 }
 ORDER = (_resize, None, _flip)
+
+
+def _kind(step: Any) -> type:
+    for kind in KINDS:
+        if isinstance(step, kind):
+            return kind
+    raise ValueError(f'It is unknown where {step} crops an image.')
 
 
 def _watch(step, image: Image.Image) -> tuple[Image.Image, Image.Image, tuple]:

@@ -4,6 +4,7 @@ AutoAugment (Cubuk et al., 2019) found them; timm has those of ImageNet alone.
 """
 
 import re
+from typing import Any
 
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from torch import Tensor
@@ -35,7 +36,7 @@ class TorchvisionPolicy(transforms.AutoAugment):
         super().__init__(policy, fill=FILL)
         self.magnitude = magnitude
         if magnitude is not None:
-            self.policies = [
+            self.policies: list[Any] = [
                 tuple((name, prob, None if own is None else magnitude) for name, prob, own in pair)
                 for pair in self.policies
             ]
@@ -56,7 +57,7 @@ POLICIES = (AutoAugment, RandAugment, AugMixAugment, TorchvisionPolicy)
 
 def is_torchvision_policy(name: str | None) -> bool:
     """Whether the name of a policy is one of torchvision's."""
-    return bool(name) and name.startswith(PREFIX)
+    return name is not None and name.startswith(PREFIX)
 
 
 def create_policy(name: str) -> TorchvisionPolicy:

@@ -122,8 +122,8 @@ class SeededByNumber(SeededSamples):
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
-    def __getitem__(self, index: int):
-        return super().__getitem__(Draw(self.epoch.item(), index, index))
+    def __getitem__(self, request: Draw | int):
+        return super().__getitem__(request if isinstance(request, Draw) else Draw(int(self.epoch), request, request))
 
 
 class EpochSampler(Sampler):
@@ -135,7 +135,7 @@ class EpochSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler, seed: int):
-        self.sampler = sampler
+        self.sampler: Any = sampler  # with a length, and what else samplers of torch's and timm's have
         self.seed = seed
         self.set_epoch(0)
 
@@ -238,7 +238,7 @@ def seed_loader(loader, dataset: Dataset, seed: int):
     if isinstance(dataset, SeededByNumber):
         seeded = SeededLoader(plain, dataset.set_epoch)
     else:
-        batches = plain.batch_sampler
+        batches: Any = plain.batch_sampler
         if isinstance(plain, MultiEpochsDataLoader):
             batches = batches.sampler  # what repeats it for ever lets it know each epoch
         batches.sampler = EpochSampler(batches.sampler, seed)

@@ -5,7 +5,6 @@ import logging
 import os
 import tarfile
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from timm.data import AugMixDataset, ImageDataset, MultiLabelTarget, create_dataset
@@ -78,6 +77,7 @@ def build_dataset(
         ValueError: The folder or the split is missing, empty, holds classes that the list lacks or labels beyond the
             class count.
     """
+    dataset: Any  # timm's, torchvision's or our own
     name = args.dataset
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
     if name.startswith(EMBEDDED_PREFIX):
@@ -88,10 +88,7 @@ def build_dataset(
         dataset = _numbered_by_itself(args, dataset, classes)
         return NamedFailures(dataset) if name in UNPACKED_DATASETS else dataset
     check_data_folder(name, root, {flag: split})
-    create = partial(
-        _create,
-        args,
-        split,
+    settings = dict(
         search_split=False,
         is_training=is_training,
         download=args.dataset_download,
@@ -105,11 +102,15 @@ def build_dataset(
         target_format=args.target_format,
         **reader_kwargs,
     )
+
+    def create(root: str | None, class_map: Any) -> Any:
+        return _create(args, split, root, class_map, **settings)
+
     folder = root
-    if has_split_folders(name, root):
+    if root and has_split_folders(name, root):
         folder = split_folder(root, split, flag)
         _describe_split(root, folder, split)
-    if not is_image_folder(name):
+    if folder is None or not is_image_folder(name):
         dataset = _numbered_by_itself(args, create(folder, args.class_map), classes)
     elif os.path.isdir(folder):
         dataset = _read_folder(args, folder, classes, create)
@@ -122,7 +123,7 @@ def build_dataset(
     return NamedFailures(dataset)
 
 
-def _create(args, split: str, root: str | None, class_map: str | dict[str, int] | None, **kwargs) -> Dataset:
+def _create(args, split: str, root: str | None, class_map: Any, **kwargs: Any) -> Dataset:
     """The dataset as timm makes it; what its readers stumble over in a sentence."""
     name, mode = args.dataset, kwargs['input_img_mode']
     if name.lower().startswith(CONVERTED_HERE):
@@ -151,10 +152,10 @@ def _describe_split(root: str, folder: str, split: str) -> None:
         warn([f'The split {split} of an image folder is all of {folder}, which cannot be split further.'])
 
 
-def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:
+def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[..., Any]) -> Dataset:
     """An image folder, its classes numbered by the list."""
     extensions, own = image_extensions(args.dataset, args.input_key), classes is None
-    if own:
+    if classes is None:
         survey, classes = open_split(folder, args.class_map, whole=True, extensions=extensions)
     else:
         survey = survey_classes(folder, classes.class_to_idx, whole=True, extensions=extensions)
@@ -171,14 +172,14 @@ def _read_folder(args, folder: str, classes: ClassList | None, create: Callable[
     return dataset
 
 
-def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., Dataset]) -> Dataset:
+def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., Any]) -> Dataset:
     """A tar file of class folders, its classes numbered by the list."""
     dataset, own = create(path, None), classes is None
     held = dataset_classes(dataset)
     names = [name for name in held if name and not is_hidden(name)]
-    if own and args.class_map:
+    if classes is None and args.class_map:
         classes = list_of_map(args.class_map, os.path.dirname(path)).choosing_from(names)
-    elif own:
+    elif classes is None:
         classes = ClassList(number_classes(names), path)
     warn(check_names(names, classes, path))
     _check_count(args, classes, path, own)
@@ -283,7 +284,7 @@ def build_eval_dataset(args, data_config: dict[str, Any]) -> Dataset | None:
 def _training_classes(args, root: str | None) -> ClassList | None:
     """The list of classes that the training images made, once they are built; None where they do not tell."""
     if args.class_map:
-        if not (is_image_folder(args.dataset) and os.path.isdir(root)):
+        if not (root and is_image_folder(args.dataset) and os.path.isdir(root)):
             return None
         train = split_folder(root, args.train_split, '--train-split')
         return open_split(train, args.class_map, extensions=image_extensions(args.dataset, args.input_key))[1]

@@ -56,14 +56,14 @@ class TransformChanges:
     placed: bool = False
     strength: Tensor | None = None
     plain: bool = False
-    whole: Step | None = None
+    whole: Any = None
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
         steps = (self.crop, self.policy, self.strength)
         return self.paired or self.placed or self.copies > 1 or any(step is not None for step in steps)
 
-    def apply(self, transform: transforms.Compose | tuple) -> 'TrainingTransform | tuple':
+    def apply(self, transform: Any) -> Any:
         """Puts a transform of timm's together anew.
 
         Args:
@@ -71,12 +71,13 @@ class TransformChanges:
                 conversion; or these three stages one by one, which the data set of augmentation splits asks for.
 
         Returns:
-            The same kind, with the changes.
+            A `TrainingTransform`, or the three stages, with the changes.
 
         Raises:
             ValueError: Pairs or another policy are asked for, and there is no policy; or a crop cannot be traced.
         """
         stages = isinstance(transform, tuple)
+        crop: Any
         crop, policy, convert = [stage.transforms for stage in transform] if stages else _split(transform.transforms)
         if (self.paired or self.policy is not None) and not any(isinstance(step, POLICIES) for step in policy):
             raise ValueError(
@@ -91,10 +92,12 @@ class TransformChanges:
             policy = [self.policy if isinstance(step, POLICIES) else step for step in policy]
         places: list[int] | None = [] if self.placed else None
         crop = _crop(crop, places)
-        if self.plain:
+        if self.plain and self.strength is not None:
             crop = Switched(crop, _crop([self.whole], places), self.strength)
-        parts = [crop, *(transforms.Compose(self._fading(part)) for part in (policy, convert))]
-        return tuple(parts) if stages else TrainingTransform(*parts, self.paired, self.copies, places)
+        policy, convert = (transforms.Compose(self._fading(part)) for part in (policy, convert))
+        if stages:
+            return crop, policy, convert
+        return TrainingTransform(crop, policy, convert, self.paired, self.copies, places)
 
     def _fading(self, steps: Sequence[Step]) -> list[Step]:
         if self.strength is None:
@@ -224,8 +227,7 @@ class ChangedTransform(WrappedDataset):
         super().__init__(dataset)
         self.changes = changes
 
-    @WrappedDataset.transform.setter
-    def transform(self, transform: transforms.Compose | tuple | None) -> None:
+    def set_transform(self, transform: Any) -> None:
         self.dataset.transform = transform if transform is None else self.changes.apply(transform)
 
 
@@ -239,9 +241,9 @@ class ChangedStreamTransform(ChangedTransform, IterableImageDataset):
         if hasattr(self.dataset, 'set_epoch'):
             self.dataset.set_epoch(count)
 
-    def set_loader_cfg(self, **settings) -> None:
+    def set_loader_cfg(self, num_workers: int | None = None) -> None:
         if hasattr(self.dataset, 'set_loader_cfg'):
-            self.dataset.set_loader_cfg(**settings)
+            self.dataset.set_loader_cfg(num_workers=num_workers)
 
 
 class PlacedImages(WrappedDataset):
@@ -303,11 +305,11 @@ def list_steps(dataset: Dataset) -> Iterator[tuple[Step, bool]]:
     elif isinstance(dataset, AugMixDataset):
         transform = transforms.Compose([dataset.transform, dataset.augmentation, dataset.normalize])
     else:
-        transform = dataset.transform
+        transform = inner.transform
     return _flat_steps(transform)
 
 
-def _flat_steps(transform: Step) -> Iterator[tuple[Step, bool]]:
+def _flat_steps(transform: Any) -> Iterator[tuple[Step, bool]]:
     if isinstance(transform, transforms.Compose):
         for step in transform.transforms:
             yield from _flat_steps(step)

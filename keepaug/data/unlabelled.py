@@ -82,11 +82,10 @@ class GroupedSamples(WrappedDataset):
         self.chosen = chosen
         self.ratio = ratio
         self.epoch = epoch
-        self.further = further
+        self.further: Any = further
         self.labels_only = labels_only
 
-    @WrappedDataset.transform.setter
-    def transform(self, transform) -> None:
+    def set_transform(self, transform: Any) -> None:
         for part in (self.dataset, self.labelled, self.further):
             if part is not None:
                 part.transform = transform
@@ -137,8 +136,7 @@ class CropsOnly(ChangedTransform):
     def __init__(self, dataset: ChangedTransform):
         super().__init__(_copied(dataset.dataset), dataset.changes)
 
-    @ChangedTransform.transform.setter
-    def transform(self, transform) -> None:
+    def set_transform(self, transform: Any) -> None:
         self.dataset.transform = self.changes.apply(transform).without_policy()
 
 
@@ -159,7 +157,7 @@ class GroupSampler(Sampler):
 
     def __init__(self, samples: GroupedSamples, sampler: Sampler, rank: int = 0, world_size: int = 1):
         self.samples = samples
-        self.sampler = sampler
+        self.sampler: Any = sampler  # with a length, and what else samplers of torch's and timm's have
         self.rank = rank
         self.world_size = world_size
         self.generator: torch.Generator | None = None
@@ -206,7 +204,7 @@ class GroupSampler(Sampler):
 
 def sample_groups(loader, samples: GroupedSamples, rank: int, world_size: int) -> None:
     """Lets a loader of timm's, with or without prefetcher, ask for groups."""
-    batches = plain_loader(loader).batch_sampler
+    batches: Any = plain_loader(loader).batch_sampler
     # That of --use-multi-epochs-loader is around another.
     batches = batches if hasattr(batches, 'drop_last') else batches.sampler
     batches.sampler = GroupSampler(samples, batches.sampler, rank, world_size)
@@ -257,7 +255,7 @@ def find_groups(dataset: Dataset) -> GroupedSamples | None:
     return find_layer(dataset, GroupedSamples)
 
 
-def labelled_numbers(dataset: Dataset) -> Sequence[int]:
+def labelled_numbers(dataset: Any) -> Sequence[int]:
     """Numbers of the samples of a map-style training set whose labels are seen."""
     groups = find_groups(dataset)
     return range(len(dataset)) if groups is None else groups.chosen.numbers

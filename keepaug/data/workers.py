@@ -34,11 +34,12 @@ class ReportingWorker:
 
     def __call__(self, worker: int) -> None:
         # Python's own place for this, of the worker's process alone.
-        Queue._on_queue_feeder_error = _hand_over_error
+        Queue._on_queue_feeder_error = _hand_over_error  # type: ignore[attr-defined]
         if self.begin is not None:
             self.begin(worker)
 
 
 def _hand_over_error(queue: Queue, error: Exception, item: tuple[int, Any]) -> None:
     batch, _ = item
-    queue.put((batch, ExceptionWrapper(where=f'in DataLoader worker process {get_worker_info().id}')))
+    worker = get_worker_info()
+    queue.put((batch, ExceptionWrapper(where=f'in DataLoader worker process {worker.id if worker else ""}')))

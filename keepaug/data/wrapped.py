@@ -15,7 +15,7 @@ class WrappedDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+        self.dataset: Any = dataset  # with a length, and what else timm's data sets have
 
     def __getattr__(self, name: str) -> Any:
         # The first is not there yet while a worker unpickles this object; the second would go past `__getitem__`.
@@ -24,11 +24,15 @@ class WrappedDataset(Dataset):
         return getattr(self.dataset, name)
 
     @property
-    def transform(self) -> Callable | None:
+    def transform(self) -> Any:
         return self.dataset.transform
 
     @transform.setter
-    def transform(self, transform: Callable | None) -> None:
+    def transform(self, transform: Any) -> None:
+        self.set_transform(transform)
+
+    def set_transform(self, transform: Any) -> None:
+        """Takes a transform, or, of augmentation splits, its three stages; None for none."""
         self.dataset.transform = transform
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """What each augmentation does to a batch, and how much of the saliency lies in its region."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,8 @@ class Step(NamedTuple):
         return self._replace(drawn=drawn, judge=judge, result=self.result[:count])
 
 
-class Shares(NamedTuple):
+@dataclass(frozen=True)
+class Shares:
     """How much of image and saliency lies in an augmentation's region, of the images that have one.
 
     Attributes:
@@ -141,15 +143,17 @@ def first_rows(batch: tuple[Tensor, Tensor | None], rows: int) -> tuple[Tensor, 
     return x[:rows], None if target is None else target[:rows]
 
 
-def measure(step: Step) -> Shares:
-    """Shares of image and saliency in the region of a step that draws one."""
-    mask = step.mask
+def measure(step: Step) -> Shares | None:
+    """Shares of image and saliency in the region of a step; None where it draws none."""
+    mask, judge = step.mask, step.judge
+    if mask is None or judge is None:
+        return None
     has = mask.flatten(1).any(1)
     return Shares(
         step.name,
         step.method.region_of(step.drawn),
-        areas=share_in(mask, torch.ones_like(step.judge))[has],
-        saliencies=share_in(mask, step.judge)[has],
+        areas=share_in(mask, torch.ones_like(judge))[has],
+        saliencies=share_in(mask, judge)[has],
     )
 
 
@@ -164,7 +168,7 @@ def join(parts: Sequence[Shares]) -> Shares:
     areas, saliencies = (torch.cat([getattr(part, name) for part in parts]) for name in ('areas', 'saliencies'))
     # A batch without regions, such as one that was blended, cannot tell what happens in them.
     told = next((part for part in parts if part.count), parts[0])
-    return told._replace(areas=areas, saliencies=saliencies)
+    return replace(told, areas=areas, saliencies=saliencies)
 
 
 def saliency_kept(steps: Sequence[Step], model: nn.Module) -> float | None:

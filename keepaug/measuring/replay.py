@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -157,7 +157,7 @@ def build_augmented(
     args: argparse.Namespace,
     recorded: argparse.Namespace,
     model: nn.Module,
-    checkpoint: Mapping[str, Any],
+    checkpoint: dict[str, Any],
     data_config: dict[str, Any],
     forward: Forward,
     choose: Callable[[Dataset], Sequence[int]],
@@ -188,7 +188,7 @@ def build_augmented(
     run.rank, run.world_size, run.seed = process_rank(), process_count(), args.seed
     run.train_split = 'train'
     try:
-        dataset = wrap_dataset(build_train_dataset(run, data_config, classes), run)
+        dataset: Any = wrap_dataset(build_train_dataset(run, data_config, classes), run)
         if isinstance(dataset, IterableDataset):
             raise ValueError('this data set cannot give single samples')
         _fit_batches(run, len(dataset))
@@ -237,7 +237,7 @@ def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
     return [samples[place] for place in order[: len(order) // 2 * 2]]
 
 
-def _with_early_head(model: nn.Module, checkpoint: Mapping[str, Any], use_ema: bool) -> nn.Module:
+def _with_early_head(model: nn.Module, checkpoint: dict[str, Any], use_ema: bool) -> nn.Module:
     """The model with the early head of its checkpoint, where it holds one."""
     state = checkpoint.get('task_state_ema' if use_ema else 'task_state') or {}
     return load_early_exit(model, checkpoint, use_ema) if 'early_exit' in state else model

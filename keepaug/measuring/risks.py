@@ -86,7 +86,7 @@ class TrainingRisks:
         """The run's loader, over the chosen samples."""
         plain = plain_loader(self.loader)
         if self.exact:
-            batches = SeededLoader(select_batches(plain, draws_outside_epochs(self.samples)))
+            batches: Any = SeededLoader(select_batches(plain, draws_outside_epochs(self.samples)))
         else:
             batches = select_batches(plain, self.samples)
         if not isinstance(self.loader, PrefetchLoader):
@@ -134,14 +134,17 @@ def select_batches(
         select: Makes the data set of the samples that are asked for.
         share: Which of the batches.
     """
-    requests, batch_size = samples, plain.batch_size
+    requests: Sequence[Any] = samples
+    batch_size: Any = plain.batch_size
+    sampler: Any = plain.batch_sampler
     if isinstance(plain.dataset, ScheduledTransformDataset):
         # A sample is asked for together with its size: the last one, in batches of its own.
         requests = [(index, len(plain.dataset.transforms) - 1) for index in requests]
-        batch_size = plain.batch_sampler.batch_sizes[-1]
+        batch_size = sampler.batch_sizes[-1]
     # Stock mixes in pairs. The last batch is even too, as the samples are.
     batch_size = batch_size - batch_size % 2 or 2
-    batches = [range(start, min(start + batch_size, len(requests))) for start in range(0, len(requests), batch_size)]
+    numbers = list(range(len(requests)))
+    batches = [numbers[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     return DataLoader(
         select(plain.dataset, requests),
         batch_sampler=batches[share],
@@ -205,14 +208,16 @@ def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: d
         data_config: How images enter the model.
         forward: Device and number format of the batches.
     """
-    while isinstance(dataset, (WrappedDataset, ScheduledTransformDataset, AugMixDataset)):
-        dataset = dataset.dataset
+    inner: Any = dataset
+    while isinstance(inner, (WrappedDataset, ScheduledTransformDataset, AugMixDataset)):
+        inner = inner.dataset
+    create: Any
     if args.naflex_loader:
         create, shape = create_patch_loader, eval_patches(args, data_config)
     else:
         create, shape = create_loader, dict(input_size=data_config['input_size'])
     return create(
-        Selection(copy.copy(dataset), samples),  # a copy, for it gets another transform
+        Selection(copy.copy(inner), samples),  # a copy, for it gets another transform
         batch_size=args.validation_batch_size or args.batch_size,
         is_training=False,
         interpolation=data_config['interpolation'],

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Trial:
         gains = gains[gains.isfinite()] * (1.0 if self.method.keeps_region else -1.0)
         return gains.mean().item(), half_width(gains)
 
-    def add(self, received: tuple[Tensor, Tensor], saliency: Tensor | None, judge: Tensor, seed: int) -> None:
+    def add(self, received: tuple[Tensor, Tensor | None], saliency: Tensor | None, judge: Tensor, seed: int) -> None:
         """Measures the first images of a batch.
 
         Args:
@@ -89,7 +89,8 @@ class Trial:
             seed: Of all draws: what both draw alike, such as sizes, is the same.
         """
         found = []
-        for augment in filter(None, (self.augment, self.blind)):
+        augments: list[Any] = [each for each in (self.augment, self.blind) if each is not None]
+        for augment in augments:
             augment.source = None if augment.tau is None else lambda *_: saliency
             draws = [self._share(augment, received, judge, seed + draw) for draw in range(DRAWS)]
             found.append(torch.stack(draws).nanmean(0).cpu())
@@ -98,7 +99,7 @@ class Trial:
         self.saliencies = torch.cat([self.saliencies, saliencies])
         self.controls = torch.cat([self.controls, controls])
 
-    def _share(self, augment: KeepRegion, received: tuple[Tensor, Tensor], judge: Tensor, seed: int) -> Tensor:
+    def _share(self, augment: KeepRegion, received: tuple[Tensor, Tensor | None], judge: Tensor, seed: int) -> Tensor:
         """Shares of images and saliency in the regions of one draw, (2, B); nan of images without a region."""
         x, target = received
         augment(x, target, torch.Generator(x.device).manual_seed(seed))
@@ -155,11 +156,12 @@ def build_trials(
     """
     size = None if method.draws_size(args) else method.window_size(args) or default_window(*image)
     run = Window(size, args.keep_tau)
-    edges, quantiles = sorted((sizes if size else ()) or [size]), taus or [run.tau]
+    edges: list[int | None] = [*sorted(sizes)] if size and sizes else [size]
+    quantiles = taus or [run.tau]
     quantiles = sorted(quantiles, key=lambda tau: 2.0 if tau is None else tau)  # blind draws behind the others
     windows = [Window(edge, tau) for edge in edges for tau in quantiles]
 
-    def build(window: Window) -> KeepRegion:
+    def build(window: Window) -> Any:
         # Every image has its region: how many have one in the run is no matter of where it lies.
         options = dict(keep_size=window.size, keep_paste_size=window.size, keep_tau=window.tau, keep_prob=1.0)
         return build_method(method, argparse.Namespace(**{**vars(args), **options}), model)
@@ -189,13 +191,13 @@ class RegionStatistics:
             of_step = self.found.setdefault(step.augment, [])
             if step.method.name in self.trials:
                 self.trials[step.method.name].add(step, rows, seed)
-            elif step.mask is not None:
-                of_step.append(measure(step))
+            elif (shares := measure(step)) is not None:
+                of_step.append(shares)
         self.images += rows
 
     def rows(self) -> list[Shares | Trial]:
         """All that was measured, in the order in which a batch meets it."""
-        rows = []
+        rows: list[Shares | Trial] = []
         for augment, parts in self.found.items():
             rows += self.trials.get(method_of(augment.name).name, [join(parts)] if parts else [])
         return rows

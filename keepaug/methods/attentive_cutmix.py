@@ -131,7 +131,7 @@ class AttentiveCutMixMethod(Method):
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
         model = backbone_of(model)
-        settings = dict(teacher=None, teacher_size=None)
+        settings: dict[str, Any] = dict(teacher=None, teacher_size=None)
         if args.attentive_teacher != SELF:
             settings = teacher_settings(args, model)
         if args.attentive_teacher_size is not None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
@@ -110,7 +111,7 @@ def list_records(dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
         dataset: The training set, as `wrap_dataset` gave it.
         args: Options returned by `keepaug.prepare`.
     """
-    records = {}
+    records: dict[str, str] = {}
     for method in active_methods(args):
         records |= method.records(dataset, args)
     return records
@@ -126,7 +127,7 @@ def _with_classes(args: argparse.Namespace, task: TrainingTask) -> argparse.Name
 
 def outside_training(args: argparse.Namespace) -> argparse.Namespace:
     """The options of a run as they are where its images are made outside of its training."""
-    instead = {}
+    instead: dict[str, Any] = {}
     for method in active_methods(args):
         instead |= method.outside_training(args)
     return argparse.Namespace(**{**vars(args), **instead})

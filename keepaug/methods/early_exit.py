@@ -111,7 +111,7 @@ class EarlyExitMethod(Method):
         if any(method.only_in_training for method in active_methods(args)):
             return False  # may mix behind the head, which would not see what the label says
         for images in image_shapes(args, model):
-            low = low_size(tuple(images.shape[-2:]), args.keep_low_scale)
+            low = low_size(images.shape[-2:], args.keep_low_scale)
             if at_resolution(model, low, images) is not None:
                 continue
             try:

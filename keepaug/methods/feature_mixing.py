@@ -38,6 +38,7 @@ class FeatureMixingMethod(Method):
     needs = Method.needs | Need.OPEN_MODEL
     only_in_training = 'mixes features in training mode only'
     region = 'replaced'
+    switch: Flag
 
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         return True

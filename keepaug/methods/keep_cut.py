@@ -48,7 +48,8 @@ class KeepCutMethod(KeepMethod):
         return args.keep_cut == 'cutmix'
 
     def takes_over(self, args: argparse.Namespace) -> dict[str, Any]:
-        return {'erase': {'reprob': 0.0}, 'cutmix': MIXING_OFF}.get(args.keep_cut, {})
+        taken: dict[str, dict[str, Any]] = {'erase': {'reprob': 0.0}, 'cutmix': MIXING_OFF}
+        return taken.get(args.keep_cut, {})
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = super().ignores(args)

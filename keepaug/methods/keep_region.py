@@ -65,7 +65,7 @@ LOW_SCALE = Flag(
 class KeepMethod(Method):
     """A method that asks where an image is salient before it touches a region."""
 
-    settings = (TAU, SIZE, PROB, SALIENCY, LOW_SCALE)
+    settings: tuple[Flag, ...] = (TAU, SIZE, PROB, SALIENCY, LOW_SCALE)
 
     def ignores(self, args: argparse.Namespace) -> dict[str, str]:
         ignored = {}

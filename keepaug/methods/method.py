@@ -203,11 +203,11 @@ class Method:
     @property
     def way_on(self) -> str:
         """The flag that turns it on, for advice."""
-        return self.switch.option
+        return '' if self.switch is None else self.switch.option
 
     def is_on(self, args: argparse.Namespace) -> bool:
         """Whether the options turn it on."""
-        return vars(args)[self.switch.dest] not in (None, False)
+        return self.switch is not None and vars(args)[self.switch.dest] not in (None, False)
 
     def follows(self, others: Sequence['Method'], args: argparse.Namespace) -> bool:
         """Whether it is on because others are, which turn on by themselves."""
@@ -215,6 +215,8 @@ class Method:
 
     def spelled(self, args: argparse.Namespace) -> str:
         """What turned it on, as it was typed: the name by which sentences call it."""
+        if self.switch is None:
+            return self.name
         value = vars(args)[self.switch.dest]
         return self.switch.option if value == self.switch.alone else self.switch.spell(args)
 

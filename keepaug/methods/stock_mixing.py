@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from keepaug.augment import LabelMixer, create_augment
+from keepaug.augment import BatchAugment, create_augment
 from keepaug.methods.method import Method, Need, spell, typed
 
 # Stock's mixers switched off.
@@ -66,7 +66,7 @@ class StockMixingMethod(Method):
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         return True
 
-    def build(self, args: argparse.Namespace, model: nn.Module) -> LabelMixer:
+    def build(self, args: argparse.Namespace, model: nn.Module) -> BatchAugment:
         settings = mixing_settings(args, args.taken_over.cutmix)
         cuts = settings['cutmix_alpha'] > 0 or settings['cutmix_minmax'] is not None
         return create_augment('cutmix' if cuts else 'mixup', num_classes=args.num_classes, **settings)

@@ -226,6 +226,8 @@ class UdaMethod(Method):
 
     def wrap_loader(self, loader, dataset: Dataset, args: argparse.Namespace):
         samples = find_groups(dataset)
+        if samples is None:
+            raise ValueError('--uda needs a loader of the data set that keepaug.wrap_dataset gives.')
         sample_groups(loader, samples, process_rank(), process_count())
         if is_first_process():
             labels = len(samples.chosen.numbers)

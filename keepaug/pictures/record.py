@@ -48,7 +48,8 @@ class Record(NamedTuple):
 
 def draw_sheet(record: Record, shares: Sequence[Shares | Trial]) -> Image.Image:
     """Lays out what was recorded: a row per image, columns per step, the shares above and the labels below."""
-    columns, outlines = {'image': to_pixels(record.images, record.mean, record.std)}, {}
+    columns = {'image': to_pixels(record.images, record.mean, record.std)}
+    outlines: dict[str, Tensor] = {}
     for step in record.steps:
         of_step, outlined = step_columns(step, record.mean, record.std)
         columns |= of_step
@@ -86,21 +87,19 @@ def step_columns(
 
 def share_table(rows: Sequence[Shares | Trial], images: int) -> Table:
     """The shares for the screen, keep-cut and keep-paste beside their controls."""
-    table = Table(
-        title=f'What lies in the region, mean over the images that have one, of {images}',
-        caption='Saliency: that of the full pass, the same judge for every row.',
-    )
+    caption = 'Saliency: that of the full pass, the same judge for every row.'
     columns = ['augmentation', 'region', 'images', 'of the image', 'of the saliency']
     trials = [row for row in rows if isinstance(row, Trial)]
     if trials:
         columns[2:2] = ['window', 'tau']
         columns += ['drawn blindly', 'kept beyond that']
-        table.caption += (
+        caption += (
             f' Drawn blindly: the same windows as with --keep-tau none, {DRAWS} draws per image. Kept beyond that: how '
             'much more of the saliency is spared, with its 95% interval over images.'
         )
     if len({row.name for row in trials}) < len(trials):
-        table.caption += ' The first window of an augmentation is that of the run.'
+        caption += ' The first window of an augmentation is that of the run.'
+    table = Table(title=f'What lies in the region, mean over the images that have one, of {images}', caption=caption)
     for column in columns:
         table.add_column(column, justify='left' if column in ('augmentation', 'region') else 'right')
     for row in rows:

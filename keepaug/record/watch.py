@@ -109,7 +109,7 @@ class Watch:
 
     def _draw(self, epoch: int, steps: list[Step], captions: list[str]) -> np.ndarray:
         """The sheet, uint8 (H, W, 3)."""
-        shares = [measure(step) for step in steps if step.mask is not None]
+        shares = [share for step in steps if (share := measure(step)) is not None]
         x = self.task.received[0][: min(IMAGES, len(captions))]
         mean, std = (adapt_to_chs(self.data_config[name], x.shape[1]) for name in ('mean', 'std'))
         steps, captions = [step.first(len(x)) for step in steps], captions[: len(x)]

@@ -1,5 +1,7 @@
 """A task whose batches are augmented on the device."""
 
+from typing import Any
+
 import torch
 from timm.task import TrainingTask
 
@@ -31,7 +33,7 @@ class AugmentedTask(WrappedTask):
     def __init__(self, task: TrainingTask, augment: Compose):
         super().__init__(task)
         if any(each.mixes_labels for each in augment.augments):
-            owner = innermost_task(task)
+            owner: Any = innermost_task(task)
             owner.criterion = target_aware(owner.criterion)
         self.augment = augment
         self.watched = False
@@ -50,7 +52,7 @@ class AugmentedTask(WrappedTask):
             self.received = input, target
         return self.task(*self.augment(input, target))
 
-    def augment_batch(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def augment_batch(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """A batch of the training loader's, augmented."""
         return self.augment(input, target)
 

@@ -1,6 +1,7 @@
 """Criteria of batches whose labels may be mixed."""
 
 from collections.abc import Callable
+from typing import Any
 
 from timm.loss import (
     AsymmetricLossMultiLabel,
@@ -56,11 +57,11 @@ def soft_target_form(criterion: Criterion) -> Criterion:
     Raises:
         ValueError: The criterion has no soft-target form.
     """
-    kind = type(criterion)
+    kind: Any = type(criterion)
     if kind in (*SOFT_CRITERIA, TargetAwareCriterion):
         return criterion
     if kind is LabelSmoothingCrossEntropy:
         return SoftTargetCrossEntropy()
-    if kind is nn.CrossEntropyLoss:
+    if isinstance(criterion, nn.CrossEntropyLoss) and kind is nn.CrossEntropyLoss:
         return nn.CrossEntropyLoss(weight=criterion.weight, reduction=criterion.reduction)
     raise ValueError(f'{kind.__name__} takes no mixed labels: choose --loss ce, bce or poly, or mix none.')

@@ -157,20 +157,22 @@ class PlainOptimizer:
     """What checkpoints see of an optimizer that also trains an early head: the state of the plain model.
 
     Args:
-        task: Task whose optimizer it is.
+        task: Task that it trains.
+        optimizer: The optimizer.
     """
 
-    def __init__(self, task: EarlyExitTask):
+    def __init__(self, task: EarlyExitTask, optimizer: torch.optim.Optimizer):
         self.task = task
+        self.optimizer = optimizer
 
     def state_dict(self) -> OptimizerState:
-        return split_groups(self.task.optimizer.state_dict())[0]
+        return split_groups(self.optimizer.state_dict())[0]
 
     def load_state_dict(self, state: OptimizerState) -> None:
         """Takes the plain model's state, and the head's where the checkpoint just loaded had one."""
-        head = self.task.loaded_head_state or split_groups(self.task.optimizer.state_dict())[1]
+        head = self.task.loaded_head_state or split_groups(self.optimizer.state_dict())[1]
         self.task.loaded_head_state = None  # the optimizer holds it from here on
-        self.task.optimizer.load_state_dict(
+        self.optimizer.load_state_dict(
             {
                 **state,
                 'state': {**state['state'], **head['state']},
@@ -182,4 +184,4 @@ class PlainOptimizer:
 def checkpoint_optimizer(task: TrainingTask, optimizer: torch.optim.Optimizer):
     """What stands for the optimizer in checkpoints: itself, or its plain part where there is an early head."""
     early_exit = find_early_exit(task)
-    return optimizer if early_exit is None else PlainOptimizer(early_exit)
+    return optimizer if early_exit is None else PlainOptimizer(early_exit, optimizer)

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 # Images (B, C, H, W), or NaFlex's patches with their coordinates.
-Input = Tensor | dict[str, Any]
+Input = TypeVar('Input', Tensor, dict[str, Any])
 
 
 @dataclass(frozen=True)

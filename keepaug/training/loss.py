@@ -39,8 +39,9 @@ def loss_kwargs(args) -> dict[str, Any]:
         kwargs.update(bce_target_thresh=args.bce_target_thresh, bce_sum=args.bce_sum)
         if args.bce_pos_weight is not None:
             kwargs.update(pos_weight=args.bce_pos_weight)
-    if args.loss == 'db':
-        counts, num_samples = read_class_stats(args.class_stats)
+    stats = read_class_stats(args.class_stats) if args.loss == 'db' else None
+    if stats is not None:
+        counts, num_samples = stats
         _check_length('--class-stats', args.class_stats, counts, args.num_classes)
         kwargs.update(class_counts=counts, num_samples=num_samples)
     return kwargs

@@ -39,7 +39,7 @@ class RecyclingTask(AugmentedTask):
 
     @property
     def maps(self) -> SaliencyMaps:
-        return self.augment.recycling.recycled
+        return next(each.recycled for each in self.augment.augments if each.recycled is not None)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         if not self.training:
@@ -48,11 +48,12 @@ class RecyclingTask(AugmentedTask):
         if self.watched:
             self.received, self.where = (input, target), where
         input, target = self.augment(input, target, where=where)
-        if self.augment.recycling.active:
+        recycling = self.augment.recycling
+        if recycling is not None and recycling.active:
             input = self.maps.listen(input, where, self.augment.own_pixels())
         return self.task(input, target)
 
-    def augment_batch(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def augment_batch(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
         target, where = split_target(target, self.copies, self.dense)
         return self.augment(input, target, where=where)
 

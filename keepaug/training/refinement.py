@@ -16,7 +16,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 
 from keepaug.data.loaders import drop_prefetched
-from keepaug.data.transform import find_changes
+from keepaug.data.transform import find_changes, shared_strength
 from keepaug.training.loop import mean_lr
 from keepaug.training.phases import Phases, span
 from keepaug.training.schedule import HeldRate
@@ -60,7 +60,8 @@ class Refinement:
         self.lr = lr
         self.least_share = least_share
         self.last_update = last_update
-        self.strength = find_changes(loader.dataset).strength
+        strength = find_changes(loader.dataset).strength
+        self.strength = shared_strength() if strength is None else strength
         # The prefetcher's eraser works on the device, in this process.
         self.eraser = getattr(loader, 'random_erasing', None)
         self.erasing = self.eraser.probability if self.eraser is not None else 0.0

@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 import numbers
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, optimizer_kwargs
@@ -62,7 +63,9 @@ def build_optimizer(args, task: TrainingTask) -> torch.optim.Optimizer:
         ValueError: The flags do not fit the optimizer.
     """
     early_exit = find_early_exit(task)
-    module = task.get_trainable_module() if early_exit is None else task.get_trainable_module().backbone
+    module: Any = task.get_trainable_module()
+    if early_exit is not None:
+        module = module.backbone
     optimizer = _create_optimizer(args, module)
     if early_exit is not None:
         add_head(optimizer, early_exit, args.weight_decay)
@@ -104,7 +107,9 @@ def check_schedule(args) -> None:
     """
     optimizer = check_optimizer(args)
     scheduler, epochs = _create_scheduler(args, optimizer, TYPICAL_UPDATES)
-    for epoch in {0, 1, args.warmup_epochs, epochs // 2, epochs - 1} if scheduler is not None else ():
+    if scheduler is None:
+        return
+    for epoch in {0, 1, args.warmup_epochs, epochs // 2, epochs - 1}:
         problem = ''
         try:
             if args.sched_on_updates:

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import os
+from typing import Any
 
 import timm
 import torch
@@ -111,7 +112,7 @@ def _described_teacher(
 
     check_recorded(build, arguments, os.path.getsize(path), f'{flag} {path}')
     try:
-        teacher = build()
+        teacher: Any = build()
         load_checkpoint(teacher, path, use_ema=True)
     except (*UNFIT, AssertionError) as error:
         raise ValueError(
@@ -144,7 +145,9 @@ def weaken(task: TrainingTask, strength: float) -> None:
             augment.strength = strength
 
 
-def augment_batch(task: TrainingTask, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def augment_batch(
+    task: TrainingTask, input: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A batch as a task would augment it on the device; unchanged where it does not."""
     return task.augment_batch(input, target) if isinstance(task, AugmentedTask) else (input, target)
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from timm.task import TrainingTask
@@ -163,8 +164,9 @@ def share_statistics(task: TrainingTask, settings: LoopSettings, ema: bool = Fal
 
 def _validate(task: TrainingTask, loader, settings: LoopSettings, ema: bool) -> OrderedDict[str, float]:
     suffix = ' (EMA)' if ema else ''
+    model: Any = task.get_eval_model(ema=ema)
     return validate(
-        task.get_eval_model(ema=ema),
+        model,
         loader,
         task.create_evaluator(),
         settings.forward,

@@ -73,7 +73,7 @@ def test_checkpoints_hold_the_plain_model_and_optimizer(opt):
     for some_task, some_optimizer in ((task, optimizer), (plain_task, plain_optimizer)):
         some_task(*batch())['loss'].backward()
         some_optimizer.step()
-    saved = PlainOptimizer(task).state_dict()
+    saved = PlainOptimizer(task, task.optimizer).state_dict()
     expected = plain_optimizer.state_dict()
     assert [group['params'] for group in saved['param_groups']] == [
         group['params'] for group in expected['param_groups']
@@ -99,9 +99,9 @@ def test_head_and_its_optimizer_resume():
     optimizers = [build_optimizer(args, task) for task in (first, second)]
     first(*batch())['loss'].backward()
     optimizers[0].step()
-    checkpoint = copy.deepcopy({**first.get_checkpoint_state(), 'optimizer': PlainOptimizer(first).state_dict()})
+    checkpoint = copy.deepcopy({**first.get_checkpoint_state(), 'optimizer': PlainOptimizer(first, first.optimizer).state_dict()})
     second.load_checkpoint_state(checkpoint['state_dict'], checkpoint['task_state'])
-    PlainOptimizer(second).load_state_dict(checkpoint['optimizer'])
+    PlainOptimizer(second, second.optimizer).load_state_dict(checkpoint['optimizer'])
     for task, optimizer in zip((first, second), optimizers):
         optimizer.zero_grad()
         task(*batch())['loss'].backward()
@@ -123,7 +123,7 @@ def test_a_plain_checkpoint_leaves_the_head_fresh():
     plain(*batch())['loss'].backward()
     plain_optimizer.step()
     task.load_checkpoint_state(plain.get_checkpoint_state()['state_dict'], None)
-    PlainOptimizer(task).load_state_dict(plain_optimizer.state_dict())
+    PlainOptimizer(task, task.optimizer).load_state_dict(plain_optimizer.state_dict())
     assert torch.equal(task.get_task_state()['early_exit']['weight'], head)
     assert not split_groups(optimizer.state_dict())[1]['state']
     assert split_groups(optimizer.state_dict())[0]['state']
