@@ -79,7 +79,7 @@ def main() -> None:
         _logger.info('Interrupted. Saved files are kept.')
     except Exception as error:
         if run.next_step is not None:
-            error.next_step = run.next_step.lines(diverged=isinstance(error, console.RunFailed))
+            vars(error)['next_step'] = run.next_step.lines(diverged=isinstance(error, console.RunFailed))
         raise
     finish(run, finished)
 
@@ -147,7 +147,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
         task.setup_ema(
             decay=args.model_ema_decay,
             use_warmup=args.model_ema_warmup,
-            device='cpu' if args.model_ema_force_cpu else None,
+            device=torch.device('cpu') if args.model_ema_force_cpu else None,
         )
         if args.resume:
             record.resume_ema(args, task)
@@ -256,7 +256,7 @@ def train_epoch(run: Run, epoch: int) -> None:
         run.scheduler.step(epoch + 1)
         return
 
-    eval_metrics = {}
+    eval_metrics: dict[str, float] = {}
     if run.loader_eval is not None:
         eval_metrics = training.evaluate(task, run.loader_eval, run.settings)
     metric = run.ranking.value(train_metrics, eval_metrics)

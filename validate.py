@@ -198,7 +198,8 @@ def main() -> None:
     validated.open_exported_folder(args)
     validation.join_processes(args)
     gallery = Gallery(args.analysis_dir) if args.evaluate else None
-    runs, failed = validated.choose_runs(args), []
+    runs = validated.choose_runs(args)
+    failed: list[dict] = []
     check_runs(args, runs)
     if len(runs) == 1 and 'checkpoint' not in runs[0]:
         results = validate_with_retry(argparse.Namespace(**{**vars(args), **runs[0]}), args.retry, gallery)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -25,7 +26,7 @@ from timm.utils import setup_default_logging
 
 import keepaug
 from keepaug import options
-from keepaug.augment.base import BatchAugment
+from keepaug.augment.base import BatchAugment, call
 from keepaug.console.errors import explain_errors
 from keepaug.datasets import ClutteredDigits
 from keepaug.files.drafts import whole_file
@@ -46,7 +47,8 @@ STUDY = RECIPES / 'studies' / 'digits.yaml'
 STUDIED = HOME / 'benchmarks' / 'results' / 'digits.csv'  # what the study gave with several seeds
 NONE, BLIND, FULL, RECYCLED = ARMS = ('none', 'blind window', 'keep-cut, full', 'keep-cut, recycled')
 # What the study says of its data, network and cut.
-MODEL, MODEL_KWARGS = 'resnet10t', {'channels': (16, 32, 64, 128), 'stem_width': 8}
+MODEL = 'resnet10t'
+MODEL_KWARGS: dict[str, Any] = {'channels': (16, 32, 64, 128), 'stem_width': 8}
 MEAN = STD = (0.5, 0.5, 0.5)
 IMAGES = 2000
 SIZE = 40  # px
@@ -171,7 +173,7 @@ def measure_cuts(cut: BatchAugment, images: int, seed: int = 0) -> tuple[float, 
         x, target, digit = load_batch(indices)
         # Whole images, neither cropped nor flipped.
         where = torch.tensor([[index, SIZE, SIZE, 0, 0, SIZE, SIZE, 0, 0] for index in indices])
-        cut(x, target, generator, where=where if cut.recycled else None)
+        call(cut, x, target, generator, where)
         mask = cut.last['mask']
         kept.append((digit & ~mask).flatten(1).sum(1) / digit.flatten(1).sum(1))
         removed.append(mask.flatten(1).float().mean(1))

@@ -117,7 +117,7 @@ class NextStep:
             metric = f'{Ranking.from_args(self.args).metric} {self.saver.best_metric:.4g}'
             lines += [f'Best checkpoint: {best} ({metric}, epoch {self.saver.best_epoch})']
             if self.fit is not None:
-                lines += self._use(best)
+                lines += self._use(best, self.fit)
         if diverged:
             good = self.saver.last_good() or self.args.resume
             return lines + (
@@ -137,18 +137,18 @@ class NextStep:
             lines += [f'{title}: {self._resume(last, changed)}']
         return lines
 
-    def _use(self, best: str) -> list[str]:
+    def _use(self, best: str, fit: ModelFit) -> list[str]:
         lines = []
         if self.args.val_split and not self.args.split_bn:  # whose checkpoints validation cannot read, as in stock
-            lines += ['Validate it: ' + shlex.join(self._validate(best))]
-        return [*lines, 'Export it: ' + shlex.join(self._export(best))]
+            lines += ['Validate it: ' + shlex.join(self._validate(best, fit))]
+        return [*lines, 'Export it: ' + shlex.join(self._export(best, fit))]
 
     def _checkpoint(self, name: str) -> str:
         """A checkpoint of this run, not of one before it in the same folder; empty if there is none."""
         path = os.path.join(self.saver.checkpoint_dir, f'{name}{self.saver.extension}')
         return path if self.saver.best_metric is not None and os.path.exists(path) else ''
 
-    def _validate(self, checkpoint: str) -> list[str]:
+    def _validate(self, checkpoint: str, fit: ModelFit) -> list[str]:
         args, root = self.args, self.args.data_dir or self.args.data
         script = ['keepaug-validate'] if _is_command() else ['python', _beside('validate.py')]
         words = [*script, *([root] if root else ())]
@@ -157,7 +157,7 @@ class NextStep:
         for action in parser._actions:
             value = vars(args).get(action.dest)
             if action.dest == 'model_kwargs' and args.bn_eps is not None:
-                value = {**value, 'bn_eps': args.bn_eps}  # a flag of training only
+                value = {**(value or {}), 'bn_eps': args.bn_eps}  # a flag of training only
             if action.dest not in NOT_PASSED_ON and value not in (None, action.default):
                 words += _spell(action, value)
         words += ['--batch-size', str(args.validation_batch_size or args.batch_size)]
@@ -170,7 +170,7 @@ class NextStep:
             if value != default:
                 words += [flag, str(value)]
         # The training script validates at the size of training, and crops the centre.
-        config = self.fit.test_config
+        config = fit.test_config
         if any(config[name] != self.data_config[name] for name in ('input_size', 'crop_pct')):
             words += ['--use-train-size']
         if config['crop_mode'] != 'center':
@@ -179,8 +179,8 @@ class NextStep:
             words += ['--use-ema']
         return [*words, '--checkpoint', checkpoint]
 
-    def _export(self, checkpoint: str) -> list[str]:
-        name = self.fit.export_format
+    def _export(self, checkpoint: str, fit: ModelFit) -> list[str]:
+        name = fit.export_format
         output = os.path.join(self.saver.checkpoint_dir, name if FORMATS[name].folder else 'model_best')
         if os.path.exists(output + FORMATS[name].suffix):
             output += f'-{self.saver.best_epoch}'

@@ -224,6 +224,8 @@ def look(args: argparse.Namespace) -> tuple[Record, RegionStatistics]:
             statistics.add(steps, rows, args.seed + statistics.images)
         if statistics.images >= wanted:
             break
+    if record is None:
+        raise ValueError('The training loader gives no batch, so there is nothing to show.')
     return record.first(args.preview_images), statistics
 
 
@@ -261,7 +263,8 @@ def load_weights(args: argparse.Namespace, task: TrainingTask) -> str:
             source += ', its classifier untrained'
     else:
         return 'an untrained model, whose saliency tells nothing of the label'
-    return source if head is None or not torch.equal(head, drawn) else f'{source}, its early head untrained'
+    untrained = head is not None and drawn is not None and torch.equal(head, drawn)
+    return f'{source}, its early head untrained' if untrained else source
 
 
 def load_checkpoint(args: argparse.Namespace, task: TrainingTask, path: str, flag: str) -> None:

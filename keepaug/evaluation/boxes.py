@@ -9,13 +9,12 @@ import logging
 import math
 import os
 import xml.etree.ElementTree
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from keepaug.console.errors import first_line
 from keepaug.evaluation.geometry import move_boxes, moving_steps
@@ -30,7 +29,7 @@ LOOKED_AT = 2000
 class TrueBoxes:
     """The boxes of a data set's images, in pixels of what the model sees."""
 
-    def __init__(self, dataset: Dataset, transform: Callable | None, path: str = ''):
+    def __init__(self, dataset: Any, transform: Callable | None, path: str = ''):
         """
         Args:
             dataset: Map-style data set; one that has a method `box` knows its boxes, such as
@@ -70,7 +69,7 @@ class TrueBoxes:
             f'--gt-boxes {path}: boxes for {len(self._boxes)} of {len(names)} images, {len(names) - len(self._boxes)} '
             f'have none and are left out. {len(missing)} other images that the file names are not in the data set.'
         )
-        self._upright = self._look_for_turned()
+        self._upright = self._look_for_turned(self._boxes)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -118,13 +117,13 @@ class TrueBoxes:
         with self.dataset.reader[index][0] as file:
             return read_header(file)
 
-    def _look_for_turned(self) -> bool | None:
+    def _look_for_turned(self, known: Mapping[int, list[Box]]) -> bool | None:
         """Whether the boxes of turned photographs are of the upright images; None where nothing tells."""
         numbers = self.numbers[:: math.ceil(len(self.numbers) / LOOKED_AT)]
         headers = []
         for index in numbers:
             with contextlib.suppress(OSError):  # the pass will say what cannot be read
-                headers.append((self._header(index), self._boxes[index]))
+                headers.append((self._header(index), known[index]))
         turned = [(stored, boxes) for stored, boxes in headers if stored.orientation != 1]
         if not turned:
             return None

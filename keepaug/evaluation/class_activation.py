@@ -1,8 +1,8 @@
 """Where the evidence for a class lies: the class activation map of any timm classifier, else the input saliency."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers.test_time_pool import TestTimePoolHead
@@ -63,11 +63,12 @@ class ClassActivation:
             float32 (B, 1, h, w): at the resolution of the features, of any sign; or of the image, not negative.
         """
         if self.method != INPUT_SALIENCY:
-            features = _features(self.model, x)
+            features: Any = _features(self.model, x)
             if self.method is None:
                 self.method = CLASS_ACTIVATION if _is_linear(self.model, features, x) else INPUT_SALIENCY
         if self.method == CLASS_ACTIVATION:
-            return class_activation(self.model, features, target, tuple(x.shape[-2:])).map
+            found: Any = class_activation(self.model, features, target, x.shape[-2:])
+            return found.map
         return blur(input_saliency(self.model, x, target))
 
 
@@ -85,7 +86,7 @@ class Activation(NamedTuple):
     logit: Tensor
 
 
-def class_activation(model: nn.Module, features: Tensor, target: Tensor, size: tuple[int, int]) -> Activation | None:
+def class_activation(model: nn.Module, features: Tensor, target: Tensor, size: Sequence[int]) -> Activation | None:
     """Splits a logit into the parts of the places, exactly if the head is linear (see `ClassActivation`).
 
     The head runs in float32, whatever the model's type: a weight divided by the number of places is small.

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,11 +119,11 @@ class Data:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Any,
         make_loader: Callable[[Dataset], object],
         open_training: Callable[[], Dataset],
         open_folder: Callable[[str], Dataset],
-        open_augmented: Callable[[Subject, Callable[[Dataset], Sequence[int]]], AugmentedBatches],
+        open_augmented: Callable[[Subject, Callable[[Any], Sequence[int]]], AugmentedBatches],
         forward: Forward,
         samples: int | None = None,
         seed: int = 0,
@@ -178,7 +179,7 @@ class Data:
         batches = self.open_augmented(subject, lambda dataset: choose(len(dataset), self.samples, self.seed))
         return self.settings.follow(batches, len(batches), what)
 
-    def _batches(self, dataset: Dataset, what: str, numbers: Sequence[int] | None = None) -> Batches:
+    def _batches(self, dataset: Any, what: str, numbers: Sequence[int] | None = None) -> Batches:
         if numbers is None:
             numbers = choose(len(dataset), self.samples, self.seed)
         # A copy, for the loader gives the set a transform.

@@ -1,6 +1,7 @@
 """Where the transform of evaluation puts the pixels of an image."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ def moving_steps(transform: Callable | None) -> list[Step]:
     Raises:
         ValueError: A step is of a kind that boxes cannot follow.
     """
-    steps = []
+    steps: list[Step] = []
     for step in getattr(transform, 'transforms', [] if transform is None else [transform]):
         kind = next((kind for kind in (*STEPS, *STILL) if isinstance(step, kind)), None)
         if kind is None:
@@ -49,7 +50,7 @@ def moving_steps(transform: Callable | None) -> list[Step]:
                 'replaces the transform, such as --tf-preprocessing.'
             )
         if kind in STEPS:
-            steps.append(lambda size, step=step, kind=kind: STEPS[kind](step, size))
+            steps.append(partial(STEPS[kind], step))
     return steps
 
 

@@ -19,7 +19,7 @@ STEPS = 8
 GRID = 4  # cells along an edge, as in the paper on occlusions
 
 # Size (H, W), numbers of the images, step of STEPS, seed, device -> bool (B, 1, H, W), True where the image is hidden.
-Occluder = Callable[[tuple[int, int], Sequence[int], int, int, torch.device], Tensor]
+Occluder = Callable[[Sequence[int], Sequence[int], int, int, torch.device], Tensor]
 
 
 def occlusion(subject: Subject, batches: Batches) -> Report:
@@ -44,7 +44,7 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
         images += len(target)
         for way, occlude in enumerate(OCCLUDERS.values()):
             for step in range(STEPS + 1):
-                hidden = occlude(tuple(x.shape[-2:]), numbers, step, subject.seed, subject.device)
+                hidden = occlude(x.shape[-2:], numbers, step, subject.seed, subject.device)
                 with torch.no_grad():
                     logits = subject.logits(x.masked_fill(hidden, 0.0))  # 0 is the mean colour
                 hits[way, step] += count_hits(logits, target)[0]
@@ -80,19 +80,19 @@ def occlusion(subject: Subject, batches: Batches) -> Report:
     )
 
 
-def center_hole(size: tuple[int, int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
+def center_hole(size: Sequence[int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
     """A hole in the middle whose edges are `step` eighths of the image's."""
     (top, bottom), (left, right) = (_middle(edge, step) for edge in size)
     box = torch.tensor([[left, top, right, bottom]], device=device)
     return boxes_to_mask(box, size).expand(len(numbers), -1, -1, -1)
 
 
-def boundary(size: tuple[int, int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
+def boundary(size: Sequence[int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
     """All but the hole that is as many steps from everything as this is from nothing."""
     return ~center_hole(size, numbers, STEPS - step, seed, device)
 
 
-def hide_and_seek(size: tuple[int, int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
+def hide_and_seek(size: Sequence[int], numbers: Sequence[int], step: int, seed: int, device: torch.device) -> Tensor:
     """Cells of a grid, each hidden with a probability of `step` eighths."""
     draws = uniform_per_image(numbers, GRID, GRID, seed=seed, device=device)
     return cells_to_mask(draws < step / STEPS, size)

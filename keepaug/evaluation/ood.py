@@ -82,18 +82,18 @@ def ood(
     Raises:
         ValueError: The classifier tells fewer than two classes apart, or an answer or gradient is not finite.
     """
-    scores = {name: [] for name in (INSIDE, *NOISE, *out)}
+    parts: dict[str, list[Tensor]] = {name: [] for name in (INSIDE, *NOISE, *out)}
     predictions = []
     for x, target, index in batches:
         logits, of_batch = score_images(subject, x, temperature, eps)
         predictions.append(confidence(logits, target))
-        scores[INSIDE].append(of_batch)
+        parts[INSIDE].append(of_batch)
         for name, pixels in draw_noise(x, index, subject.seed).items():
-            scores[name].append(score_images(subject, subject.normalise(pixels), temperature, eps)[1])
+            parts[name].append(score_images(subject, subject.normalise(pixels), temperature, eps)[1])
     for name, images in out.items():
-        scores[name] += [score_images(subject, x, temperature, eps)[1] for x, *_ in images]
+        parts[name] += [score_images(subject, x, temperature, eps)[1] for x, *_ in images]
 
-    scores = {name: _check_finite(_gather(subject, rows), name) for name, rows in scores.items()}
+    scores = {name: _check_finite(_gather(subject, rows), name) for name, rows in parts.items()}
     inside = scores.pop(INSIDE)
     found = {name: [detection(inside[:, i], rows[:, i]) for i in range(len(SCORES))] for name, rows in scores.items()}
     values = {'ece': calibration_error(_gather(subject, predictions))}

@@ -4,7 +4,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from keepaug.files.plain_json import write_json
 DIGITS = 4
 WIDTH = 6.4  # inches of a panel, and matplotlib's own default
 HEIGHT = 4.8
-STYLES = ('-', '--', ':', '-.')  # of the curves of a diagram
+STYLES: tuple[Literal['-', '--', ':', '-.'], ...] = ('-', '--', ':', '-.')  # of the curves of a diagram
 BASELINE = 'gray'
 BAND = 0.15  # how opaque the intervals are
 DOTTED = 30  # points from which on they are not marked
@@ -48,7 +48,7 @@ class Panel:
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     yscale: str = 'linear'
     marked: float | None = None
-    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     baseline: str = ''
     baselines: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
@@ -206,7 +206,7 @@ def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str):
         ]
     if baseline:
         handles.append(Line2D([], [], color=BASELINE, label=baseline))
-    columns = max(1, LETTERS // max(len(MARK + handle.get_label()) for handle in handles))
+    columns = max(1, LETTERS // max(len(f'{MARK}{handle.get_label()}') for handle in handles))
     return axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
 
 

@@ -6,6 +6,7 @@ He et al., "Data Augmentation Revisited", 2019, section 4.1 and Figure 3.
 import math
 from collections.abc import Callable, Sequence
 from inspect import signature
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class GroupedMoments:
     """
 
     def __init__(self, groups: int, dimension: int, device: torch.device | None = None):
-        double = dict(dtype=torch.float64, device=device)
+        double: dict[str, Any] = dict(dtype=torch.float64, device=device)
         self.count = torch.zeros(groups, **double)
         self.mean = torch.zeros(groups, dimension, **double)
         self.scatter = torch.zeros(dimension, dimension, **double)
@@ -188,7 +189,8 @@ def measure_moments(
             number: GroupedMoments(1, dimension, subject.device) for number in classes
         }
 
-    within, alone = None, {}
+    within: GroupedMoments | None = None
+    alone: dict[int, GroupedMoments] = {}
     for x, target, _ in batches:
         features = penultimate(subject, x)
         if within is None:
@@ -198,7 +200,7 @@ def measure_moments(
             members = features[target == number]
             moments.update(members, target.new_zeros(len(members)))
     # A process without images learns from the others how long their sums are.
-    dimension = subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max().item()
+    dimension = int(subject.gather(torch.tensor([0 if within is None else within.mean.shape[1]])).max())
     if within is None:
         within, alone = none_of(dimension)
     for moments in (within, *alone.values()):

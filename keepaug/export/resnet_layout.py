@@ -5,6 +5,7 @@ Tensors alone cannot tell: an anti-aliased, dilated or differently activated Res
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -55,8 +56,9 @@ def read_layout(model: nn.Module) -> ResNetLayout:
         if differs:
             raise ValueError(what)
     first = model.layer1[0]
+    stages = _stages(model)
     return ResNetLayout(
-        depth=_depth(model),
+        depth=next(depth for depth, known in DEPTHS.items() if known == stages),
         groups=first.conv2.groups,
         width=first.conv2.out_channels // first.conv2.groups,
         stem_channels=model.conv1.out_channels,
@@ -65,7 +67,7 @@ def read_layout(model: nn.Module) -> ResNetLayout:
     )
 
 
-def backbone_weights(model: ResNet) -> dict[str, Tensor]:
+def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
     """Weights and statistics without the classifier and without counters, for norms of epsilon 1e-5.
 
     Where the model's epsilon differs, the difference goes into the variance, which is exact:
@@ -148,7 +150,7 @@ def _differences(model: nn.Module) -> Iterator[tuple[bool, str]]:
     )
 
     yield (
-        _depth(model) is None,
+        _stages(model) not in DEPTHS.values(),
         (f'none of the depths {", ".join(map(str, DEPTHS))} has stages of {[len(stage) for stage in stages]} blocks'),
     )
     first = model.layer1[0]
@@ -183,12 +185,10 @@ def _norm_differences(norms: list[nn.Module]) -> Iterator[tuple[bool, str]]:
     )
 
 
-def _depth(model: ResNet) -> int | None:
-    stages = (
-        type(model.layer1[0]),
-        tuple(len(stage) for stage in (model.layer1, model.layer2, model.layer3, model.layer4)),
-    )
-    return next((depth for depth, known in DEPTHS.items() if known == stages), None)
+def _stages(model: Any) -> tuple[type, tuple[int, ...]]:
+    """Kind of the blocks, and how many of them each stage has, as in `DEPTHS`."""
+    stages = (model.layer1, model.layer2, model.layer3, model.layer4)
+    return type(model.layer1[0]), tuple(map(len, stages))
 
 
 def _strided_conv(block: BasicBlock | Bottleneck) -> nn.Conv2d:

@@ -133,7 +133,7 @@ def _read(path: str, use_ema: bool) -> tuple[dict[str, Any], dict[str, Tensor], 
     weights, key = find_weights(checkpoint, source, averaged=use_ema)
     if not all(map(is_weight, weights.values())):
         raise ValueError(f'{source} holds no named weights: give one that a training run wrote.')
-    return recorded, clean_state_dict(weights), key in AVERAGED
+    return recorded, clean_state_dict(dict(weights)), key in AVERAGED
 
 
 def build_model(args: Mapping[str, Any]) -> nn.Module:
@@ -143,7 +143,7 @@ def build_model(args: Mapping[str, Any]) -> nn.Module:
         in_chans = args['input_size'][0]
     model_args = resolve_model_input_args(
         args['model'],
-        args,
+        dict(args),
         in_chans=in_chans,
         num_classes=args.get('num_classes'),
         global_pool=args.get('gp'),

@@ -71,7 +71,7 @@ class TrainingRisks:
     def measure(self, task: TrainingTask, mixup_fn: Mixup | None = None) -> OrderedDict[str, float]:
         """`risk_augmented` and `risk_clean`, both in nats per image."""
 
-        def augment(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def augment(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
             if mixup_fn is not None:
                 input, target = mixup_fn(input, target)
             return augment_batch(task, input, target)

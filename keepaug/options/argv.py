@@ -112,9 +112,10 @@ class StockFirst:
 
 def stock_first(parser: argparse.ArgumentParser) -> StockFirst:
     """Makes the flags now on `parser` win over all that are added later; the first call counts."""
-    if not isinstance(parser.parse_known_args, StockFirst):
-        parser.parse_known_args = StockFirst(parser)
-    return parser.parse_known_args
+    own = vars(parser)  # it takes the place of the method of this parser alone
+    if 'parse_known_args' not in own:
+        own['parse_known_args'] = StockFirst(parser)
+    return own['parse_known_args']
 
 
 def typed_options(parser: argparse.ArgumentParser, args: Sequence[str] | None = None) -> frozenset[str]:
@@ -140,7 +141,7 @@ def _reads(action: argparse.Action, text: str | None) -> bool:
     if text is None or action.nargs == 0:
         return False
     try:
-        value = text if action.type is None else action.type(text)
+        value = action.type(text) if callable(action.type) else text
     except (TypeError, ValueError, argparse.ArgumentTypeError):
         return False
     return action.choices is None or value in action.choices

@@ -168,8 +168,9 @@ def _convert_item(action: argparse.Action, value: Any) -> Any:
         whole = action.type is int
         way_out = 'write a whole number' if whole else 'write a number'
         if isinstance(value, str):
+            convert: Any = action.type
             try:
-                value = action.type(value)
+                value = convert(value)
             except (ValueError, OverflowError) as error:
                 raise ValueError(way_out) from error
         else:
@@ -189,7 +190,7 @@ def _as_text(value: Any) -> str:
     return str(value) if whole else _expect(isinstance(value, str), value, 'write text, in quotes')
 
 
-def _is_small(value: numbers.Real) -> bool:
+def _is_small(value: float) -> bool:
     """Whether a number is one that a float can hold, too."""
     try:
         float(value)

@@ -12,7 +12,7 @@ from keepaug.options import shared
 from keepaug.training.loss import LOSS_SETTINGS, loss_kwargs, uses_bce
 
 # Defaults of older flags that a newer choice replaces: (flag, its value) to names and defaults.
-IMPLIED_DEFAULTS = {
+IMPLIED_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('task', 'multilabel'): dict(eval_metric='map', smoothing=0.0),
     # The last fifth of the run, where 90 epochs, the default of `step`, need not even fit.
     ('sched', 'wsd'): dict(decay_epochs=0.2),
@@ -32,7 +32,7 @@ def add_newer(parser: argparse.ArgumentParser) -> None:
 
 def implied_defaults(args: argparse.Namespace) -> dict[str, Any]:
     """Defaults that the values of other flags ask for."""
-    implied = {}
+    implied: dict[str, Any] = {}
     for (flag, value), defaults in IMPLIED_DEFAULTS.items():
         if vars(args).get(flag) == value:
             implied.update(defaults)

@@ -29,7 +29,7 @@ def create_parser() -> shared.Parser:
     add('--local-rank', type=int, default=argparse.SUPPRESS, metavar='N', help='the same as --local_rank')
     parser.show_first(stock)
     example = '--data-dir /data/birds --num-classes 200 --model resnet50 --pretrained --keep-cut'
-    parser.epilog += f' Example: {" ".join(command("train"))} {example}'
+    parser.epilog = f'{parser.epilog} Example: {" ".join(command("train"))} {example}'
     return parser
 
 

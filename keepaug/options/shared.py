@@ -60,7 +60,7 @@ class HelpFormatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return '\n'.join(indent + line for line in self._split_lines(text, width - len(indent)))
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default is argparse.SUPPRESS or not action.default and action.default != 0
         return action.help if silent or action.default is False else f'{action.help} (default: %(default)s)'
 

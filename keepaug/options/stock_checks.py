@@ -110,7 +110,7 @@ def _stock_names(args: argparse.Namespace) -> Rows:
 
 
 def _optimizer(args: argparse.Namespace) -> Rows:
-    known = timm.optim.list_optimizers()
+    known = list(map(str, timm.optim.list_optimizers()))
     # timm reads what stands after the last underscore; lookahead_ may stand before it.
     name = args.opt.lower().split('_')[-1]
     yield name not in known, f'--opt {args.opt} is unknown to timm: {nearest_names(name, known)}'

@@ -81,7 +81,7 @@ class StockResume:
     def restore(self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
         pass
 
-    def with_state(self, task: TrainingTask) -> TrainingTask:
+    def with_state(self, task: TrainingTask) -> 'TrainingTask | TaskWithState':
         return task
 
 
@@ -187,7 +187,8 @@ def schedule_state(scheduler: Scheduler | HeldRate) -> dict[str, Any] | None:
 def load_schedule_state(scheduler: Scheduler | HeldRate, state: dict[str, Any] | None) -> None:
     """Restores what `schedule_state` gave."""
     if isinstance(scheduler, PlateauLRScheduler):
-        counts = (state or {}).get('lr_scheduler')
+        state = state or {}
+        counts = state.get('lr_scheduler')
         # torch would take over anything under any name.
         own = scheduler.lr_scheduler.state_dict()
         if not (

@@ -92,7 +92,7 @@ def _faults(state: Any) -> Iterator[str]:
     if not isinstance(groups, (list, tuple)) or not groups:
         yield 'no groups of parameters'
         return
-    known = set()
+    known: set[int] = set()
     for group in groups:
         numbers = group.get('params') if isinstance(group, Mapping) else None
         if not isinstance(numbers, (list, tuple)) or not all(type(number) is int for number in numbers):

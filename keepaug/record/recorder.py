@@ -104,7 +104,7 @@ class Recorder:
         Raises:
             OSError: The run's folder cannot be written.
         """
-        row = name_metrics(epoch, train_metrics, eval_metrics, lr)
+        row: dict[str, Any] = name_metrics(epoch, train_metrics, eval_metrics, lr)
         if self.phases.refined or self.risks.names:
             row['phase'] = self.phases.name(epoch)
         self.saver.save_checkpoint(epoch, metric, row)
@@ -126,7 +126,8 @@ class Recorder:
 
     def complete(self) -> None:
         """Tells what `incomplete_epoch` lacks; the task augments as it did in that epoch."""
-        self._publish(self.saver.row)
+        if self.saver.row is not None:
+            self._publish(self.saver.row)
 
     def _publish(self, row: dict[str, Any]) -> None:
         self.summary.write(row)
@@ -160,6 +161,9 @@ class NoRecorder:
 
     def incomplete_epoch(self) -> None:
         return None
+
+    def complete(self) -> None:
+        pass
 
     def record(self, epoch: int, train_metrics: Metrics, eval_metrics: Metrics, metric: float, lr: float) -> None:
         pass
@@ -200,9 +204,8 @@ def open_recorder(
         start_epoch: Epoch the run starts with.
     """
     folder = saver.checkpoint_dir
-    sinks = open_wandb(args, folder)
-    if args.log_tensorboard:
-        sinks = [TensorBoard(folder, start_epoch), *sinks]
+    sinks: list[Sink] = [TensorBoard(folder, start_epoch)] if args.log_tensorboard else []
+    sinks += open_wandb(args, folder)
     return Recorder(
         saver,
         open_summary(folder),

@@ -4,8 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from timm.models import safe_model_name
@@ -108,13 +107,14 @@ def _make_new(folder: str) -> str:
     """Makes a folder that was not there, with a number behind its name where another run took the name first."""
     try:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
-        for number in count():
+        number = 0
+        while True:
             name = f'{folder}-{number}' if number else folder
             try:
                 os.mkdir(name)
                 return name
             except FileExistsError:
-                continue
+                number += 1
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -140,7 +140,7 @@ def _by_the_first(args, act: Callable[[], Outcome]) -> Outcome:
     """Lets the first process act, and all of them know what it got, or why it was refused."""
     if not args.distributed:
         return act()
-    outcome = [None, None]
+    outcome: list[Any] = [None, None]
     if args.rank == 0:
         try:
             outcome[0] = act()

@@ -217,7 +217,7 @@ def _why_unwritten(path: str, error: BaseException) -> str:
             file.flush()
             os.fsync(file.fileno())
     except OSError as refusal:
-        return refusal.strerror
+        return refusal.strerror or first_line(refusal)
     return first_line(error)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keepaug.console.errors import first_line
 from keepaug.files.drafts import unwritable, whole_file
 
 
@@ -47,7 +48,7 @@ class Summary:
         try:
             self._write_rows([*(held for held in self.rows() if _epoch(held) != row['epoch']), row])
         except OSError as error:
-            raise unwritable(self.path, os.path.dirname(self.path), error.strerror) from error
+            raise unwritable(self.path, os.path.dirname(self.path), error.strerror or first_line(error)) from error
 
     def drop_from(self, epoch: int) -> int:
         """Drops the rows of an epoch and of all after it, and tells how many these were.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keepaug.console.errors import first_line
 from keepaug.files.drafts import unwritable
 
 
@@ -42,4 +43,5 @@ class TensorBoard:
                 self.writer.add_image(name, picture, epoch, dataformats='HWC')
             self.writer.flush()
         except OSError as error:
-            raise unwritable(f'The TensorBoard log in {self.folder}', self.folder, error.strerror) from error
+            reason = error.strerror or first_line(error)
+            raise unwritable(f'The TensorBoard log in {self.folder}', self.folder, reason) from error

@@ -67,7 +67,7 @@ class Watch:
     ):
         self.task = task
         self.augmented = isinstance(task, AugmentedTask)
-        if self.augmented:
+        if isinstance(task, AugmentedTask):
             task.watched = True
         self.names = name_classes(dataset_classes(dataset))
         self.data_config = data_config

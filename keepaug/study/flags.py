@@ -23,7 +23,7 @@ TAKEN = {
 }
 
 
-def create_parser() -> argparse.ArgumentParser:
+def create_parser() -> shared.Parser:
     """The command's flags; what stands behind `--` is training's."""
     parser = shared.Parser(
         prog=shlex.join(command('study')),

@@ -51,7 +51,7 @@ def measured(study: Study) -> str:
     file = RESULTS / f'{study.name}.csv'
     if not (ROOT / file).is_file():
         return 'nothing yet'
-    values = {}
+    values: dict[str, list[float]] = {}
     with open(ROOT / file, newline='') as rows:
         for row in csv.DictReader(rows):
             if row['status'] == 'done':

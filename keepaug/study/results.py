@@ -90,6 +90,10 @@ class Results:
     clock: str = WALL
 
 
+def _gap(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
 def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
     """Reads what the runs have left."""
     decreasing = study.metric.endswith('loss')
@@ -132,7 +136,7 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             second,
             difference_of(by_arm[first][study.statistic], by_arm[second][study.statistic]),
             difference_of(by_arm[first]['at_equal_time'], by_arm[second]['at_equal_time']),
-            None if None in (paper[first], paper[second]) else paper[first] - paper[second],
+            _gap(paper[first], paper[second]),
         )
         for first, second in study.compare
     ]

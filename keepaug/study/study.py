@@ -224,7 +224,7 @@ def _pairs(path: str, content: Mapping[str, Any], names: Sequence[str]) -> tuple
         if isinstance(pair, list) and len(pair) == 2:
             first, second = (find(str(name)) for name in pair)
             pairs = [
-                (arm, second.get(shared, second.get('')))
+                (arm, second[shared if shared in second else ''])
                 for shared, arm in first.items()
                 if shared in second or '' in second
             ]

@@ -118,7 +118,7 @@ def train_one_epoch(
     loader,
     optimizer: torch.optim.Optimizer,
     settings: LoopSettings,
-    scheduler: Scheduler | None = None,
+    scheduler: Scheduler | HeldRate | None = None,
     saver: CheckpointSaver | None = None,
     mixup_fn: Mixup | None = None,
 ) -> OrderedDict[str, float]:

@@ -191,7 +191,8 @@ def most_confused(pairs: Tensor, count: int, num_classes: int) -> list[int]:
         num_classes: How many there are.
     """
     wrong = pairs[pairs[:, 0] != pairs[:, 1]]
-    errors = sum(wrong[:, column].bincount(wrong[:, 2], minlength=num_classes) for column in (0, 1))
+    true, predicted = (wrong[:, column].bincount(wrong[:, 2], minlength=num_classes) for column in (0, 1))
+    errors = true + predicted
     return errors.topk(min(count, num_classes)).indices.sort().values.tolist()
 
 

@@ -1,5 +1,7 @@
 """The images that a validation judges by."""
 
+from typing import Any
+
 import torch
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader
 from torch.utils.data import Dataset
@@ -24,7 +26,7 @@ def build_validation_set(
     Raises:
         ValueError: The images or the labels cannot be used.
     """
-    dataset = build_split(args, args.split, data_config, classes)
+    dataset: Any = build_split(args, args.split, data_config, classes)
     if not args.real_labels:
         return dataset, None
     try:
@@ -51,7 +53,7 @@ def build_split(args, split: str, data_config: dict, classes: ClassList | None =
 
 def build_loader(
     args,
-    dataset: Dataset,
+    dataset: Any,
     model: torch.nn.Module,
     data_config: dict,
     device: torch.device,

@@ -135,9 +135,7 @@ def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str
     if size is not None:
         told = {**told, 'input_size': (described_channels(told) or data_config['input_size'][0], *size)}
     for name in ('input_size', 'mean', 'std', 'crop_pct', 'interpolation'):
-        run, here = (
-            tuple(value) if isinstance(value := images.get(name), list) else value for images in (told, data_config)
-        )
+        run, here = (_as_tuple(images.get(name)) for images in (told, data_config))
         # One number stands for every channel.
         if run is None or run == here or (isinstance(run, tuple) and len(run) == 1 and run * len(here) == here):
             continue
@@ -155,7 +153,11 @@ def _compare_images(told: dict[str, Any], data_config: dict[str, Any], path: str
             )
 
 
-def compile_model(args, model: torch.nn.Module) -> torch.nn.Module:
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def compile_model(args, model: torch.nn.Module) -> Any:
     """The model scripted, compiled or traced ahead of time, as the flags ask."""
     if args.torchscript:
         return script(model, args.model)

@@ -1,6 +1,7 @@
 """The processes that share a validation."""
 
 import logging
+from typing import Any
 
 import torch
 from timm.utils import is_distributed_env
@@ -24,7 +25,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all processes one after the other, on the CPU; every process calls it and gets them."""
     if world_size() == 1:
         return rows.cpu()
-    parts = [None] * world_size()
+    parts: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(parts, rows.cpu())
     return torch.cat(parts)
 

@@ -4,7 +4,7 @@ import csv
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.utils import check_batch_size_retry, decay_batch_step
@@ -75,7 +75,7 @@ def check_results_file(path: str) -> None:
         raise ValueError(f'--results-file {path} cannot be written: name a file in a folder that exists.')
 
 
-def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv') -> None:
+def write_results(path: str, results: Sequence[dict] | dict, file_format: str = 'csv') -> None:
     """Writes results to a file, as csv with the columns of all rows or as json.
 
     Raises:
@@ -85,7 +85,7 @@ def write_results(path: str, results: list[dict] | dict, file_format: str = 'csv
         if file_format == 'json':
             write_json(path, results, typed=True)
             return
-        rows = results if isinstance(results, list) else [results]
+        rows = [results] if isinstance(results, dict) else results
         columns = list(dict.fromkeys(column for row in rows for column in row))
         with whole_file(path, typed=True) as draft, open(draft, 'w', newline='') as file:
             if columns:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from timm.data import RealLabelsImagenet
@@ -78,6 +78,9 @@ class RealLabelScore:
         return {f'top{k}': self.labels.get_accuracy(k=k) for k in (1, 5)}
 
 
+Average = Literal['micro', 'macro', 'weighted']
+
+
 class AveragedScore:
     """Precision, recall and F1 averaged over classes, 0 where a class has none (`--metrics-avg`).
 
@@ -87,7 +90,7 @@ class AveragedScore:
         device: Device of the outputs.
     """
 
-    def __init__(self, average: str, num_classes: int, device: torch.device = torch.device('cpu')):
+    def __init__(self, average: Average, num_classes: int, device: torch.device = torch.device('cpu')):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 

@@ -99,7 +99,8 @@ def test_head_and_its_optimizer_resume():
     optimizers = [build_optimizer(args, task) for task in (first, second)]
     first(*batch())['loss'].backward()
     optimizers[0].step()
-    checkpoint = copy.deepcopy({**first.get_checkpoint_state(), 'optimizer': PlainOptimizer(first, first.optimizer).state_dict()})
+    plain = PlainOptimizer(first, first.optimizer)
+    checkpoint = copy.deepcopy({**first.get_checkpoint_state(), 'optimizer': plain.state_dict()})
     second.load_checkpoint_state(checkpoint['state_dict'], checkpoint['task_state'])
     PlainOptimizer(second, second.optimizer).load_state_dict(checkpoint['optimizer'])
     for task, optimizer in zip((first, second), optimizers):
