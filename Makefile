@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo lint test test-slow test-lowest docs bench clean
+.PHONY: demo lint types test test-slow test-lowest docs bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m keepaug.demo --output demo
@@ -16,6 +16,9 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+
+types: $(VENV)/ready
+	$(BIN)/mypy
 
 test: $(VENV)/ready
 	$(PYTEST)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import keepaug
 from keepaug.augment.feature_mixing import FeatureMixer
 from keepaug.models.early_exit import stage_info
-from keepaug.models.feature_mixing import Stage, find_stages, mix_features
+from keepaug.models.feature_mixing import Plan, Stage, StageMixing, find_stages, mix_features
 from tests.functional.backbones import (
     BACKBONES,
     CLASSES,
@@ -243,6 +243,21 @@ def test_gradient_checkpointing_mixes_the_same_twice(name):
 
 
 # Compiled: one graph serves all stages.
+
+
+@torch.no_grad()
+def test_compiled_stage_that_images_of_this_size_cannot_be_mixed_at(monkeypatch):
+    model = _hooks_alone(small_cnn())
+    x, _ = _batch()
+    mixing = StageMixing(model)
+    stages = mixing.stages(x)
+    before = model(x)
+    mixing._known[x.shape[-2:]] = [None] * len(stages)
+    weights = torch.ones(len(x))
+    plan = Plan(0, torch.zeros(len(stages), dtype=torch.bool), torch.arange(len(x)), weights, weights, torch.zeros(0))
+    mixing.set_plan(plan, x)
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    assert torch.equal(model(x), before)
 
 
 @pytest.mark.parametrize(

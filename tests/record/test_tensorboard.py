@@ -3,6 +3,7 @@
 import csv
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import timm.utils.summary
@@ -13,6 +14,7 @@ import keepaug.data.sets
 from keepaug.augment import create_augment
 from keepaug.measuring.regions import Step, saliency_kept
 from keepaug.methods import method_of
+from keepaug.record.tensorboard import TensorBoard
 from tests.readers import create_several_labels, create_stream
 from tests.scripts import TINY, refuse_train, run_train
 
@@ -166,3 +168,11 @@ def read_summary(run) -> list[dict[str, str]]:
 )
 def test_refusals(flags, said, data, tmp_path, capsys):
     assert said in refuse_train(f'{data} {TINY} {flags}', tmp_path, capsys)
+
+
+def test_an_error_without_a_number_is_told_by_its_text(tmp_path):
+    sink = TensorBoard(str(tmp_path), start_epoch=0)
+    sink.writer.close()
+    sink.writer = SimpleNamespace(flush=mock.Mock(side_effect=OSError('the share is gone')))
+    with pytest.raises(OSError, match='the share is gone'):
+        sink.write({'epoch': 0}, {}, {})
