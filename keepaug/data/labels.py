@@ -33,7 +33,7 @@ def read_labels(dataset: Dataset) -> list[int]:
     return [int(change(label)) for label in labels]
 
 
-def _listed(inner: Dataset) -> Iterable[Any] | None:
+def _listed(inner: Any) -> Iterable[Any] | None:
     """Labels before the target transform, from where timm's and torchvision's data sets have them; None for nowhere."""
     reader = getattr(inner, 'reader', None)
     for lister in (inner, reader):
@@ -41,13 +41,13 @@ def _listed(inner: Dataset) -> Iterable[Any] | None:
         for labels in (getattr(lister, 'targets', ()), rows):
             if len(labels) == len(inner) and getattr(labels, 'ndim', 1) == 1:  # QMNIST has eight numbers for each
                 return labels
-    if hasattr(reader, 'iter_targets'):  # of Hugging Face's sets, whose rows hold the images too
+    if reader is not None and hasattr(reader, 'iter_targets'):  # of Hugging Face's sets, whose rows hold the images too
         return reader.iter_targets()
     return None if reader is None else (reader[number][1] for number in range(len(inner)))
 
 
 @contextlib.contextmanager
-def _without_transform(inner: Dataset) -> Iterator[None]:
+def _without_transform(inner: Any) -> Iterator[None]:
     transform = getattr(inner, 'transform', None)
     if transform is None:
         yield

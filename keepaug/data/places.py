@@ -54,7 +54,7 @@ class PlacedSamples(WrappedDataset):
         return image, (target, index % self.images)
 
 
-def count_images(dataset: Dataset) -> int:
+def count_images(dataset: Any) -> int:
     """Images of a data set, each counted once where it repeats them."""
     repeated = find_layer(dataset, Repeated)
     return len(dataset if repeated is None else repeated.dataset)

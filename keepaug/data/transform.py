@@ -305,7 +305,7 @@ def list_steps(dataset: Dataset) -> Iterator[tuple[Step, bool]]:
     elif isinstance(dataset, AugMixDataset):
         transform = transforms.Compose([dataset.transform, dataset.augmentation, dataset.normalize])
     else:
-        transform = inner.transform
+        transform = dataset.transform
     return _flat_steps(transform)
 
 

@@ -86,7 +86,8 @@ class GroupedSamples(WrappedDataset):
         self.labels_only = labels_only
 
     def set_transform(self, transform: Any) -> None:
-        for part in (self.dataset, self.labelled, self.further):
+        parts: list[Any] = [self.dataset, self.labelled, self.further]
+        for part in parts:
             if part is not None:
                 part.transform = transform
 
@@ -230,12 +231,12 @@ def choose_labels(dataset: Dataset, count: int | None, seed: int) -> Labelled:
 
 def list_labels(dataset: Dataset) -> str:
     """The samples whose labels are seen, as the text of a csv file: number, class, name of the class, image file."""
-    inner, names = innermost(dataset), name_classes(dataset_classes(dataset))
+    inner, names, groups = innermost(dataset), name_classes(dataset_classes(dataset)), find_groups(dataset)
     named = isinstance(inner, ImageDataset) and hasattr(inner.reader, 'samples')
     text = io.StringIO()
     rows = csv.writer(text, lineterminator='\n')
     rows.writerow(['number', 'class', 'name', 'file'])
-    for number, label in zip(*find_groups(dataset).chosen):
+    for number, label in zip(*(groups.chosen if groups is not None else ((), ()))):
         rows.writerow([number, label, names.get(label, ''), inner.filename(number) if named else ''])
     return text.getvalue()
 

@@ -1,6 +1,6 @@
 """A data set around another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
@@ -93,6 +93,6 @@ def find_layer(dataset: Dataset, kind: type[Kind]) -> Kind | None:
     return next((layer for layer in layers(dataset) if isinstance(layer, kind)), None)
 
 
-def innermost(dataset: Dataset) -> Dataset:
+def innermost(dataset: Any) -> Any:
     """The data set under all wrappings of ours."""
     return next(layer for layer in layers(dataset) if not isinstance(layer, WrappedDataset))

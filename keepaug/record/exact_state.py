@@ -16,7 +16,6 @@ from timm.scheduler.plateau_lr import PlateauLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
-from torch.utils.data import Dataset
 
 from keepaug.data.unlabelled import describe_further, find_groups
 from keepaug.files.checkpoints import LAST, check_checkpoint
@@ -75,7 +74,7 @@ class StockResume:
     durable = False
     maps = NoMaps()
 
-    def check_samples(self, args, dataset: Dataset) -> None:
+    def check_samples(self, args, dataset: Any) -> None:
         pass
 
     def restore(self, task: TrainingTask, optimizer: torch.optim.Optimizer, scheduler: Scheduler | HeldRate) -> None:
@@ -102,10 +101,10 @@ class ExactResume(StockResume):
         self.path = path
         self.samples: int | None = None
         self.further = ''
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer  # from `restore` on
         self.scheduler: Scheduler | HeldRate = HeldRate()
 
-    def check_samples(self, args, dataset: Dataset) -> None:
+    def check_samples(self, args, dataset: Any) -> None:
         """Takes down how many samples the training set has, and the names of further images: all that is compared.
 
         Raises:

@@ -20,6 +20,7 @@ from keepaug.console.interrupts import raise_pending_signal
 from keepaug.console.progress import Progress
 from keepaug.files.drafts import whole_file
 from keepaug.training.forward import Forward
+from keepaug.training.schedule import HeldRate
 from keepaug.training.wrapped_task import WrappedTask
 
 _logger = logging.getLogger('train')
