@@ -29,7 +29,7 @@ def create_parser() -> shared.Parser:
         prog=shlex.join(command('study')),
         allow_abbrev=False,
         usage='%(prog)s FILE [options] [-- FLAGS OF TRAINING]',
-        description=__doc__.splitlines()[0],
+        description='Trains every arm of a study with several seeds and reports after every run.',
         epilog=f'example: {shlex.join(command("study"))} papers/keepaugment/table1 --slots cuda:0 cuda:1 -- '
         '--data-dir /data/cifar10',
     )
@@ -90,7 +90,8 @@ def parse(words: Sequence[str], flags: Sequence[str]) -> argparse.Namespace:
     for flag in _names(flags):
         if flag in parser.flags and flag not in training.flags:
             raise ValueError(f'{flag} is a flag of the study: write it before --, behind which those of training are.')
-    for name in sorted(options.typed_options(training, flags) & TAKEN.keys()):
+    _, rest = options.create_config_parser(training).parse_known_args(flags)  # which takes -c alone
+    for name in sorted(options.typed_options(training, rest) & TAKEN.keys()):
         raise ValueError(f'{spell(name)} behind -- says what the study says of each run: {TAKEN[name]}.')
     return args
 

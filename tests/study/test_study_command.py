@@ -88,6 +88,12 @@ def test_to_list_makes_nothing(study, data, tmp_path, capsys):
     assert sorted(path.name for path in (out / 'share').glob('*/')) == ['train', 'val']
 
 
+def test_a_recipe_may_stand_behind_the_dashes(study, data, tmp_path, capsys):
+    flags = ['-c', 'cifar10/keepcutout', '--data-dir', str(data)]
+    command.main([str(study), '--output', str(tmp_path / 'out'), '--arms', 'none', '--list', '--', *flags])
+    assert shlex.split(capsys.readouterr().out.splitlines()[0])[-5:] == ['--', *flags]
+
+
 def test_a_report_that_fails_ends_no_study(run, monkeypatch, caplog):
     class Reporter:
         written = 0
