@@ -11,7 +11,7 @@ import argparse
 import logging
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -27,7 +27,7 @@ from timm.utils import setup_default_logging
 import keepaug
 from keepaug import console, data, methods, options, record, training
 from keepaug.files.locks import join_sweep_attempt, releasing_folders
-from keepaug.next_step import NextStep, fit_model
+from keepaug.next_step import ModelFit, NextStep, fit_model
 
 _logger = logging.getLogger('train')
 parser = options.create_parser()
@@ -59,12 +59,17 @@ def main() -> None:
     data.check_class_map(args, args.train_split, '--train-split')
     data.check_class_folders(args)
     methods.check_data(args)
+    record.check_output(args)
     if args.check:
-        record.check_weight_files(args)
-        _logger.info('The flags fit together. The model is not built and no image is read by --check.')
+        check(args)
         return
 
-    run = build(args, args_text)
+    # Where: device and processes, and the folder, which is held from before it is read.
+    training.import_device_modules(args)
+    device = training.open_device(args)
+    record.hold_folder(args)
+    run = build(args, device)
+    open_record(run, args_text)
     finished = False
     try:
         with console.waiting_for_batches():
@@ -99,27 +104,39 @@ class Run:
     phases: training.Phases
     refinement: training.Refinement | training.NoRefinement
     ranking: training.Ranking
-    recorder: record.Recorder | record.NoRecorder
-    next_step: NextStep | None
+    exact: record.StockResume
+    fit: ModelFit | None
+    dataset_train: Any
+    data_config: dict[str, Any]
     start_epoch: int
     last_epoch: int
+    recorder: record.Recorder | record.NoRecorder = field(default_factory=record.NoRecorder)
+    next_step: NextStep | None = None
 
 
-def build(args: argparse.Namespace, args_text: str) -> Run:
-    """Everything that a run is made of, from its options."""
+def check(args: argparse.Namespace) -> None:
+    """Builds what a run would be made of, as far as that is at hand, and reads no image."""
+    away = options.not_at_hand(args)
+    if away:
+        record.check_weight_files(args)
+        _logger.info(f'The flags fit together. {away}, so --check looks at neither the model nor the data.')
+        return
+    run = build(options.rehearsed(args), torch.device('cpu'))
+    record.log_augmentations(run.args, run.phases, run.loader_train, run.mixup_fn, run.task, run.data_config)
+    _logger.info('The flags fit together. The model can be built and the data are there; --check reads no image.')
+
+
+def build(args: argparse.Namespace, device: torch.device) -> Run:
+    """Everything that the epochs of a run need, from its options."""
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
 
-    # Where: device, processes, number formats, seed.
-    training.import_device_modules(args)
-    device = training.open_device(args)
-    record.hold_folder(args)
+    # How: number formats, seed.
     args.resume = record.find_resume(args)
     forward = training.build_forward(args, device)
     scaler = training.build_scaler(forward)
     training.seed_everything(args)
     exact = record.open_exact_resume(args)
-    primary = args.rank == 0
 
     # What: the model, its data, and the task that ties them.
     model, data_config = training.build_model(args, create_model)
@@ -142,7 +159,7 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     optimizer = training.build_optimizer(args, task)
 
     # From where: a checkpoint; then the wrappers, in the order that keeps state dicts plain.
-    start_epoch = record.resume(args, task, optimizer, scaler)
+    start_epoch = record.resume(args, task, optimizer, scaler, exact.resumed)
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,
@@ -167,36 +184,6 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
     last_epoch = training.last_epoch(args, phases.total)
     refinement = training.build_refinement(args, phases, loader_train, mixup_fn, task)
     settings = training.LoopSettings.from_args(args, forward, scaler, batch_size, phases.scheduled)
-    settings.progress = console.open_progress(start_epoch, last_epoch, args.rank)
-
-    # What it leaves behind: the first process writes.
-    records = methods.list_records(dataset_train, args) if primary else None
-    output_dir = record.open_output_dir(args, args_text, data_config, start_epoch, records)
-    recorder, next_step = record.NoRecorder(), None
-    if primary:
-        record.log_augmentations(args, phases, loader_train, mixup_fn, task, data_config)
-        settings.image_dir = output_dir if args.save_images else None
-        saver = record.build_saver(args, task, optimizer, scaler, output_dir, exact, ranking)
-        recorder = record.open_recorder(
-            args,
-            saver,
-            ranking,
-            phases,
-            task,
-            mixup_fn,
-            loader_train,
-            dataset_train,
-            data_config,
-            settings,
-            start_epoch,
-        )
-        next_step = NextStep(args, parser, saver, fit, data_config, phases.total)
-    if start_epoch >= last_epoch:
-        flag = '--stop-epoch' if last_epoch < phases.total else '--epochs'
-        _logger.info(
-            f'Nothing to do: {start_epoch} epochs are done and the run ends after {last_epoch}. Raise {flag} to train '
-            'more.'
-        )
     return Run(
         args,
         task,
@@ -209,11 +196,45 @@ def build(args: argparse.Namespace, args_text: str) -> Run:
         phases,
         refinement,
         ranking,
-        recorder,
-        next_step,
+        exact,
+        fit,
+        dataset_train,
+        data_config,
         start_epoch,
         last_epoch,
     )
+
+
+def open_record(run: Run, args_text: str) -> None:
+    """What a run leaves behind, and says: the first process writes."""
+    args, settings = run.args, run.settings
+    settings.progress = console.open_progress(run.start_epoch, run.last_epoch, args.rank)
+    records = methods.list_records(run.dataset_train, args) if args.rank == 0 else None
+    output_dir = record.open_output_dir(args, args_text, run.data_config, run.start_epoch, records)
+    if args.rank == 0:
+        record.log_augmentations(args, run.phases, run.loader_train, run.mixup_fn, run.task, run.data_config)
+        settings.image_dir = output_dir if args.save_images else None
+        saver = record.build_saver(args, run.task, run.optimizer, settings.scaler, output_dir, run.exact, run.ranking)
+        run.recorder = record.open_recorder(
+            args,
+            saver,
+            run.ranking,
+            run.phases,
+            run.task,
+            run.mixup_fn,
+            run.loader_train,
+            run.dataset_train,
+            run.data_config,
+            settings,
+            run.start_epoch,
+        )
+        run.next_step = NextStep(args, parser, saver, run.fit, run.data_config, run.phases.total)
+    if run.start_epoch >= run.last_epoch:
+        flag = '--stop-epoch' if run.last_epoch < run.phases.total else '--epochs'
+        _logger.info(
+            f'Nothing to do: {run.start_epoch} epochs are done and the run ends after {run.last_epoch}. Raise {flag} '
+            'to train more.'
+        )
 
 
 def complete_record(run: Run) -> None:

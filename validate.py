@@ -193,7 +193,7 @@ def main() -> None:
     data.check_data_folder(args.dataset, args.data or args.data_dir, {'--split': args.split})
     data.check_named_set(args)
     data.check_class_map(args, args.split, '--split')
-    validation.check_results_file(args.results_file)
+    validation.check_files(args)
     check_analysis(args.analysis_dir, args.real_labels)
     validated.open_exported_folder(args)
     validation.join_processes(args)

@@ -24,7 +24,7 @@ def command(name: str) -> list[str]:
 def program() -> str:
     """How this process was started, as it is typed: 'train.py', 'keepaug-plot' or 'python -m keepaug.plot'."""
     module = getattr(sys.modules['__main__'], '__spec__', None)
-    if module is None:
+    if module is None or not module.name.startswith('keepaug'):  # as under `python -m pytest`
         return os.path.basename(sys.argv[0])
     return f'python -m {module.name.removesuffix(".__main__")}'
 

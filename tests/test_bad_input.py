@@ -112,6 +112,19 @@ def test_fewer_labels_than_classes_is_a_warning(data, tmp_path, caplog):
         ('/no/such/folder --model test_resnet --device cpu', ['/no/such/folder']),
         ('{data} --model test_resnet --num-classes 3 --device cpu --checkpoint /no/such/file', ['/no/such/file']),
         (
+            '{data} {WEIGHTS} --model test_vit',
+            ['test_vit', 'the file lacks cls_token', ' more; the model has no'],
+        ),
+        ('{data} {WEIGHTS} --naflex-loader', ['--naflex-loader', 'test_resnet']),
+        ('{data} {WEIGHTS} --crop-border-pixels 16 -j 0', ['--crop-border-pixels 16', '32 x 32']),
+        ('{data} {WEIGHTS} --torchcompile nix', ['--torchcompile nix', 'inductor']),
+        ('{data} {WEIGHTS} --input-img-mode RGBA', ['--input-img-mode RGBA', '--in-chans 4']),
+        ('{data} {WEIGHTS} --input-img-mode nix', ['--input-img-mode nix', 'RGB']),
+        ('{data} {WEIGHTS} --real-labels nix', ['--real-labels nix']),
+        ('{data} {WEIGHTS} --valid-labels nix', ['--valid-labels nix']),
+        ('{data} {WEIGHTS} --results-file {data}', ['--results-file {data}', 'folder']),
+        ('{data} {WEIGHTS} --class-map nix', ['--class-map nix']),
+        (
             '{data} --model test_resnet --num-classes 2 --device cpu --checkpoint {checkpoint}',
             ['{checkpoint}', 'test_resnet'],
         ),
@@ -122,7 +135,8 @@ def test_validation_refuses(flags, words, data, tmp_path, capsys):
 
     checkpoint = tmp_path / 'three.pth.tar'
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, checkpoint)
-    names = dict(data=data, checkpoint=checkpoint)
+    weights = f'--model test_resnet --num-classes 3 --device cpu --img-size 32 --checkpoint {checkpoint}'
+    names = dict(data=data, checkpoint=checkpoint, WEIGHTS=weights)
     said = refuse_validate(flags.format(**names), capsys)
     for word in words:
         assert word.format(**names) in said

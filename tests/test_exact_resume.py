@@ -276,6 +276,7 @@ def test_another_number_of_processes_is_refused(processes, words, marked):
         world_size=processes,
         distributed=True,
         taken_over=Namespace(),
+        check=False,
     )
     with pytest.raises(ValueError, match=words):
         open_exact_resume(args)

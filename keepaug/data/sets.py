@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from typing import Any
 
+from PIL import Image
 from timm.data import AugMixDataset, ImageDataset, MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
@@ -80,6 +81,12 @@ def build_dataset(
     dataset: Any  # timm's, torchvision's or our own
     name = args.dataset
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
+    bands = Image.getmodebands(img_mode)
+    if bands not in (1, channels):  # a grey one serves for all channels
+        raise ValueError(
+            f'--input-img-mode {img_mode} has {bands} channels, but the model reads {channels}: give --in-chans '
+            f'{bands}, or another mode.'
+        )
     if name.startswith(EMBEDDED_PREFIX):
         check_data_folder(name, root)
         dataset = create_embedded_dataset(

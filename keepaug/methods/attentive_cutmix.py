@@ -18,6 +18,7 @@ from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.described import (
+    LOCAL,
     check_local,
     describe,
     described_name,
@@ -128,6 +129,10 @@ class AttentiveCutMixMethod(Method):
     def weight_files(self, args: argparse.Namespace) -> dict[str, str]:
         path = args.attentive_teacher_checkpoint
         return {'--attentive-teacher-checkpoint': path} if path else {}
+
+    def fetches_weights(self, args: argparse.Namespace) -> bool:
+        name = args.attentive_teacher
+        return name != SELF and not args.attentive_teacher_checkpoint and not name.startswith(LOCAL)
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
         model = backbone_of(model)

@@ -100,7 +100,9 @@ class Flag:
             settings['metavar'] = self.metavar
         if self.alone is not None:
             settings.update(nargs='?', const=self.alone)
-        group.add_argument(self.option, **settings).none_is_typed = self.none_is_typed
+        action = group.add_argument(self.option, **settings)
+        action.none_is_typed = self.none_is_typed
+        action.instead = f' or {self.range.instead}' if self.range and self.range.instead else ''
 
     def spell(self, args: argparse.Namespace) -> str:
         """The flag with its value, as it is typed."""
@@ -242,6 +244,10 @@ class Method:
         Raises:
             ValueError: They cannot be used.
         """
+
+    def fetches_weights(self, args: argparse.Namespace) -> bool:
+        """Whether it may have to fetch pretrained weights; asked only where it is on."""
+        return False
 
     def mixes_labels(self, args: argparse.Namespace) -> bool:
         """Whether targets come out mixed."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,15 +12,38 @@ from urllib.parse import urlsplit
 import huggingface_hub.constants as hub
 import torch
 
+from keepaug.console.errors import first_line
+
 _logger = logging.getLogger('train')
 
 # What torch and timm raise where weights or states are of another network or run.
 UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+# How torch tells names that one side lacks, and a weight of two shapes.
+LACKING = re.compile(r'^\s*(Missing|Unexpected) key\(s\) in state_dict: (.*)$', re.MULTILINE)
+NAME = re.compile('"([^"]+)"')
+OTHER_SHAPE = re.compile(r'size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)')
+NAMED = 3  # of the weights that do not fit
 # Share of a model's values, without its classifier, that may be missing in a file of weights for it: an adapted model
 # has another norm, pooling or position embedding.
 MOST_MISSING = 0.2
 # Seconds to wait for the Hub to answer at all.
 PATIENCE = 3.0
+
+
+def tell_misfit(error: Exception) -> str:
+    """What an error says of weights that do not fit a model: the first few of each kind, and how many there are."""
+    words = {'Missing': 'the file lacks', 'Unexpected': 'the model has no'}
+    told = [f'{words[kind]} {_some(NAME.findall(names))}' for kind, names in LACKING.findall(str(error))]
+    shapes = [
+        f'{name} is {theirs} in the file and {ours} in the model'
+        for name, theirs, ours in OTHER_SHAPE.findall(str(error))
+    ]
+    return '; '.join([*told, *([_some(shapes, first=1)] if shapes else [])]) or first_line(error)
+
+
+def _some(names: list[str], first: int = NAMED) -> str:
+    more = len(names) - first
+    return ', '.join(names[:first]) + (f' and {more} more' if more > 0 else '')
 
 
 @contextmanager

@@ -25,7 +25,11 @@ def create_parser() -> shared.Parser:
     stock = parser.count
     add_arguments(parser)
     add = parser.add_argument_group('this script').add_argument
-    add('--check', action='store_true', help='check the arguments and exit before any data is read')
+    add(
+        '--check',
+        action='store_true',
+        help='check the arguments, build the model and open the data, and exit before any image is read',
+    )
     add('--local-rank', type=int, default=argparse.SUPPRESS, metavar='N', help='the same as --local_rank')
     parser.show_first(stock)
     example = '--data-dir /data/birds --num-classes 200 --model resnet50 --pretrained --keep-cut'

@@ -2,10 +2,15 @@
 
 import argparse
 import difflib
+import re
 import textwrap
 from typing import NoReturn
 
 from timm.utils import ParseKwargs
+
+# How argparse says that a value is none of its type, and what is taken.
+INVALID = re.compile(r"argument (\S+): invalid (\w+) value: '(.*)'", re.DOTALL)
+KINDS = {'int': 'a whole number', 'float': 'a number', 'tau': 'a number'}
 
 
 class Keywords(ParseKwargs):
@@ -25,6 +30,11 @@ class Parser(argparse.ArgumentParser):
     """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
 
     def error(self, message: str) -> NoReturn:
+        if invalid := INVALID.fullmatch(message):
+            flag, kind, value = invalid.groups()
+            flag = flag.split('/')[-1]  # of -b/--batch-size
+            action = self._option_string_actions.get(flag)
+            message = f'{flag} must be {KINDS.get(kind, kind)}{getattr(action, "instead", "")}, got {value}.'
         _, told, words = message.partition('unrecognized arguments: ')
         for word in words.split() if told else ():
             name = word.partition('=')[0]
@@ -62,6 +72,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default is argparse.SUPPRESS or not action.default and action.default != 0
+        silent = silent or '(default' in action.help  # told there in words
         return action.help if silent or action.default is False else f'{action.help} (default: %(default)s)'
 
 

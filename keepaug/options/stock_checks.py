@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import timm.optim
 import torch
+from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_train
 
 from keepaug.data.checks import STREAMS
@@ -231,6 +232,10 @@ def channel_rows(args: argparse.Namespace) -> Rows:
         given is not None and size is not None and given != size[0],
         f'--in-chans {given} and {spell("input_size", size)} name two numbers of channels: drop one of the two.',
     )
+    try:
+        Image.getmodebands(args.input_img_mode or 'RGB')
+    except KeyError:
+        yield True, f'--input-img-mode {args.input_img_mode} is unknown to Pillow: give a mode such as RGB, L or RGBA.'
 
 
 def interpolation_rows(args: argparse.Namespace) -> Rows:
@@ -243,6 +248,12 @@ def interpolation_rows(args: argparse.Namespace) -> Rows:
 def _loaders(args: argparse.Namespace) -> Rows:
     stream = args.dataset.lower().startswith(STREAMS)
     sizes = ' '.join(map(str, args.train_img_sizes or ()))
+    for name in ('train_batch_sizes', 'train_size_probs'):
+        value = vars(args)[name]
+        yield (
+            bool(sizes and value) and len(value) != len(args.train_img_sizes),
+            f'{spell(name, value)} must have as many entries as --train-img-sizes {sizes}: give {len(sizes.split())}.',
+        )
     access = [
         (args.aug_splits > 0, f'--aug-splits {args.aug_splits}'),
         (args.aug_repeats > 0, f'--aug-repeats {args.aug_repeats}'),
@@ -255,7 +266,7 @@ def _loaders(args: argparse.Namespace) -> Rows:
         (args.torchscript, '--torchscript'),
         (args.save_images, '--save-images'),
     ]
-    return [
+    yield from [
         *(
             (stream and on, f'--dataset {args.dataset} is a stream, {flag} picks images from it: drop one of the two.')
             for on, flag in [*access, (args.exact_resume, '--exact-resume')]

@@ -68,7 +68,8 @@ def _model(parser: argparse.ArgumentParser) -> None:
         '-m',
         default='dpn92',
         metavar='NAME',
-        help='architecture, wildcard over pretrained names, text file with a name per line, or all',
+        help='architecture, wildcard over pretrained names, text file with a name per line, or all; a --checkpoint '
+        'that says which model it holds is judged as that unless this is given',
     )
     add('--pretrained', action='store_true', help='use the published weights; implied without --checkpoint')
     add('--checkpoint', type=str, default='', metavar='PATH', help='weights to measure, or a folder of them')

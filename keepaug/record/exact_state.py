@@ -73,6 +73,7 @@ class StockResume:
 
     durable = False
     maps = NoMaps()
+    resumed: dict[str, Any] | None = None
 
     def check_samples(self, args, dataset: Any) -> None:
         pass
@@ -246,6 +247,8 @@ def open_exact_resume(args) -> StockResume:
         return ExactResume(flags)
     resumed = check_checkpoint(args.resume, '--resume', of_run=True)
     _check_kind(args.resume, resumed)
+    if args.check:  # which is one process, whatever the run will be
+        flags |= {name: resumed[KEY]['flags'].get(name, flags[name]) for name in NOT_TYPED}
     _check_flags(args.resume, resumed[KEY]['flags'], flags)
     if resumed[KEY].get('maps'):
         maps_path(os.path.dirname(args.resume), resumed[KEY]['maps'])

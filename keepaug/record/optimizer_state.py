@@ -111,7 +111,7 @@ def _faults(state: Any) -> Iterator[str]:
         }
         for name, value in entries.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point() and value.isnan().any():
-                yield f'a {name} that is not a number'
+                yield f'values that are not numbers as {name}'
     if torch.float64 in formats and len(formats) > 1:
         yield 'state in double precision for only some weights'
 
@@ -137,7 +137,7 @@ def _is_shaped(value: Any, parameter: torch.Tensor) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return f'a tensor of shape {tuple(value.shape)}' if isinstance(value, torch.Tensor) else f'a {type(value).__name__}'
+    return f'a tensor of shape {tuple(value.shape)}' if isinstance(value, torch.Tensor) else in_words(value)
 
 
 def _is_numeric(default: Any) -> bool:

@@ -11,7 +11,7 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import LAST, check_checkpoint, find_weights, recorded_classes
 from keepaug.methods.registry import active_methods
-from keepaug.models.loading import UNFIT
+from keepaug.models.loading import UNFIT, tell_misfit
 from keepaug.record.history import check_run
 from keepaug.record.optimizer_state import check_optimizer_state, check_scaler_state, find_misfit
 from keepaug.record.run_folder import run_folder
@@ -30,15 +30,24 @@ def find_resume(args) -> str:
     return last if os.path.exists(last) else ''
 
 
-def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -> int:
+def resume(
+    args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler, held: dict[str, Any] | None = None
+) -> int:
     """Restores weights, and optimizer and scaler unless `--no-resume-opt`, and gives the epoch to start with.
+
+    Args:
+        args: Options.
+        task: What trains.
+        optimizer: Optimizer of the run.
+        scaler: Loss scaler of the run, or None.
+        held: What the checkpoint of `--resume` holds, where somebody has read it already.
 
     Raises:
         ValueError: The checkpoint cannot be read, or is of another model.
     """
     resumed_epoch = None
     if args.resume:
-        held = check_resumed(args, find_early_exit(task) is not None, scaler)
+        held = check_resumed(args, find_early_exit(task) is not None, scaler, held)
         _log_early_head(held, task)
         _check_classes(held, args)
         _tell_maps(args, task)
@@ -60,19 +69,20 @@ def resume(args, task: TrainingTask, optimizer: torch.optim.Optimizer, scaler) -
     return resumed_epoch or 0
 
 
-def check_resumed(args, early_exit: bool = False, scaler=None) -> dict[str, Any]:
+def check_resumed(args, early_exit: bool = False, scaler=None, held: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the checkpoint of `--resume` holds, after a look at all that a run takes from it.
 
     Args:
         args: Options.
         early_exit: Whether the run has an early head, whose optimizer's state stands apart.
         scaler: Loss scaler of the run, or None.
+        held: What it holds, where it has been read already.
 
     Raises:
         ValueError: It cannot be read, or holds what no run writes.
     """
     source = f'--resume {args.resume}'
-    held = check_checkpoint(args.resume, '--resume', of_run=True)
+    held = held or check_checkpoint(args.resume, '--resume', of_run=True)
     check_run(held, source, needs_epoch=args.start_epoch is None)
     if args.model_ema:
         find_weights(held, source, averaged=True)
@@ -152,5 +162,5 @@ def _mismatch(args, error: Exception) -> str:
         )
     return (
         f'--resume {args.resume} does not fit --model {args.model} with {args.num_classes} classes '
-        f'({first_line(error)}): resume with the flags of the run that wrote it.'
+        f'({tell_misfit(error)}): resume with the flags of the run that wrote it.'
     )

@@ -1,5 +1,6 @@
 """The folder of a run: made before the first epoch, never mixed with another run."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -22,6 +23,23 @@ _logger = logging.getLogger('train')
 def run_folder(args, name: str = '') -> str:
     """The folder of a run: `--experiment` or else `name`, in that of all runs."""
     return os.path.join(args.output or './output/train', args.experiment or name)
+
+
+def check_output(args) -> None:
+    """Says before anything is built that the run's folder cannot be made, as far as the folders above it tell.
+
+    Raises:
+        ValueError: One of them is a file, or may not be written.
+    """
+    folder = run_folder(args).rstrip(os.sep)
+    above = folder
+    while not os.path.lexists(above) and above:
+        above = os.path.dirname(above)
+    above = above or '.'
+    if not os.path.isdir(above):
+        raise _unwritable(folder, NotADirectoryError(errno.ENOTDIR, f'{above} is a file'))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise _unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def hold_folder(args) -> None:

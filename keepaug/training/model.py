@@ -15,7 +15,7 @@ from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
 from keepaug.models.described import check_local
-from keepaug.models.loading import one_short_try, watched_loading
+from keepaug.models.loading import one_short_try, tell_misfit, watched_loading
 from keepaug.models.recorded import check_images
 from keepaug.training.device import is_first_process
 from keepaug.training.forward import Forward
@@ -88,7 +88,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         ) from error
     except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError, SafetensorError) as error:
         what = f'--model {args.model}' + (f' with {weights}' if weights else '')
-        raise ValueError(f'{what} cannot be built as asked: {first_line(error)}.') from error
+        raise ValueError(f'{what} cannot be built as asked: {tell_misfit(error)}.') from error
     if pretrained_file:
         loaded.check(model, weights, f'--model {args.model}')
     try:

@@ -23,8 +23,9 @@ from keepaug.console.errors import first_line
 from keepaug.data.loaders import drop_prefetched
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.models.described import check_local, describe, described_size, model_arguments, same_architecture
-from keepaug.models.loading import UNFIT, one_short_try
+from keepaug.models.loading import UNFIT, one_short_try, tell_misfit
 from keepaug.models.recorded import check_recorded
+from keepaug.ranges import any_of
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loss import loss_kwargs
 from keepaug.training.wrapped_task import WrappedTask
@@ -117,7 +118,7 @@ def _described_teacher(
     except (*UNFIT, AssertionError) as error:
         raise ValueError(
             f'{flag} {path} does not fit --kd-model-name {name} with {student.num_classes} classes '
-            f'({first_line(error)}): give a teacher of the same classes, and the model it was trained as.'
+            f'({tell_misfit(error)}): give a teacher of the same classes, and the model it was trained as.'
         ) from error
     # Images reach the teacher as its own run prepared them.
     teacher.pretrained_cfg = {
@@ -171,12 +172,21 @@ def compile_task(args, task: TrainingTask) -> None:
     Raises:
         ValueError: The backend is unknown.
     """
-    known = torch.compiler.list_backends(None)
-    if args.torchcompile not in known:
-        raise ValueError(f'--torchcompile {args.torchcompile} is not a backend: choose one of {", ".join(known)}.')
+    check_backend(args.torchcompile)
     task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
     if task.has_ema():
         task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+
+
+def check_backend(name: str) -> None:
+    """Refuses a backend of `--torchcompile` that torch does not know; it would say so in the first step.
+
+    Raises:
+        ValueError: The backend is unknown.
+    """
+    if name not in torch.compiler.list_backends(None):  # with those that are for debugging
+        known = torch.compiler.list_backends()
+        raise ValueError(f'--torchcompile {name} is not a backend of torch: choose {any_of(known)}.')
 
 
 def distribute_task(args, task: TrainingTask, device: torch.device) -> None:

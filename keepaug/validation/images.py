@@ -3,11 +3,15 @@
 from typing import Any
 
 import torch
+from PIL import Image
 from timm.data import RealLabelsImagenet, create_loader, create_naflex_loader
+from timm.data.transforms import TrimBorder
 from torch.utils.data import Dataset
+from torchvision.transforms import Compose
 
 from keepaug.console.errors import first_line
 from keepaug.data.classes import ClassList
+from keepaug.data.patches import find_patch_size
 from keepaug.data.sets import build_dataset
 from keepaug.data.workers import report_failures
 from keepaug.validation.processes import world_size
@@ -77,6 +81,7 @@ def build_loader(
         use_prefetcher=not args.no_prefetcher,
     )
     if args.naflex_loader:
+        find_patch_size(model, args.model)  # a network that reads images is refused
         patch_size = getattr(getattr(model, 'embeds', None), 'patch_size', None) or 16
         return report_failures(
             create_naflex_loader(
@@ -88,9 +93,24 @@ def build_loader(
                 **common,
             )
         )
-    return report_failures(
-        create_loader(dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common)
+    loader = create_loader(
+        dataset, input_size=data_config['input_size'], tf_preprocessing=args.tf_preprocessing, **common
     )
+    if args.crop_border_pixels and isinstance(dataset.transform, Compose):
+        dataset.transform.transforms[0] = _Border(args.crop_border_pixels)
+    return report_failures(loader)
+
+
+class _Border(TrimBorder):
+    """Cuts a border off, and says of an image that has nothing else."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if min(image.size) <= 2 * self.border_size:
+            raise ValueError(
+                f'--crop-border-pixels {self.border_size} leaves nothing of an image of {image.width} x {image.height} '
+                'pixels: give fewer.'
+            )
+        return super().__call__(image)
 
 
 def read_valid_labels(path: str, num_classes: int) -> list[int] | None:

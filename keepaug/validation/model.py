@@ -16,11 +16,12 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
 from keepaug.models.described import check_local, describe, described_channels, described_size
-from keepaug.models.loading import one_short_try
+from keepaug.models.loading import one_short_try, tell_misfit
 from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 from keepaug.training.model import script, set_kernels
+from keepaug.training.task import check_backend
 from keepaug.validation.runs import is_typed
 
 _logger = logging.getLogger('validate')
@@ -72,6 +73,11 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             model = build(args.pretrained, args.torchscript)
         if args.checkpoint:
             load_checkpoint(model, args.checkpoint, args.use_ema)
+    except OSError as error:  # what a failing download is, too
+        raise ValueError(
+            f'The weights of --model {args.model} cannot be loaded ({first_line(error).split(". ")[0]}): give a file '
+            'with --checkpoint.'
+        ) from error
     except (
         RuntimeError,
         TypeError,
@@ -121,7 +127,7 @@ def _explain_mismatch(error: Exception) -> str:
     # The weight and the bias of the last layer, and nothing else.
     counts = {(theirs, ours) for theirs, _, ours, _ in found}
     if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
-        return first_line(error)
+        return tell_misfit(error)
     ((theirs, ours),) = counts
     return (
         f'it has {theirs} classes, not {ours}; give --num-classes {theirs}, and validate checkpoints with '
@@ -162,6 +168,7 @@ def compile_model(args, model: torch.nn.Module) -> Any:
     if args.torchscript:
         return script(model, args.model)
     if args.torchcompile:
+        check_backend(args.torchcompile)
         torch.compiler.reset()
         return torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
     if args.aot_autograd:

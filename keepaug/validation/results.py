@@ -64,15 +64,21 @@ def retry_smaller(run: Callable[[int], OrderedDict], batch_size: int, model: str
             _logger.warning(f'Reducing batch size to {batch_size} for retry.')
 
 
-def check_results_file(path: str) -> None:
-    """Says before a validation that its results could not be written after it.
+def check_files(args) -> None:
+    """Says before anything is built what is wrong with the files of labels and of results that the flags name.
 
     Raises:
-        ValueError: The folder of `--results-file` does not exist, or may not be written.
+        ValueError: One is not there, or cannot be written.
     """
+    path = args.results_file
     folder = os.path.dirname(path) or '.'
+    if path and os.path.isdir(path):
+        raise ValueError(f'--results-file {path} is a folder: name a file in it.')
     if path and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise ValueError(f'--results-file {path} cannot be written: name a file in a folder that exists.')
+    for flag, path in (('--real-labels', args.real_labels), ('--valid-labels', args.valid_labels)):
+        if path and not os.path.isfile(path):
+            raise ValueError(f'{flag} {path} is no file that is there: give the path of one.')
 
 
 def write_results(path: str, results: Sequence[dict] | dict, file_format: str = 'csv') -> None:

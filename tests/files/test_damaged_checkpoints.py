@@ -50,6 +50,7 @@ def flags(path: str, **changes) -> Namespace:
         resume=path, no_resume_opt=False, model_ema=True, start_epoch=None, rank=0, class_map='', class_to_idx={},
         exact_resume=True, opt='adamw', model='toy', num_classes=3, epochs=5, distributed=False, device='cpu',
         world_size=1, taken_over=Namespace(),
+        check=False,
     )  # fmt: skip
     vars(args).update(changes)
     return args

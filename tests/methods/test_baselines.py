@@ -68,8 +68,8 @@ def test_xavier_weights(name, spread, data, monkeypatch):
 
     monkeypatch.setattr(train.training, 'build_optimizer', stop)
     with pytest.raises(Drawn):
-        args, text = train._parse_args([str(data), *TINY.split(), '--weight-init', name])
-        train.build(keepaug.prepare(args), text)
+        args = keepaug.prepare(train._parse_args([str(data), *TINY.split(), '--weight-init', name])[0])
+        train.build(args, train.training.open_device(args))
     checked = 0
     for module in drawn[0].get_trainable_module().modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

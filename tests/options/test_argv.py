@@ -131,8 +131,8 @@ def test_keep_tau():
     'argv, fault',
     [
         (['--keep-cut=foo'], "argument --keep-cut: invalid choice: 'foo'"),
-        (['--cutout=foo'], "argument --cutout: invalid int value: 'foo'"),
-        (['--keep-tau', 'foo'], "argument --keep-tau: invalid tau value: 'foo'"),
+        (['--cutout=foo'], '--cutout must be a whole number, got foo.'),
+        (['--keep-tau', 'foo'], '--keep-tau must be a number or none to draw blindly, got foo.'),
         (['--torchscript', '--torchcompile'], 'not allowed with argument'),
     ],
 )

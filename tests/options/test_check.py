@@ -1,4 +1,4 @@
-"""`--check` on a machine that is not the one the run is for."""
+"""`--check` finds what a run would stumble over, in one process, on any machine, and leaves nothing behind."""
 
 import pytest
 import torch
@@ -15,3 +15,69 @@ def test_the_rest_is_checked_without_the_device(data, tmp_path, caplog, capsys):
     assert '--device cuda is not available to torch here. The rest is checked.' in caplog.text
     assert 'The flags fit together.' in caplog.text
     assert '--opt nosuch' in refuse_train(f'{flags} --check --opt nosuch', tmp_path, capsys)
+
+
+FOUND = {
+    '--eval-metric top2': ['--eval-metric top2', 'top1'],
+    '--early-exit --early-exit-stage 9': ['stage 9', 'layer1'],
+    '--joint-occlusion saliency --occlusion-layer nix': ['--occlusion-layer', 'nix'],
+    '--gp nix': ['--model test_resnet', 'nix'],
+    '--model-kwargs nix=1': ['--model test_resnet', 'nix'],
+    '-b 64': ['--batch-size 64'],
+    '--resume {run}/last.pth.tar --opt adamw': ['--resume', '--opt adamw'],
+    '--resume {run}/last.pth.tar --model test_vit': ['--resume', '--model test_vit'],
+    '--resume {run}/last.pth.tar --exact-resume': ['--resume', '--exact-resume'],
+    '--train-img-sizes 32 64 --train-size-probs 0.5': ['--train-size-probs 0.5', '--train-img-sizes 32 64'],
+    '--train-img-sizes 32 64 --train-batch-sizes 8': ['--train-batch-sizes 8', '--train-img-sizes 32 64'],
+}
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+    return run_train(f'{data} {TINY} --epochs 1', tmp_path_factory.mktemp('run'))
+
+
+@pytest.mark.parametrize('flags', FOUND)
+def test_what_only_model_and_data_tell_is_found(flags, data, run, tmp_path, capsys):
+    said = refuse_train(f'{data} {TINY} --check {flags.format(run=run)}', tmp_path, capsys)
+    for word in ' '.join(FOUND[flags]).split():
+        assert word in said
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_model_is_built(data, tmp_path, capsys, caplog):
+    (tmp_path / 'file').touch()
+    for flags in ('', '--check'):
+        with caplog.at_level('INFO', 'train'):
+            said = refuse_train(f'{data} {TINY} {flags}', tmp_path / 'file', capsys)
+        assert f'{tmp_path}/file/run' in said and '--output' in said and 'Model ' not in caplog.text
+
+
+@pytest.mark.parametrize(
+    'flags, told',
+    [
+        ('--mixup-prob 0.3', 'without effect: --mixup-prob 0.3'),
+        ('--resume {run}/last.pth.tar', 'can be built'),
+        ('--keep-cut -j 2 --use-multi-epochs-loader --pretrained', 'left out of the check: the weights of --model'),
+        ('--attentive-cutmix', 'left out of the check: --attentive-cutmix'),
+        ('--kd-model-name test_vit', 'left out of the check: --kd-model-name test_vit'),
+        ('--dataset hfds/nix', '--dataset hfds/nix may have to be fetched'),
+    ],
+)
+def test_what_passes_leaves_nothing_behind(flags, told, data, run, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '8')  # nobody else comes
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{data} {TINY} --check {flags.format(run=run)}', tmp_path)
+    assert told in caplog.text and 'The flags fit together.' in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exact_resumption_is_checked_in_one_process(data, tmp_path, capsys, caplog):
+    run = run_train(f'{data} {TINY} --epochs 1 --exact-resume', tmp_path)
+    last = torch.load(run / 'last.pth.tar', weights_only=False)
+    last['exact_resume']['flags'] |= {'world_size': '8', 'distributed': 'True'}
+    torch.save(last, run / 'last.pth.tar')
+    resume = f'{data} {TINY} --epochs 1 --exact-resume --resume {run}/last.pth.tar'
+    run_train(f'{resume} --check', tmp_path)
+    assert '--lr' in refuse_train(f'{resume} --check --lr 1', tmp_path, capsys)
+    assert 'the number of processes' in refuse_train(resume, tmp_path, capsys)
