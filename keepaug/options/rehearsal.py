@@ -43,7 +43,7 @@ def rehearsed(args: argparse.Namespace) -> argparse.Namespace:
         left_out.append(f'--kd-model-name {tried.kd_model_name}')
         tried.kd_model_name = None
     for method in active_methods(tried):
-        if method.fetches_weights(tried):
+        if method.switch is not None and method.fetches_weights(tried):
             left_out.append(method.spelled(tried))
             setattr(tried, method.switch.dest, method.switch.unset)
     if left_out:

@@ -72,7 +72,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default is argparse.SUPPRESS or not action.default and action.default != 0
-        silent = silent or '(default' in action.help  # told there in words
+        silent = silent or '(default' in (action.help or '')  # told there in words
         return action.help if silent or action.default is False else f'{action.help} (default: %(default)s)'
 
 
