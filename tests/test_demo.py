@@ -36,7 +36,7 @@ def test_shares_are_of_seeded_cuts():
 
 @pytest.mark.parametrize('fill, kept', [(True, 0), (False, 100)])
 def test_all_or_nothing_is_left_of_the_digit(fill, kept):
-    def cut(x, target, generator, where):
+    def cut(x, target, generator):
         cut.last = {'mask': torch.full((len(x), 1, *x.shape[-2:]), fill)}
 
     cut.recycled = None

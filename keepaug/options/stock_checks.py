@@ -65,6 +65,7 @@ def check_stock(args: argparse.Namespace) -> None:
         _optimizer,
         _averaging,
         channel_rows,
+        mode_rows,
         _lengths,
         _loaders,
         _splits,
@@ -232,6 +233,9 @@ def channel_rows(args: argparse.Namespace) -> Rows:
         given is not None and size is not None and given != size[0],
         f'--in-chans {given} and {spell("input_size", size)} name two numbers of channels: drop one of the two.',
     )
+
+
+def mode_rows(args: argparse.Namespace) -> Rows:
     try:
         Image.getmodebands(args.input_img_mode or 'RGB')
     except KeyError:

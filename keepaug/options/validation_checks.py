@@ -21,6 +21,7 @@ from keepaug.options.stock_checks import (
     format_rows,
     head_rows,
     interpolation_rows,
+    mode_rows,
     model_rows,
 )
 from keepaug.options.validate import add_ours, create_validate_parser
@@ -55,6 +56,7 @@ def check_validate(args: argparse.Namespace) -> None:
         _kernels,
         range_rows,
         channel_rows,
+        mode_rows,
         check_task,
         _early_exit,
         check_evaluation,
