@@ -355,6 +355,7 @@ def test_a_tar_file(run, images, tmp_path, capsys, caplog, monkeypatch):
 
 def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys, caplog):
     flags = f'{images} {RUN} --dataset torch/image_folder'
+    (images / 'train' / 'names.txt').write_text('\n'.join(f'class{index}' for index in range(4)))
     run_train(f'{flags} --epochs 1 --class-map names.txt', tmp_path, 'same')
     assert '--class-map names.txt has no effect on --dataset torch/image_folder' in warnings(caplog)
     shutil.rmtree(images / 'val' / 'class0')
@@ -377,6 +378,7 @@ def test_an_embedded_set_records_its_names_too(tmp_path, capsys):
 
 @pytest.mark.parametrize('split', ['nosuch', 'trian', "''"])
 def test_torchvisions_test_images_are_not_taken_for_another_split(split, tmp_path, capsys):
+    (tmp_path / 'cifar-10-batches-py').mkdir()
     said = refuse_train(
         f'{tmp_path} {RUN} --num-classes 10 --check --dataset torch/cifar10 --train-split {split}', tmp_path, capsys
     )
