@@ -13,6 +13,7 @@ import yaml
 
 from keepaug.files.plain_yaml import MOST_BYTES, parse_yaml
 from keepaug.installation import find_recipe, list_recipes
+from keepaug.methods.refusals import all_flags
 
 
 def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
@@ -99,6 +100,8 @@ def read_defaults(
                 except ValueError as error:
                     raise ValueError(f'--config {path} sets {key} to {shown(value)}: {error}.') from error
                 continue
+            if '-' in key and (meant := key.replace('-', '_')) in all_flags():  # ours, which no stock file has
+                raise ValueError(f'--config {path} has the key {key[:100]}, which nothing reads: write {meant}.')
             nearest = difflib.get_close_matches(key[:100], actions, n=1)
             hint = f', the nearest one is {nearest[0]}' if nearest else ''
             sentence = f'{path}: no argument is called {key[:100]}{hint}'

@@ -164,6 +164,7 @@ def test_values(parse, text, name, value):
         (LAUGHS, ('recipe.yaml holds more than',)),
         (MERGED, ('recipe.yaml holds more than',)),
         ('a: &a [*a]', ('recipe.yaml holds more than', 'within itself')),
+        ('keep-cut: erase', ('keep-cut', 'write keep_cut')),
         ('__dict__: {a: 1}', ('no argument is called __dict__',)),
         ('taken_over: 5', ('no argument is called taken_over',)),
         ('- a\n- b', ('holds a list', 'key: value')),
