@@ -35,6 +35,7 @@ from keepaug.machine import describe_machine
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='cifar_resnet18')
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=timm.utils.ParseKwargs, metavar='KEY=VALUE')
     parser.add_argument('--img-size', type=int, default=32, help='pixels')
     parser.add_argument('-b', '--batch-size', type=int, default=128)
     parser.add_argument('--pairs', type=int, default=30, help='pairs of steps per saliency')
@@ -63,6 +64,7 @@ def main() -> None:
     if args.output:
         record = dict(
             model=args.model,
+            model_kwargs=args.model_kwargs,
             img_size=args.img_size,
             batch_size=args.batch_size,
             amp=args.amp,
@@ -81,7 +83,7 @@ def measure(args) -> dict[str, dict[str, float]]:
     device = torch.device(args.device)
     torch.manual_seed(0)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    model = timm.create_model(args.model, num_classes=10).to(device, memory_format=layout).train()
+    model = timm.create_model(args.model, num_classes=10, **args.model_kwargs).to(device, memory_format=layout).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     size = (args.img_size, args.img_size)
     x = torch.randn(args.batch_size, 3, *size, device=device).contiguous(memory_format=layout)
