@@ -98,6 +98,16 @@ class BatchAugment:
         """Whether targets come out soft."""
         return False
 
+    @property
+    def switches(self) -> bool:
+        """Whether some of its draws are mixup and the others CutMix."""
+        return False
+
+    @property
+    def erases(self) -> bool:
+        """Whether it erases as stock's random erasing does."""
+        return False
+
     def check(self, parameter: str, value: Any) -> Any:
         """The value of a hyper-parameter, if it lies in its range.
 

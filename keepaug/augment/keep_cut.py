@@ -99,6 +99,14 @@ class KeepCut(KeepRegion):
     def mixes_labels(self) -> bool:
         return self.mixer is not None
 
+    @property
+    def switches(self) -> bool:
+        return self.mixer is not None and self.mixer.switches
+
+    @property
+    def erases(self) -> bool:
+        return self.mode == 'erase'
+
     def recycle(self, x: Tensor) -> Tensor:
         """The images of the last call, as the network must see them for `maps` to learn from their gradient."""
         if not (self.active and isinstance(self.source, RecycledSaliency)):

@@ -67,6 +67,10 @@ class KeepPaste(KeepRegion):
         # Keep-cut without saliency is random erasing, vectorised.
         self.eraser = KeepCut(mode='erase', tau=None, fill=remode, prob=reprob, max_count=recount) if reprob else None
 
+    @property
+    def erases(self) -> bool:
+        return self.eraser is not None
+
     def check_images(self, x: Tensor) -> None:
         self.edge(x)
         super().check_images(x)

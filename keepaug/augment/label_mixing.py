@@ -180,6 +180,10 @@ class LabelMixer(PartnerMixer):
         self.cutmix_minmax = cutmix_minmax
         self.switch_prob = self.check('switch_prob', switch_prob)
 
+    @property
+    def switches(self) -> bool:
+        return 0.0 < self._cutmix_share() < 1.0
+
     def describe(self, size: tuple[int, int]) -> str:
         return f'{self._alphas()}, {super().describe(size)}'
 
@@ -187,8 +191,7 @@ class LabelMixer(PartnerMixer):
         cutmix = f'cutmix alpha {self.cutmix_alpha:g}' if self.cutmix_alpha else ''
         if self.cutmix_minmax is not None:
             cutmix = 'cutmix side {:g} to {:g}'.format(*self.cutmix_minmax)
-        share = self._cutmix_share()
-        cutmix += f' ({share:g} of the draws)' if 0.0 < share < 1.0 else ''
+        cutmix += f' ({self.switch_prob:g} of the draws)' if self.switches else ''
         return ', '.join(filter(None, [f'mixup alpha {self.mixup_alpha:g}' if self.mixup_alpha else '', cutmix]))
 
     def mix(

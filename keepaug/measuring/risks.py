@@ -225,6 +225,7 @@ def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: d
         std=data_config['std'],
         crop_pct=data_config['crop_pct'],
         num_workers=args.workers,
+        pin_memory=args.pin_mem,
         persistent_workers=False,
         img_dtype=forward.dtype,
         device=forward.device,

@@ -43,12 +43,16 @@ class Augmentation(NamedTuple):
         strength: Its settings, in words.
         refined: Whether the refinement switches it off.
         mixes: Whether it mixes labels, which `--mixup-off-epoch` ends.
+        switches: Whether some of its draws are mixup and the others CutMix.
+        erases: Whether it erases as stock's random erasing does.
     """
 
     name: str
     strength: str
     refined: bool = False
     mixes: bool = False
+    switches: bool = False
+    erases: bool = False
 
 
 def log_augmentations(
@@ -100,18 +104,15 @@ def find_augmentations(
     found += [_mixing(mixer, where, refined) for where, mixer in mixers.items() if isinstance(mixer, MIXERS)]
     eraser = getattr(loader, 'random_erasing', None)
     if eraser is not None:
-        found.append(Augmentation('random erasing', f'{_erasing(eraser, args)}, on the device', refined))
+        found.append(Augmentation('random erasing', f'{_erasing(eraser, args)}, on the device', refined, erases=True))
     if isinstance(task, AugmentedTask):
         sizes = [(edge, edge) for edge in args.train_img_sizes or ()] or [size]
         for augment in task.augment.augments:
             strength = ' or '.join(dict.fromkeys(map(augment.describe, sizes)))
-            if not strength:
-                continue
-            found.append(
-                Augmentation(
-                    augment.name or type(augment).__name__, f'{strength}, on the device', refined, augment.mixes_labels
-                )
-            )
+            if strength:
+                name, strength = augment.name or type(augment).__name__, f'{strength}, on the device'
+                does = augment.mixes_labels, augment.switches, augment.erases
+                found.append(Augmentation(name, strength, refined, *does))
     return found
 
 
@@ -135,7 +136,7 @@ def _image_steps(dataset: Dataset, args) -> Iterator[Augmentation]:
     for step, fades in list_steps(dataset):
         name, strength = _describe(step, args)
         if strength:
-            yield Augmentation(name, strength, fades)
+            yield Augmentation(name, strength, fades, erases=isinstance(step, RandomErasing))
 
 
 def _describe(step: Callable, args) -> tuple[str, str]:
@@ -216,12 +217,13 @@ def _mixing(mixer: Mixup | NaFlexMixup, where: str, refined: bool) -> Augmentati
     parts = {name: f'{name} alpha {alpha:g}' for name, alpha in alphas.items() if alpha > 0}
     if minmax is not None:
         parts['cutmix'] = 'cutmix side {:g} to {:g}'.format(*minmax)
-    if len(parts) == 2:
+    switches = len(parts) == 2
+    if switches:
         parts['cutmix'] += f' ({mixer.switch_prob:g} of the draws)'
     probability = mixer.prob if isinstance(mixer, NaFlexMixup) else mixer.mix_prob
     mode = f', one draw per {mixer.mode}' if hasattr(mixer, 'mode') else ''
     strength = f'{", ".join(parts.values())}, probability {probability:g}{mode}, {where}'
-    return Augmentation(' and '.join(parts), strength, refined, mixes=True)
+    return Augmentation(' and '.join(parts), strength, refined, mixes=True, switches=switches)
 
 
 def _rate_without_effect(args, phases: Phases) -> Iterator[str]:
@@ -261,9 +263,9 @@ def _without_effect(args, found: list[Augmentation]) -> Iterator[str]:
         yield f'--train-crop-mode {args.train_crop_mode} (--naflex-loader crops to sequences)'
     if not any(each.mixes for each in found):
         yield from _idle(args, OF_MIXING, 'no labels are mixed')
-    elif 0 < args.mixup_switch_prob < 1 and not any('of the draws' in each.strength for each in found):
+    elif 0 < args.mixup_switch_prob < 1 and not any(each.switches for each in found):
         yield from _idle(args, {'mixup_switch_prob': 0.5}, 'of mixup and CutMix only one is on')
-    if not args.no_aug and not any('regions at most' in each.strength for each in found):
+    if not args.no_aug and not any(each.erases for each in found):
         yield from _idle(args, OF_ERASING, 'nothing is erased, since --reprob is 0')
     if not args.train_img_sizes:
         yield from _idle(args, OF_SIZES, 'all images have one size without --train-img-sizes')

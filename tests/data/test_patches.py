@@ -55,7 +55,11 @@ def batches(monkeypatch):
         '--mixup 0.2 --cutmix 1',
         '--grad-checkpointing',
         '--no-aug',
-        pytest.param('--torchcompile aot_eager', marks=pytest.mark.slow),
+        pytest.param(
+            '--torchcompile aot_eager',
+            # torch's compiler looks at the gradients of all tensors
+            marks=[pytest.mark.slow, pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor')],
+        ),
     ],
 )
 def test_trains(flags, data, tmp_path, batches, capsys):

@@ -7,7 +7,7 @@ import pytest
 from timm.data import Mixup
 from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import RandomResizedCropAndInterpolation
+from timm.data.transforms import RandomCropOrPad, RandomResizedCropAndInterpolation, ResizeKeepRatio
 from torchvision import transforms
 
 from keepaug import training
@@ -16,6 +16,7 @@ from keepaug.data.policies import TorchvisionPolicy
 from keepaug.data.transform import TrainingTransform
 from keepaug.options import create_parser, parse_args
 from keepaug.record.start_block import _rate_without_effect
+from keepaug.training.consistency_task import ConsistencyTask
 from keepaug.training.feature_dropout_task import FeatureDropoutTask
 from keepaug.training.phases import Phases
 from tests.scripts import TINY, run_train
@@ -297,13 +298,16 @@ def called(monkeypatch):
 
     monkeypatch.setattr('keepaug.training.train_one_epoch', epoch)
     watch(RandomResizedCropAndInterpolation, '__call__', 'crop')
-    watch(transforms.RandomCrop, 'forward', 'crop')
+    for owner in (transforms.RandomCrop, RandomCropOrPad):
+        watch(owner, 'forward', 'crop')
+    watch(ResizeKeepRatio, '__call__', 'resize')
     watch(transforms.RandomHorizontalFlip, 'forward', 'left-right flip')
     watch(transforms.RandomVerticalFlip, 'forward', 'upside-down flip')
     for owner in (AutoAugment, RandAugment, AugMixAugment):
         watch(owner, '__call__', 'policy')
     watch(TorchvisionPolicy, 'forward', 'policy')
     watch(FeatureDropoutTask, 'forward', 'feature-dropout')
+    watch(ConsistencyTask, 'forward', 'uda')
     watch(transforms.ColorJitter, 'forward', 'color jitter')
     watch(transforms.RandomGrayscale, 'forward', 'grayscale')
     watch(RandomErasing, '__call__', 'random erasing')
