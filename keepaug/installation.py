@@ -31,7 +31,10 @@ def program() -> str:
 
 def runs_command() -> bool:
     """Whether this process was started as a command of ours, and is not a program that uses us as a library."""
-    script, following = os.path.basename((sys.argv or [''])[0]), sys.orig_argv[1:]
+    script, following = (sys.argv or [''])[0], sys.orig_argv[1:]
+    if script != '-m' and script not in following:  # a worker, which the command started and gave its own words
+        return False
+    script = os.path.basename(script)
     if script == '-m':  # as it is while Python imports the package of the module to run
         following = itertools.dropwhile(lambda word: not word.endswith('m'), following)
         script = next(itertools.islice(following, 1, None), '').replace('.', '-')

@@ -17,6 +17,7 @@ from keepaug import installation
         ('-m', 'python -m pytest keepaug.plot', False),
         ('/home/a/bin/keepaug-plot', 'python /home/a/bin/keepaug-plot x', True),
         ('loop.py', 'python loop.py keepaug-plot', False),
+        ('/home/a/bin/keepaug-plot', 'python -c spawn_main(pipe_handle=5) --multiprocessing-fork', False),
         ('', 'python', False),
     ],
 )

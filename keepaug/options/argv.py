@@ -11,6 +11,8 @@ from keepaug.methods.refusals import all_flags, stray_word
 class StockFirst:
     """Stands in for `parser.parse_known_args`: rewrites the command line, then hands it to the real one.
 
+    `parse_args` stands in for the other, which reads by it, and says more of a word that nothing takes.
+
     argparse would let a new flag change the meaning of an old command line in two ways: a prefix that was unique
     turns ambiguous, and a flag with an optional value takes the path of the data set that follows it. Stock here means
     the flags that stood on the parser when this was made; all others yield to them. A plain object rather than a
@@ -19,7 +21,7 @@ class StockFirst:
 
     def __init__(self, parser: argparse.ArgumentParser):
         self.parser = parser
-        self.parse = parser.parse_known_args
+        self.parse, self.parse_all = parser.parse_known_args, parser.parse_args
         self.stock = tuple(parser._option_string_actions)
 
     def __call__(
@@ -27,11 +29,15 @@ class StockFirst:
         args: Sequence[str] | None = None,
         namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
-        words = self.rewrite(sys.argv[1:] if args is None else args)
-        known, unknown = self.parse(words, namespace)
+        return self.parse(self.rewrite(sys.argv[1:] if args is None else args), namespace)
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        known, unknown = self(args, namespace)
         if any(not word.startswith('-') for word in unknown):
-            self._explain_stray(words)
-        return known, unknown
+            self._explain_stray(self.rewrite(sys.argv[1:] if args is None else args))
+        return self.parse_all(args, namespace) if unknown else known  # which refuses them
 
     def _explain_stray(self, words: Sequence[str]) -> None:
         """Says which of too many words is no folder, where it stands behind a flag that may or may not have a value."""
@@ -114,7 +120,8 @@ def stock_first(parser: argparse.ArgumentParser) -> StockFirst:
     """Makes the flags now on `parser` win over all that are added later; the first call counts."""
     own = vars(parser)  # it takes the place of the method of this parser alone
     if 'parse_known_args' not in own:
-        own['parse_known_args'] = StockFirst(parser)
+        reader = own['parse_known_args'] = StockFirst(parser)
+        own['parse_args'] = reader.parse_args
     return own['parse_known_args']
 
 

@@ -42,7 +42,8 @@ class Parser(argparse.ArgumentParser):
             if name.startswith('--') and nearest:
                 message += f'; the nearest flag to {name[:100]} is {nearest[0]}'
         if told and not words.startswith('-'):
-            message += '; no flag takes it, and one folder of data is read: drop it'
+            taken = any(action.dest == 'data' for action in self._actions)
+            message += f'; no flag takes it{", and one folder of data is read" * taken}: drop it'
         super().error(message)
 
     def show_first(self, since: int) -> None:

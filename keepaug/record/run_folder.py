@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from timm.models import safe_model_name
 
+from keepaug.console.logs import is_first_process
 from keepaug.files import locks
 from keepaug.files.checkpoints import LAST, newest_epoch
 from keepaug.files.drafts import whole_file
@@ -18,6 +19,9 @@ from keepaug.record.summary import Summary
 Outcome = TypeVar('Outcome')
 
 _logger = logging.getLogger('train')
+
+# Records name images, and the name of a file may be no text in any encoding.
+NAMES = 'surrogateescape'
 
 
 def run_folder(args, name: str = '') -> str:
@@ -28,9 +32,13 @@ def run_folder(args, name: str = '') -> str:
 def check_output(args) -> None:
     """Says before anything is built that the run's folder cannot be made, as far as the folders above it tell.
 
+    The first process alone writes, and on several machines it may be alone in having the place to.
+
     Raises:
         ValueError: One of them is a file, or may not be written.
     """
+    if not is_first_process():
+        return
     folder = run_folder(args).rstrip(os.sep)
     above = folder
     while not os.path.lexists(above) and above:
@@ -99,7 +107,7 @@ def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int, 
         with whole_file(os.path.join(folder, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
         for name, text in records.items():
-            with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='') as file:
+            with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='', errors=NAMES) as file:
                 file.write(text)
         _trim_summary(folder, start_epoch)
     except OSError as error:
@@ -113,7 +121,7 @@ def _compare_records(args, records: Mapping[str, str]) -> None:
         former = os.path.join(os.path.dirname(args.resume), name)
         if not os.path.isfile(former):
             continue
-        with open(former, newline='') as file:
+        with open(former, newline='', errors=NAMES) as file:
             if file.read() != text:
                 raise ValueError(
                     f'--resume {args.resume} continues a run that had another {former}: give the data and the --seed '

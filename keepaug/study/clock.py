@@ -75,7 +75,7 @@ def processor_seconds(session: int) -> float | None:
     found = None
     for stat in Path('/proc').glob('[0-9]*/stat'):
         try:
-            fields = stat.read_text().rpartition(')')[2].split()
+            fields = stat.read_text(errors='replace').rpartition(')')[2].split()
         except OSError:  # it has just ended
             continue
         if int(fields[SESSION]) == session:

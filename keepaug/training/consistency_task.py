@@ -137,7 +137,7 @@ class ConsistencyTask(AugmentedTask):
         augmented, _ = self.augment(pairs, None)
         self.criterion.watched, self.criterion.parts = self.watched, []
         result = self.task(torch.cat([input[:labelled], pairs[: len(augmented)], augmented]), target)
-        if self.watched:
+        if self.criterion.parts:  # when watched, and where there are unlabelled images
             self._sums += torch.stack(self.criterion.parts[0]).double()
             self._batches += 1
         return result

@@ -156,6 +156,17 @@ def test_another_persons_parser(monkeypatch):
     assert (parser.parse_args().cutout, parser.parse_args().data) == (0, '/data')
 
 
+def test_another_script_may_pass_on_what_it_does_not_know(capsys):
+    parser = create_train_parser()
+    add_arguments(parser)
+    words = ['/data', '--keep-cut', 'banana', 'split']
+    args, rest = parser.parse_known_args(words)
+    assert (args.keep_cut, args.data, rest) == ('cutout', '/data', ['banana', 'split'])
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    assert 'banana is neither a folder nor a value of --keep-cut' in capsys.readouterr().err
+
+
 def test_no_abbreviations_where_the_parser_wants_none():
     parser = create_train_parser()
     parser.allow_abbrev = False
@@ -171,5 +182,5 @@ def test_a_copy_reads_for_itself():
     twin = copy.deepcopy(parser)
     twin.add_argument('--joint-later', action='store_true')
     assert twin.parse_known_args.parser is twin and stock_first(twin) is twin.parse_known_args
-    assert twin.parse_args(['--j']).jsd_loss
+    assert twin.parse_args(['--j']).jsd_loss and hasattr(twin.parse_args([]), 'joint_later')
     assert not hasattr(parser.parse_args([]), 'joint_later')

@@ -1,8 +1,12 @@
 """`--check` finds what a run would stumble over, in one process, on any machine, and leaves nothing behind."""
 
+import argparse
+import contextlib
+
 import pytest
 import torch
 
+from keepaug import record
 from tests.scripts import TINY, refuse_train, run_train
 
 
@@ -51,6 +55,27 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_model_is_built(data, tm
         with caplog.at_level('INFO', 'train'):
             said = refuse_train(f'{data} {TINY} {flags}', tmp_path / 'file', capsys)
         assert f'{tmp_path}/file/run' in said and '--output' in said and 'Model ' not in caplog.text
+
+
+@pytest.mark.parametrize(
+    'environment, looks',
+    [
+        ({}, True),
+        ({'WORLD_SIZE': '2', 'RANK': '0'}, True),
+        ({'WORLD_SIZE': '2', 'RANK': '1'}, False),
+        ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '1'}, False),
+    ],
+)
+def test_only_the_process_that_writes_looks_at_its_folder(environment, looks, tmp_path, monkeypatch):
+    """On several machines the others may not have the disk that it lies on."""
+    for name in ('WORLD_SIZE', 'RANK', 'SLURM_NTASKS', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / 'file').touch()
+    args = argparse.Namespace(output=str(tmp_path / 'file'), experiment='run')
+    with pytest.raises(ValueError, match='--output') if looks else contextlib.nullcontext():
+        record.check_output(args)
 
 
 @pytest.mark.parametrize(

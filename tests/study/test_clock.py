@@ -1,6 +1,7 @@
 """The time of a run's epochs: what passed, and what processors worked."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -34,6 +35,15 @@ def test_processors_work_for_a_process_and_its_children():
         assert processor_seconds(process.pid) < worked + 0.2, 'to wait is no work'
         process.communicate()
     assert processor_seconds(process.pid) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+def test_a_name_in_no_encoding_is_nobody_s_concern(tmp_path, monkeypatch):
+    for process, name in ((1, b'na\xefve (x)'), (2, b'python')):
+        (tmp_path / str(process)).mkdir()
+        (tmp_path / str(process) / 'stat').write_bytes(b'%d (%s) S 1 1 7 0 0 0 0 0 0 0 50 50 0 0 0' % (process, name))
+    monkeypatch.setattr(clocks, 'Path', lambda path: tmp_path)
+    assert processor_seconds(7) == pytest.approx(200 / os.sysconf('SC_CLK_TCK'))
 
 
 def summary(folder, epochs):

@@ -167,6 +167,14 @@ def test_watched_it_tells_both_losses_and_the_share():
     assert task.scalars() == {}
 
 
+def test_watched_without_unlabelled_images_it_tells_nothing():
+    task, (input, target) = make_task(ratio=0), make_batch(ratio=0)
+    task.watched = True
+    result = task(input, target)
+    assert result['loss'].item() == pytest.approx(F.cross_entropy(result['output'], target).item())
+    assert task.scalars() == {}
+
+
 def test_watched_it_tells_the_threshold_of_labels():
     task, (input, target) = make_task(annealed=AnnealedCrossEntropy('linear')), make_batch()
     task.watched = True
