@@ -67,7 +67,7 @@ class Stage:
     size: Size
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch 2.6 compiles anew for every value in a frozen one
 class Plan:
     """How one batch is mixed.
 
