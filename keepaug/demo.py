@@ -20,6 +20,7 @@ from typing import Any
 
 import timm
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from timm.utils import setup_default_logging
@@ -53,6 +54,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 IMAGES = 2000
 SIZE = 40  # px
 CUT = 16  # px
+WIDTH = 80  # characters of the table
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -88,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cuts = build_cuts(runs)
     shares = {NONE: (100.0, 0.0)} | {name: measure_cuts(cut, args.images) for name, cut in cuts.items()}
     table = draw_table(runs, shares)
-    console = Console(width=110)
+    console = Console(width=WIDTH)
     console.print(table)
     with whole_file(args.output / 'table.txt') as draft, open(draft, 'w') as file:
-        Console(file=file, width=110).print(table)
+        Console(file=file, width=WIDTH).print(table)
         file.write(f'{describe_machine()}, {args.images} images\n')
     picture = draw_sheet(cuts[BLIND], cuts[FULL])
     with whole_file(args.output / 'keep-cut.png') as draft:
@@ -194,34 +196,29 @@ def draw_table(runs: Mapping[str, StudyRun], shares: Mapping[str, tuple[float, f
     """What a cut removes and leaves, the accuracy of these runs, and what the whole study found."""
     studied = read_studied(STUDIED)
     table = Table(
-        title=f'Cluttered digits, {IMAGES:,} training images, {CUT} px cuts: one seed here, more in the study',
+        title=f'Cluttered digits, {IMAGES:,} images, {CUT} px cuts: one seed here, {len(studied[BLIND])} in the study',
         caption='The blind window is the control of keep-cut: the same windows, drawn without looking. A difference '
-        'of a point between single runs means nothing. The study gives the mean and deviation over several '
+        'of a point between single runs means nothing. The study gives the mean and deviation over its '
         'seeds, and the difference to the blind window, paired by seed, with its 95% interval.',
+        caption_justify='left',
+        box=box.SIMPLE_HEAD,
+        padding=0,
     )
-    for column in (
-        'cut',
-        'image removed',
-        'digit left',
-        'accuracy',
-        's per epoch',
-        'study: accuracy',
-        'over blind',
-    ):
+    for column in ('cut', 'image\nremoved', 'digit\nleft', 'top-1', 's per\nepoch', 'study:\ntop-1', 'over blind'):
         table.add_column(column, justify='left' if column == 'cut' else 'right')
     for name, run in runs.items():
         kept, removed = shares[name]
         clock, accuracy = read_clock(run.folder), run.curve('eval_top1')[-1][1]
-        found = studied[name]
-        difference = difference_of(found, studied[BLIND]) if name != BLIND else None
+        found = spread_of(list(studied[name].values()))
+        over = difference_of(studied[name], studied[BLIND]) if name != BLIND else None
         table.add_row(
             name,
             f'{removed:.1f} %',
             f'{kept:.1f} %',
             f'{accuracy:.1f} %',
             f'{max(clock.values()) / len(clock):.1f}',
-            str(spread_of(list(found.values()))),
-            str(difference or '-'),
+            f'{found.mean:.1f} ± {found.deviation:.1f}',
+            '-' if over is None else f'{over.mean:+.1f} ({over.low:.1f} to {over.high:.1f})',
         )
     return table
 

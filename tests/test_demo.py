@@ -1,7 +1,11 @@
 """What the demo measures of cuts; its runs are those of `make demo`."""
 
+import io
+from types import SimpleNamespace
+
 import pytest
 import torch
+from rich.console import Console
 
 from keepaug import create_augment, options
 from keepaug.demo import (
@@ -14,10 +18,13 @@ from keepaug.demo import (
     SIZE,
     STUDIED,
     STUDY,
+    WIDTH,
+    draw_table,
     measure_cuts,
     read_studied,
 )
 from keepaug.study.plan import plan_runs
+from keepaug.study.statistics import spread_of
 from keepaug.study.study import read_study
 
 pytest.importorskip('sklearn')
@@ -55,3 +62,16 @@ def test_the_demo_says_of_its_runs_what_the_study_does(tmp_path):
 def test_the_study_has_seeds_of_every_arm():
     studied = read_studied(STUDIED)
     assert all(len(studied[arm]) > 1 for arm in ARMS)
+
+
+def test_the_table_has_a_line_for_each_arm_on_a_narrow_screen(tmp_path):
+    """Neither the arm nor what the study found goes on in a second line."""
+    (tmp_path / 'clock.csv').write_text('0,13.4\n1,26.8\n')
+    run = SimpleNamespace(folder=tmp_path, curve=lambda column: [(1, 93.1)])
+    console = Console(width=WIDTH, file=io.StringIO())
+    console.print(draw_table(dict.fromkeys(ARMS, run), dict.fromkeys(ARMS, (100.0, 16.0))))
+    lines = console.file.getvalue().splitlines()
+    for arm, studied in read_studied(STUDIED).items():
+        if arm in ARMS:
+            (line,) = (line for line in lines if line.strip().startswith(f'{arm} '))
+            assert f'16.0 % 100.0 % 93.1 %  13.4 {spread_of(list(studied.values())).mean:.1f} ± ' in line

@@ -112,7 +112,8 @@ def test_demo(environment, place):
     assert '$ keepaug-train ' in said and (place / 'demo' / 'keep-cut.png').exists()
     studied = read_studied(STUDIED)
     for arm in ARMS:
-        assert str(spread_of(list(studied[arm].values()))) in said
+        found = spread_of(list(studied[arm].values()))
+        assert f'{found.mean:.1f} ± {found.deviation:.1f}' in said
 
 
 def test_study(environment, place, data):
