@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keepaug.datasets import EMBEDDED_DATASETS
 from keepaug.methods.method import UNMET, Flag, Method, Need, Refusal, spell, typed
 from keepaug.methods.registry import active_methods, all_methods
 from keepaug.methods.stock_mixing import stock_mixers
@@ -62,20 +63,21 @@ def all_flags() -> dict[str, Flag]:
 
 def _stray_words(method: Method, args: argparse.Namespace) -> Iterator[Refusal]:
     """A mistyped value of a flag that can stand alone is read as the data folder, and the flag stands alone."""
-    word = args.data or ''
-    if not word or os.path.exists(word):
+    word = args.data
+    if word is None or os.path.exists(word):
         return
+    needless = bool(args.data_dir) or args.dataset in EMBEDDED_DATASETS  # no folder can have been meant
     for flag in method.flags:
         if flag.alone is None or not flag.is_given(args):
             continue
         close = os.path.basename(word) == word and difflib.get_close_matches(word, map(str, flag.choices), n=1)
-        yield bool(args.data_dir or close), stray_word(word, flag)
+        yield bool(needless or close or not word), stray_word(word, flag)
 
 
 def stray_word(word: str, flag: Flag) -> str:
     """The sentence of a word that can only be meant as the value of a flag, and is none."""
     values = any_of(flag.choices) if flag.choices else flag.values
-    return f'{word} is neither a folder nor a value of {flag.option}: give {values}.'
+    return f'{word or repr(word)} is neither a folder nor a value of {flag.option}: give {values}.'
 
 
 def _flags_without_effect(args: argparse.Namespace, active: tuple[Method, ...]) -> Iterator[Refusal]:

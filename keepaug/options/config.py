@@ -14,6 +14,7 @@ import yaml
 from keepaug.files.plain_yaml import MOST_BYTES, parse_yaml
 from keepaug.installation import find_recipe, list_recipes
 from keepaug.methods.refusals import all_flags
+from keepaug.ranges import any_of
 
 
 def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
@@ -61,6 +62,9 @@ def find_config(path: str, flag: str = '--config', folders: tuple[str, ...] = ('
     if os.path.exists(path):
         return path
     recipe = find_recipe(path)
+    held = [name for name in list_recipes() if name.startswith(f'{path.strip("/")}/')]
+    if recipe is None and held:
+        raise ValueError(f'{flag} {path} is a folder of recipes: name one, such as {any_of(held[:4])}.')
     if recipe is None:
         raise ValueError(
             f'{flag} {path or repr(path)} cannot be read (No such file or directory): give the path of a YAML file, or '

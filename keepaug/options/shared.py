@@ -2,7 +2,9 @@
 
 import argparse
 import difflib
+import os
 import re
+import sys
 import textwrap
 from typing import NoReturn
 
@@ -10,7 +12,11 @@ from timm.utils import ParseKwargs
 
 # How argparse says that a value is none of its type, and what is taken.
 INVALID = re.compile(r"argument (\S+): invalid (\w+) value: '(.*)'", re.DOTALL)
+# How it says that a flag has too few values.
+TOO_FEW = re.compile(r'argument (\S+): expected (.+?) arguments?')
 KINDS = {'int': 'a whole number', 'float': 'a number', 'tau': 'a number'}
+# What word processors and web pages make of two hyphens.
+LONG_DASHES = '\u2012\u2013\u2014\u2015\u2212'
 
 
 class Keywords(ParseKwargs):
@@ -29,12 +35,23 @@ class Keywords(ParseKwargs):
 class Parser(argparse.ArgumentParser):
     """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
 
+    def parse_args(self, args=None, namespace=None):
+        for word in sys.argv[1:] if args is None else args:
+            if word.startswith(tuple(LONG_DASHES)) and not os.path.exists(word):
+                name = word.lstrip(LONG_DASHES + '-')
+                self.error(f'{word} begins with a dash that no flag has: write {"--"[: len(name)]}{name}.')
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         if invalid := INVALID.fullmatch(message):
             flag, kind, value = invalid.groups()
             flag = flag.split('/')[-1]  # of -b/--batch-size
             action = self._option_string_actions.get(flag)
             message = f'{flag} must be {KINDS.get(kind, kind)}{getattr(action, "instead", "")}, got {value}.'
+        if few := TOO_FEW.fullmatch(message):
+            flag, number = few.groups()
+            values = number.replace('one', '1') + (' value' if number.endswith('one') else ' values')
+            message = f'{flag.split("/")[-1]} takes {values}, and has fewer: give all.'
         _, told, words = message.partition('unrecognized arguments: ')
         for word in words.split() if told else ():
             name = word.partition('=')[0]

@@ -4,6 +4,7 @@ Each check is a table of (refused, sentence) rows; a sentence names the flag, it
 """
 
 import argparse
+import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -148,9 +149,14 @@ def device_rows(args: argparse.Namespace) -> Rows:
     if device == 'cuda':  # each process asks for its own, and opens no other
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        yield True, f'--device {device} is no device of torch: say cuda, cpu or mps.'
+        return
+    try:
         torch.ones(1, device=device).item()  # on meta there are tensors, but no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
-        if args.check:  # often of a job for another machine
+        if args.check and kind != 'meta':  # often of a job for another machine
             _logger.info(f'--device {args.device} is not available to torch here. The rest is checked.')
             return
         yield True, f'--device {args.device} is not available to torch here: say --device cpu.'
@@ -182,7 +188,9 @@ def _files(args: argparse.Namespace) -> Rows:
             missing and os.path.isdir(path),
             (f'{spell(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.'),
         )
-        yield missing, f'{spell(name, path)} is not there: give the path of a checkpoint file.'
+        meant = name == 'resume' and bool(difflib.get_close_matches(path or '', ['auto'], n=1))
+        way_out = 'say auto, or ' if meant else ''
+        yield missing, f'{spell(name, path)} is not there: {way_out}give the path of a checkpoint file.'
 
 
 def _policy(args: argparse.Namespace) -> Rows:

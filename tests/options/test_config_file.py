@@ -287,7 +287,7 @@ def test_recipes_that_come_with_us_are_found_by_name(name, tmp_path, monkeypatch
     assert parse_args(create_parser(), ['-c', name])[0].keep_cut == 'erase', 'what is there comes first'
 
 
-@pytest.mark.parametrize('name', ['cifar10/kepcutout', '../train', 'cifar10'])
+@pytest.mark.parametrize('name', ['cifar10/kepcutout', '../train', 'cifar'])
 def test_no_recipe(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):

@@ -1,5 +1,7 @@
 """Words that nobody would read, and values that mean nothing, are told in a sentence before anything is built."""
 
+import shlex
+
 import pytest
 
 from keepaug.options import parse_args, parse_options, prepare
@@ -13,6 +15,19 @@ TRAINING = [
     ('/ --keep-cut ersae', 'ersae', '--keep-cut', 'erase'),
     ('--keep-cut ersae /', 'ersae', '--keep-cut', 'erase'),
     ('--cutout 8px /', '8px', '--cutout'),
+    ('--dataset keepaug/cluttered-digits --keep-cut true', 'true', '--keep-cut', 'erase'),
+    ('--dataset keepaug/cluttered-digits --manifold-mixup 0,x', '0,x', '--manifold-mixup'),
+    ("--data-dir / --keep-cut ''", "''", '--keep-cut', 'erase'),
+    ("--keep-cut ''", "''", '--keep-cut', 'erase'),
+    ('--data-dir / \u2014keep-cut', '\u2014keep-cut', 'write --keep-cut'),
+    ('--data-dir / \u2013b 3', '\u2013b', 'write -b'),
+    ('--input-size 3 40', '--input-size', '3 values'),
+    ('--mean', '--mean', 'at least 1 value'),
+    ('--seed', '--seed', '1 value'),
+    ('--device gpu --check', '--device gpu', 'cuda'),
+    ('--device meta --check', '--device meta', '--device cpu'),
+    ('--resume atuo', '--resume atuo', 'auto'),
+    ('-c cifar10', '--config cifar10', 'cifar10/base'),
     ('--model=', "--model ''", 'resnet50'),
     ('--gp=', "--gp ''", 'avg'),
     ('--opt adamw --opt-betas 0.9', '--opt-betas 0.9', '--opt adamw'),
@@ -68,7 +83,7 @@ VALIDATION = [
 
 @pytest.mark.parametrize('line, named', [(line, named) for line, *named in TRAINING])
 def test_training(line, named):
-    says(answer(train_flags, line.split()), *named)
+    says(answer(train_flags, shlex.split(line)), *named)
 
 
 @pytest.mark.parametrize('line, named', [(line, named) for line, *named in VALIDATION])
