@@ -116,7 +116,7 @@ class Run:
 
 def check(args: argparse.Namespace) -> None:
     """Builds what a run would be made of, as far as that is at hand, and reads no image."""
-    away = options.not_at_hand(args)
+    away = options.to_be_fetched(args)
     if away:
         record.check_weight_files(args)
         _logger.info(f'The flags fit together. {away}, so --check looks at neither the model nor the data.')

@@ -4,7 +4,7 @@ import signal
 
 from keepaug import installation
 
-if installation.runs_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if installation.is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # what follows takes seconds, which Ctrl-C ends without a word
 
 from keepaug import models

@@ -29,7 +29,7 @@ def program() -> str:
     return f'python -m {module.name.removesuffix(".__main__")}'
 
 
-def runs_command() -> bool:
+def is_command() -> bool:
     """Whether this process was started as a command of ours, and is not a program that uses us as a library."""
     script, following = (sys.argv or [''])[0], sys.orig_argv[1:]
     if script != '-m' and script not in following:  # a worker, which the command started and gave its own words

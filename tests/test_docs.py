@@ -78,7 +78,7 @@ def test_commands_are_understood(line, monkeypatch):
     if words[0] == 'torchrun':
         words = ['python', 'train.py', *words[words.index('keepaug.train') + 1 :]]
     if words[0] == './distributed_train.sh':
-        assert words[1].isdigit()
+        assert words[1].isdecimal()
         words[:2] = ['python', 'train.py']
     script = ' '.join(words[1:3]) if words[1] == '-m' else words[1]
     flags = words[3:] if words[1] == '-m' else words[2:]

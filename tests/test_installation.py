@@ -25,7 +25,7 @@ def test_a_command_of_ours_is_known_while_it_imports(script, typed, ours, monkey
     """Elsewhere Ctrl-C is whose program it is."""
     monkeypatch.setattr(sys, 'argv', [script])
     monkeypatch.setattr(sys, 'orig_argv', typed.split())
-    assert installation.runs_command() is ours
+    assert installation.is_command() is ours
 
 
 @pytest.mark.parametrize(

@@ -36,18 +36,15 @@ def build_train_loader(
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
-    create: Any
+    create: Callable = create_patch_loader if args.naflex_loader else create_loader
     if args.naflex_loader:
-        create, settings = create_patch_loader, dict(mixup_fn=collate_fn, **train_patches(args, data_config))
+        settings = dict(mixup_fn=collate_fn, **train_patches(args, data_config))
     else:
-        create, settings = (
-            create_loader,
-            dict(
-                input_size=data_config['input_size'],
-                collate_fn=collate_fn,
-                use_multi_epochs_loader=args.use_multi_epochs_loader,
-                **_scheduled_sizes(args),
-            ),
+        settings = dict(
+            input_size=data_config['input_size'],
+            collate_fn=collate_fn,
+            use_multi_epochs_loader=args.use_multi_epochs_loader,
+            **_scheduled_sizes(args),
         )
     try:
         loader = create(
@@ -80,11 +77,10 @@ def build_train_loader(
         raise ValueError(f'The training loader cannot be built: {first_line(error)}.') from error
     change_scheduled(loader.dataset)
     if len(loader) == 0:
-        groups = find_groups(dataset)
+        if (groups := find_groups(dataset)) is not None:
+            raise ValueError(groups.describe_shortage(args.batch_size))
         raise ValueError(
             f'The training set has fewer images than one batch: lower --batch-size {args.batch_size} or add images.'
-            if groups is None
-            else groups.describe_shortage(args.batch_size)
         )
     return report_failures(loader)
 
@@ -112,11 +108,8 @@ def build_eval_loader(args, dataset: Dataset, data_config: dict, device: torch.d
     settings = _loader_settings(args, data_config, device, dtype)
     if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
         settings['num_workers'] = min(2, args.workers)  # many workers pad each other's last batches
-    create: Any
-    if args.naflex_loader:
-        create, shape = create_patch_loader, eval_patches(args, data_config)
-    else:
-        create, shape = create_loader, dict(input_size=data_config['input_size'])
+    create: Callable = create_patch_loader if args.naflex_loader else create_loader
+    shape = eval_patches(args, data_config) if args.naflex_loader else dict(input_size=data_config['input_size'])
     return report_failures(
         create(
             dataset,

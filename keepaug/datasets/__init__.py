@@ -11,7 +11,7 @@ from .cub import read_cub
 from .label_subsets import balanced_subset
 from .listed_images import ListedImages
 from .mini_imagenet import read_mini_imagenet
-from .splits import NO_TEST, names_of_splits
+from .splits import split_names
 from .tiny_imagenet import read_tiny_imagenet
 
 __all__ = [
@@ -43,16 +43,8 @@ UNPACKED_DATASETS: dict[str, Callable[[str, str], ListedImages]] = {
     'keepaug/tiny-imagenet': read_tiny_imagenet,
 }
 
-# Those whose archive calls something else a test split.
-WITHOUT_TEST = ('keepaug/mini-imagenet', 'keepaug/tiny-imagenet')
-
 # Those that know the boxes around their objects.
 BOXED_DATASETS = ('keepaug/cluttered-digits', 'keepaug/cub', 'keepaug/tiny-imagenet')
-
-
-def split_names(name: str) -> tuple[str, ...]:
-    """What the splits of a data set of ours may be called."""
-    return names_of_splits(without=NO_TEST if name in WITHOUT_TEST else ())
 
 
 def create_embedded_dataset(

@@ -210,7 +210,7 @@ class ClutteredDigits(Dataset):
         Raises:
             ValueError: If the split is unknown, `num_samples` is not positive or scikit-learn is not installed.
         """
-        self.split = to_split(split)
+        self.split = to_split(split, 'keepaug/cluttered-digits')
         self.num_samples = DEFAULT_NUM_SAMPLES[self.split] if num_samples is None else num_samples
         if self.num_samples < 1:
             raise ValueError(f'{num_samples = } is not a number of images: use a positive one.')

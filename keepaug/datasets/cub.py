@@ -27,7 +27,7 @@ def read_cub(root: str, split: str) -> ListedImages:
     Raises:
         ValueError: If the split is unknown or a file is missing, or is not as it was distributed.
     """
-    split = to_split(split)
+    split = to_split(split, 'keepaug/cub')
     folder = find_unpacked(root, 'CUB_200_2011', 'images.txt')
     paths = _read_pairs(folder / 'images.txt')
     classes = _read_pairs(folder / 'classes.txt')

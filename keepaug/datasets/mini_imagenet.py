@@ -9,7 +9,7 @@ files, to training and the others to validation.
 """
 
 from keepaug.datasets.listed_images import ListedImages, check_listed, find_unpacked, read_rows
-from keepaug.datasets.splits import NO_TEST, to_split
+from keepaug.datasets.splits import to_split
 
 FILES = ('train.csv', 'val.csv', 'test.csv')
 HEADER = ['filename', 'label']
@@ -26,7 +26,7 @@ def read_mini_imagenet(root: str, split: str) -> ListedImages:
     Raises:
         ValueError: If the split is unknown or a file is missing, or is not as it was distributed.
     """
-    split = to_split(split, without=NO_TEST)
+    split = to_split(split, 'keepaug/mini-imagenet')
     folder = find_unpacked(root, 'mini-imagenet', FILES[0])
     by_class: dict[str, list[str]] = {}
     for file in FILES:

@@ -1,28 +1,26 @@
 """What the splits of a data set are called."""
 
-from collections.abc import Collection
-
 SPLITS = {
     'train': ('train', 'training'),
     'validation': ('validation', 'val', 'valid', 'test', 'eval', 'evaluation'),
 }
 
-
-# Where an archive calls something else so.
-NO_TEST = ('test',)
-
-
-def names_of_splits(without: Collection[str] = ()) -> tuple[str, ...]:
-    """All names that splits may have, but for some that would mislead."""
-    return tuple(name for names in SPLITS.values() for name in names if name not in without)
+# Data sets whose archive calls something else a test split.
+WITHOUT_TEST = ('keepaug/mini-imagenet', 'keepaug/tiny-imagenet')
 
 
-def to_split(split: str, without: Collection[str] = ()) -> str:
+def split_names(dataset: str) -> tuple[str, ...]:
+    """What the splits of a data set of ours may be called, but for what would mislead."""
+    names = tuple(name for synonyms in SPLITS.values() for name in synonyms)
+    return tuple(name for name in names if name != 'test') if dataset in WITHOUT_TEST else names
+
+
+def to_split(split: str, dataset: str) -> str:
     """Name a split by its first name.
 
     Args:
         split: Any name that timm has for it, such as `val` or `training`.
-        without: Names that would mislead in this data set.
+        dataset: The data set's name.
 
     Returns:
         `train` or `validation`.
@@ -30,7 +28,7 @@ def to_split(split: str, without: Collection[str] = ()) -> str:
     Raises:
         ValueError: If the name is none of them.
     """
-    known = {synonym: name for name, synonyms in SPLITS.items() for synonym in synonyms if synonym not in without}
+    known = split_names(dataset)
     if split not in known:
         raise ValueError(f'{split = } is not a split of this data set: use one of {", ".join(known)}.')
-    return known[split]
+    return next(name for name, synonyms in SPLITS.items() if split in synonyms)

@@ -13,7 +13,7 @@ from pathlib import Path
 from timm.utils import natural_key
 
 from keepaug.datasets.listed_images import ListedImages, check_listed, find_unpacked, list_images, read_rows
-from keepaug.datasets.splits import NO_TEST, to_split
+from keepaug.datasets.splits import to_split
 
 ANNOTATION_COLUMNS = 6
 
@@ -28,7 +28,7 @@ def read_tiny_imagenet(root: str, split: str) -> ListedImages:
     Raises:
         ValueError: If the split is unknown or a file is missing, or is not as it was distributed.
     """
-    split = to_split(split, without=NO_TEST)
+    split = to_split(split, 'keepaug/tiny-imagenet')
     folder = find_unpacked(root, 'tiny-imagenet-200', 'wnids.txt')
     names = sorted(row[0] for row in read_rows(folder / 'wnids.txt', 1))
     class_to_idx = {name: index for index, name in enumerate(names)}

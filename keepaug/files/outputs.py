@@ -1,11 +1,15 @@
 """Files that a flag names: refused before the work where they could not be written, and written whole behind it."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from keepaug.files.drafts import whole_file
+
+ANOTHER = 'name another place'
+DRAFT = '.keepaug-'  # how the names of files begin that are there for a moment
 
 
 def check_output_file(path: str, flag: str) -> None:
@@ -23,12 +27,17 @@ def check_output_file(path: str, flag: str) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         return
     folder, name = os.path.split(os.path.realpath(path))
-    with explained_output(path, flag), tempfile.NamedTemporaryFile(dir=folder, prefix=f'.{name}'):
+    with explained_output(path, flag), tempfile.NamedTemporaryFile(dir=folder, prefix=f'{DRAFT}{name}'):
         pass
 
 
-def check_output_folder(path: str, flag: str) -> None:
+def check_output_folder(path: str, flag: str, way_out: str = ANOTHER) -> None:
     """Says before the work that nothing could be written to a folder, which need not be there yet.
+
+    Args:
+        path: The folder.
+        flag: The flag that names it, or words that can stand for one.
+        way_out: What to do then, as the end of a sentence.
 
     Raises:
         ValueError: A file stands there or above it, or it cannot be written to.
@@ -36,8 +45,11 @@ def check_output_folder(path: str, flag: str) -> None:
     there = os.path.realpath(path)
     while not os.path.lexists(there):
         there = os.path.dirname(there)
-    with explained_output(path, flag), tempfile.NamedTemporaryFile(dir=there, prefix='.keepaug'):
-        pass
+    with explained_output(path, flag, way_out):
+        if not os.path.isdir(there):
+            raise NotADirectoryError(errno.ENOTDIR, f'{there} is a file')
+        with tempfile.NamedTemporaryFile(dir=there, prefix=DRAFT):
+            pass
 
 
 @contextmanager
@@ -52,8 +64,8 @@ def output_file(path: str, flag: str) -> Iterator[str]:
 
 
 @contextmanager
-def explained_output(path: str, flag: str) -> Iterator[None]:
-    """Turns what keeps the system from writing into a sentence that names the flag.
+def explained_output(path: str, flag: str, way_out: str = ANOTHER) -> Iterator[None]:
+    """Turns what keeps the system from writing into a sentence that names the flag; arguments as above.
 
     Raises:
         ValueError: Something did.
@@ -61,4 +73,4 @@ def explained_output(path: str, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f'{flag} {path} cannot be written ({error.strerror or error}): name another place.') from error
+        raise ValueError(f'{flag} {path} cannot be written ({error.strerror or error}): {way_out}.') from error

@@ -211,11 +211,8 @@ def clean_batches(args, dataset: Dataset, samples: Sequence[int], data_config: d
     inner: Any = dataset
     while isinstance(inner, (WrappedDataset, ScheduledTransformDataset, AugMixDataset)):
         inner = inner.dataset
-    create: Any
-    if args.naflex_loader:
-        create, shape = create_patch_loader, eval_patches(args, data_config)
-    else:
-        create, shape = create_loader, dict(input_size=data_config['input_size'])
+    create: Callable = create_patch_loader if args.naflex_loader else create_loader
+    shape = eval_patches(args, data_config) if args.naflex_loader else dict(input_size=data_config['input_size'])
     return create(
         Selection(copy.copy(inner), samples),  # a copy, for it gets another transform
         batch_size=args.validation_batch_size or args.batch_size,

@@ -100,9 +100,7 @@ class Flag:
             settings['metavar'] = self.metavar
         if self.alone is not None:
             settings.update(nargs='?', const=self.alone)
-        action = group.add_argument(self.option, **settings)
-        action.none_is_typed = self.none_is_typed
-        action.instead = f' or {self.range.instead}' if self.range and self.range.instead else ''
+        group.add_argument(self.option, **settings)
 
     def spell(self, args: argparse.Namespace) -> str:
         """The flag with its value, as it is typed."""

@@ -144,7 +144,7 @@ def find_stage(model: nn.Module, stage: str | int | None = None) -> int:
     if stage is not None:
         if str(stage) in modules:
             return modules.index(str(stage))
-        if str(stage).isdigit() and int(stage) < len(info):
+        if str(stage).isdecimal() and int(stage) < len(info):
             return int(stage)
         raise ValueError(
             f'stage {stage} is not a stage of {name}: choose {", ".join(modules)} or a number from 0 to '

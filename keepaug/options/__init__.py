@@ -4,7 +4,7 @@ from keepaug.options.add_arguments import add_arguments
 from keepaug.options.argv import typed_options
 from keepaug.options.parse import create_config_parser, create_parser, parse_args, parse_options, without_sweep
 from keepaug.options.prepare import prepare, refuse
-from keepaug.options.rehearsal import not_at_hand, rehearsed
+from keepaug.options.rehearsal import rehearsed, to_be_fetched
 from keepaug.options.stock_checks import check_stock
 from keepaug.options.train import create_train_parser
 from keepaug.options.validate import add_ours, create_validate_parser
@@ -20,12 +20,12 @@ __all__ = [
     'create_parser',
     'create_train_parser',
     'create_validate_parser',
-    'not_at_hand',
     'parse_args',
     'parse_options',
     'prepare',
     'refuse',
     'rehearsed',
+    'to_be_fetched',
     'typed_options',
     'without_sweep',
 ]

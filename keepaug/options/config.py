@@ -139,7 +139,8 @@ def convert(action: argparse.Action, value: Any) -> Any:
     """
     if value is None:
         # Few arguments take None beside a default of another kind, as args.yaml records it.
-        return None if getattr(action, 'none_is_typed', False) else action.default
+        flag = all_flags().get(action.dest)
+        return None if flag is not None and flag.none_is_typed else action.default
     if action.nargs == 0:
         return _expect(isinstance(value, bool), value, 'write true or false')
     if isinstance(action.default, dict):

@@ -14,21 +14,15 @@ _logger = logging.getLogger('train')
 OF_HUB = ('hf-hub:', 'hf_hub:')
 
 
-def not_at_hand(args: argparse.Namespace) -> str:
-    """Why a run cannot be built before it starts, as the beginning of a sentence; empty where it can."""
-    name = args.dataset.lower()
-    return next(
-        (
-            reason
-            for is_away, reason in (
-                (args.dataset_download, '--dataset-download may have to fetch the data'),
-                (name.startswith((*STREAMS, 'hfds/')), f'--dataset {args.dataset} may have to be fetched'),
-                (args.model.startswith(OF_HUB), f'--model {args.model} may have to be fetched'),
-            )
-            if is_away
-        ),
-        '',
-    )
+def to_be_fetched(args: argparse.Namespace) -> str:
+    """What may have to be fetched before a run can be built, as the beginning of a sentence; empty for nothing."""
+    if args.dataset_download:
+        return '--dataset-download may have to fetch the data'
+    if args.dataset.lower().startswith((*STREAMS, 'hfds/')):
+        return f'--dataset {args.dataset} may have to be fetched'
+    if args.model.startswith(OF_HUB):
+        return f'--model {args.model} may have to be fetched'
+    return ''
 
 
 def rehearsed(args: argparse.Namespace) -> argparse.Namespace:

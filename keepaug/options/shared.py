@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from timm.utils import ParseKwargs
 
+from keepaug.methods.refusals import all_flags
+
 # How argparse says that a value is none of its type, and what is taken.
 INVALID = re.compile(r"argument (\S+): invalid (\w+) value: '(.*)'", re.DOTALL)
 # How it says that a flag has too few values.
@@ -32,6 +34,15 @@ class Keywords(ParseKwargs):
             raise argparse.ArgumentError(self, 'a value has too many brackets: drop it') from error
 
 
+def _wanted(name: str, kind: str) -> str:
+    """What a flag takes, in words, given how argparse calls its type."""
+    flag = all_flags().get(name.lstrip('-').replace('-', '_'))
+    if flag is None:
+        return KINDS.get(kind, kind)
+    instead = f' or {flag.range.instead}' if flag.range is not None and flag.range.instead else ''
+    return KINDS.get(kind, flag.values or kind) + instead
+
+
 class Parser(argparse.ArgumentParser):
     """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
 
@@ -44,10 +55,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if invalid := INVALID.fullmatch(message):
-            flag, kind, value = invalid.groups()
-            flag = flag.split('/')[-1]  # of -b/--batch-size
-            action = self._option_string_actions.get(flag)
-            message = f'{flag} must be {KINDS.get(kind, kind)}{getattr(action, "instead", "")}, got {value}.'
+            name, kind, value = invalid.groups()
+            name = name.split('/')[-1]  # of -b/--batch-size
+            message = f'{name} must be {_wanted(name, kind)}, got {value}.'
         if few := TOO_FEW.fullmatch(message):
             flag, number = few.groups()
             values = number.replace('one', '1') + (' value' if number.endswith('one') else ' values')

@@ -1,6 +1,5 @@
 """The folder of a run: made before the first epoch, never mixed with another run."""
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,11 +13,15 @@ from keepaug.console.logs import is_first_process
 from keepaug.files import locks
 from keepaug.files.checkpoints import LAST, newest_epoch
 from keepaug.files.drafts import whole_file
+from keepaug.files.outputs import check_output_folder, explained_output
 from keepaug.record.summary import Summary
 
 Outcome = TypeVar('Outcome')
 
 _logger = logging.getLogger('train')
+
+# What a sentence calls the folder, and the way out where it cannot be written.
+NAMED = ('The output folder', 'choose another with --output')
 
 # Records name images, and the name of a file may be no text in any encoding.
 NAMES = 'surrogateescape'
@@ -37,17 +40,8 @@ def check_output(args) -> None:
     Raises:
         ValueError: One of them is a file, or may not be written.
     """
-    if not is_first_process():
-        return
-    folder = run_folder(args).rstrip(os.sep)
-    above = folder
-    while not os.path.lexists(above) and above:
-        above = os.path.dirname(above)
-    above = above or '.'
-    if not os.path.isdir(above):
-        raise _unwritable(folder, NotADirectoryError(errno.ENOTDIR, f'{above} is a file'))
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise _unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    if is_first_process():
+        check_output_folder(run_folder(args), *NAMED)
 
 
 def hold_folder(args) -> None:
@@ -103,15 +97,13 @@ def _open_output_dir(args, args_text: str, data_config: dict, start_epoch: int, 
     _hold(folder)
     if not continues(args, folder):
         _warn_of_another_run(folder)
-    try:
+    with explained_output(folder, *NAMED):
         with whole_file(os.path.join(folder, 'args.yaml')) as draft, open(draft, 'w') as file:
             file.write(args_text)
         for name, text in records.items():
             with whole_file(os.path.join(folder, name)) as draft, open(draft, 'w', newline='', errors=NAMES) as file:
                 file.write(text)
         _trim_summary(folder, start_epoch)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     return folder
 
 
@@ -131,7 +123,7 @@ def _compare_records(args, records: Mapping[str, str]) -> None:
 
 def _make_new(folder: str) -> str:
     """Makes a folder that was not there, with a number behind its name where another run took the name first."""
-    try:
+    with explained_output(folder, *NAMED):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         number = 0
         while True:
@@ -141,8 +133,6 @@ def _make_new(folder: str) -> str:
                 return name
             except FileExistsError:
                 number += 1
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def _hold_existing(folder: str) -> None:
@@ -151,15 +141,9 @@ def _hold_existing(folder: str) -> None:
 
 
 def _hold(folder: str) -> None:
-    try:
+    with explained_output(folder, *NAMED):
         os.makedirs(folder, exist_ok=True)
         locks.hold_folder(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: str, error: OSError) -> ValueError:
-    return ValueError(f'The output folder {folder} cannot be written ({error.strerror}): choose another with --output.')
 
 
 def _by_the_first(args, act: Callable[[], Outcome]) -> Outcome:

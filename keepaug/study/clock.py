@@ -28,18 +28,19 @@ class Clock:
     def __init__(self, folder: Path, session: int):
         self.folder, self.session = folder, session
         before = {kind: read_clock(folder, kind) for kind in FILES}
+        self.before: dict[str, float | None] = {
+            kind: max(clock.values(), default=0.0) for kind, clock in before.items()
+        }
         if before[PROCESSOR].keys() != before[WALL].keys():  # begun where this could not be told
-            before[PROCESSOR] = {0: float('nan')}
-        self.before = {kind: max(clock.values(), default=0.0) for kind, clock in before.items()}
-        self.worked = 0.0 if processor_seconds(session) is not None else float('nan')
+            self.before[PROCESSOR] = None
+        self.worked = processor_seconds(session)
         self.start = time.monotonic()
 
     def seconds(self) -> dict[str, float | None]:
         """Seconds of the whole run so far; None of processors where that cannot be told."""
         self._ask()
         spent = {WALL: time.monotonic() - self.start, PROCESSOR: self.worked}
-        whole = {kind: round(self.before[kind] + seconds, 1) for kind, seconds in spent.items()}
-        return {kind: seconds if seconds == seconds else None for kind, seconds in whole.items()}
+        return {kind: _sum(self.before[kind], seconds) for kind, seconds in spent.items()}
 
     def look(self) -> None:
         """Notes the epochs that are new in the summary."""
@@ -47,7 +48,7 @@ class Clock:
         known = read_clock(self.folder)
         try:
             with open(self.folder / 'summary.csv', newline='') as file:
-                epochs = [int(row['epoch']) for row in csv.DictReader(file) if (row.get('epoch') or '').isdigit()]
+                epochs = [int(row['epoch']) for row in csv.DictReader(file) if (row.get('epoch') or '').isdecimal()]
         except OSError:
             return
         new = [epoch for epoch in epochs if epoch not in known]
@@ -58,7 +59,12 @@ class Clock:
 
     def _ask(self) -> None:
         """What ended without being waited for is in no later sum; and at the end there is none."""
-        self.worked = max(self.worked, processor_seconds(self.session) or 0.0)
+        if self.worked is not None:
+            self.worked = max(self.worked, processor_seconds(self.session) or 0.0)
+
+
+def _sum(before: float | None, since: float | None) -> float | None:
+    return None if before is None or since is None else round(before + since, 1)
 
 
 def read_clock(folder: Path, kind: str = WALL) -> dict[int, float]:

@@ -244,7 +244,7 @@ def submit(
     parameters = dict(pair.partition('=')[::2] for pair in args.slurm)
     try:
         executor.update_parameters(
-            **{name: int(value) if value.isdigit() else value for name, value in parameters.items()}
+            **{name: int(value) if value.isdecimal() else value for name, value in parameters.items()}
         )
     except (AssertionError, NameError, TypeError, ValueError) as error:
         raise ValueError(

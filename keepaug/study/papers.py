@@ -31,7 +31,7 @@ def find_studies() -> list[Study]:
     """The studies of all papers, tables before figures."""
 
     def place(path: Path) -> tuple:
-        digits = ''.join(filter(str.isdigit, path.stem.partition('-')[0]))
+        digits = ''.join(filter(str.isdecimal, path.stem.partition('-')[0]))
         return path.parent.name, not path.stem.startswith('table'), path.stem[:5], int(digits or 0), path.stem
 
     return [read_study(str(path)) for path in sorted((ROOT / 'hparams' / 'papers').rglob('*.yaml'), key=place)]

@@ -52,7 +52,7 @@ class Slot:
         """
         device, _, units = text.partition(':')
         numbers = tuple((units or ('1' if device == 'cpu' else '0')).split(','))
-        if device not in ('cpu', 'cuda') or not all(number.isdigit() for number in numbers):
+        if device not in ('cpu', 'cuda') or not all(number.isdecimal() for number in numbers):
             raise ValueError(
                 f'--slots {text} is not a slot: write cpu:1 (one thread), cuda:0 (one GPU) or cuda:0,1 (one process '
                 'on each).'

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from keepaug.files.drafts import whole_file
+from keepaug.files.outputs import check_output_folder
 from keepaug.files.plain_json import write_json
 from keepaug.files.spreadsheets import as_text
 from keepaug.installation import install_extra
@@ -42,14 +43,7 @@ def check_analysis(folder: str, real_labels: str) -> None:
         raise ValueError(
             '--analysis-dir counts one label per image, but --real-labels has several: drop one of the two.'
         )
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f'--analysis-dir {folder} cannot be created ({error.strerror}): name a folder that you may write to.'
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f'--analysis-dir {folder} is not writable: name a folder that you may write to.')
+    check_output_folder(folder, '--analysis-dir', 'name a folder that you may write to')
 
 
 class Analysis:

@@ -11,6 +11,7 @@ from timm.utils import check_batch_size_retry, decay_batch_step
 
 from keepaug.console.errors import first_line
 from keepaug.files.drafts import whole_file
+from keepaug.files.outputs import check_output_file, explained_output
 from keepaug.files.plain_json import write_json
 
 _logger = logging.getLogger('validate')
@@ -70,15 +71,11 @@ def check_files(args) -> None:
     Raises:
         ValueError: One is not there, or cannot be written.
     """
-    path = args.results_file
-    folder = os.path.dirname(path) or '.'
-    if path and os.path.isdir(path):
-        raise ValueError(f'--results-file {path} is a folder: name a file in it.')
-    if path and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise ValueError(f'--results-file {path} cannot be written: name a file in a folder that exists.')
+    if args.results_file:
+        check_output_file(args.results_file, '--results-file')
     for flag, path in (('--real-labels', args.real_labels), ('--valid-labels', args.valid_labels)):
         if path and not os.path.isfile(path):
-            raise ValueError(f'{flag} {path} is no file that is there: give the path of one.')
+            raise ValueError(f'{flag} {path} is not a file: give the path of one.')
 
 
 def write_results(path: str, results: Sequence[dict] | dict, file_format: str = 'csv') -> None:
@@ -87,7 +84,7 @@ def write_results(path: str, results: Sequence[dict] | dict, file_format: str = 
     Raises:
         ValueError: The file cannot be written.
     """
-    try:
+    with explained_output(path, '--results-file'):
         if file_format == 'json':
             write_json(path, results, typed=True)
             return
@@ -98,5 +95,3 @@ def write_results(path: str, results: Sequence[dict] | dict, file_format: str = 
                 writer = csv.DictWriter(file, fieldnames=columns)
                 writer.writeheader()
                 writer.writerows(rows)
-    except OSError as error:
-        raise ValueError(f'--results-file {path} cannot be written ({error.strerror}): choose another.') from error
