@@ -57,7 +57,7 @@ def main() -> None:
     for name, row in rows.items():
         memory = f', memory {row["memory"]:.3f}' if 'memory' in row else ''
         print(
-            f'  {name:8s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
+            f'  {name:9s} {row["median"]:.3f}  (quartiles {row["low"]:.3f} to {row["high"]:.3f}, '
             f'95% interval of the median {row["median_low"]:.3f} to {row["median_high"]:.3f}, '
             f'n = {row["n"]}){memory}'
         )

@@ -20,7 +20,7 @@ from keepaug.datasets import ClutteredDigits
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.parse_args()
 if 'LOCAL_RANK' not in os.environ:
-    parser.error('it is one process of several: start it with torchrun, as --help shows.')
+    parser.error('this is one of several processes: start it with torchrun, as --help shows.')
 local_rank = int(os.environ['LOCAL_RANK'])
 device = torch.device('cuda', local_rank) if torch.cuda.is_available() else torch.device('cpu')
 dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
