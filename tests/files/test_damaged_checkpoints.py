@@ -63,7 +63,7 @@ def valid(tmp_path_factory) -> dict[str, Any]:
     optimizer.param_groups[0]['initial_lr'] = 0.1
     train_step(task, optimizer)
     exact = open_exact_resume(flags(''))
-    exact.check_samples(Namespace(data_dir='images', data='', dataset=''), range(10))
+    exact.check_samples(Namespace(data_dir='images', data='', dataset='', uda_data_dir=None), range(10))
     exact.restore(task, optimizer, HeldRate())
     weights = task.get_trainable_module().state_dict()
     return dict(
@@ -128,7 +128,7 @@ def take_up(path: str) -> None:
     args = flags(path)
     exact = open_exact_resume(args)
     task, optimizer = build()
-    exact.check_samples(Namespace(data_dir='images', data='', dataset=''), range(10))
+    exact.check_samples(Namespace(data_dir='images', data='', dataset='', uda_data_dir=None), range(10))
     epoch = resume(args, task, optimizer, None)
     assert 0 <= epoch < 10**9
     held = check_checkpoint(path, '--resume')
