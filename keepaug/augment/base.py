@@ -82,7 +82,7 @@ class BatchAugment:
         Raises:
             ValueError: Images or targets are of another kind, or, on the CPU, a label is out of range.
         """
-        check_batch(x, target, self.num_classes or _classes_of(self.model))
+        check_batch(x, target, self.num_classes or _classes_of(self.model), self.rows_per_sample)
         self.last = {}
         if not self.active:
             return self.bypass(x, target)
@@ -204,16 +204,18 @@ def call(
     return augment(x, target, generator, **({} if augment.recycled is None else {'where': where}))
 
 
-def check_batch(x: Tensor, target: Tensor | None, num_classes: int | None) -> None:
+def check_batch(x: Tensor, target: Tensor | None, num_classes: int | None, rows_per_sample: int = 1) -> None:
     """Says what no augmentation can take, by what the host knows without waiting for a device.
 
     Args:
         x: Images.
         target: Their targets, or None.
         num_classes: Number of classes, where it is known.
+        rows_per_sample: Images that may have one target together.
 
     Raises:
-        ValueError: Images are no floats (B, C, H, W), targets are of another kind, or a label on the CPU has no class.
+        ValueError: Images are no floats (B, C, H, W), targets are of another kind or number, or a label on the CPU has
+            no class.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
         got = f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
@@ -223,6 +225,8 @@ def check_batch(x: Tensor, target: Tensor | None, num_classes: int | None) -> No
     kind = f'{target.dtype} {tuple(target.shape)}' if isinstance(target, Tensor) else type(target).__name__
     if not isinstance(target, Tensor) or target.ndim not in (1, 2) or target.is_complex():
         raise ValueError(f'Targets must be a tensor of class indices (B,) or of soft targets (B, K), got {kind}.')
+    if len(x) not in (len(target), rows_per_sample * len(target)):
+        raise ValueError(f'Every image needs a target: got {len(x)} images and {len(target)} targets.')
     if target.ndim == 2:
         return
     if target.dtype != torch.int64:

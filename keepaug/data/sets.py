@@ -220,7 +220,8 @@ def _check_count(args, classes: ClassList, place: str, own: bool) -> None:
     if classes.count > num_classes:
         raise too_many(classes, place, num_classes)
     if own and classes.count < num_classes:
-        warn([f'The data in {place} has {classes.count} classes, but the model has {num_classes}.'])
+        held = '1 class' if classes.count == 1 else f'{classes.count} classes'
+        warn([f'The data in {place} has {held}, but the model has {num_classes}.'])
 
 
 def build_train_dataset(args, data_config: dict[str, Any], classes: ClassList | None = None) -> Dataset:

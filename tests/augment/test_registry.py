@@ -83,6 +83,7 @@ IMAGES, LABELS = torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
     'x, target, words',
     [
         (IMAGES.to(torch.uint8), LABELS, 'floating point.*uint8'),
+        (IMAGES, LABELS[:1], 'target.*images and 1 targets'),
         (IMAGES[0], LABELS, r'\(B, C, H, W\).*\(3, 8, 8\)'),
         (IMAGES.numpy(), LABELS, 'ndarray'),
         (IMAGES, LABELS.tolist(), 'list'),
