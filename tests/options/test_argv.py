@@ -133,6 +133,7 @@ def test_keep_tau():
         (['--keep-cut=foo'], "argument --keep-cut: invalid choice: 'foo'"),
         (['--cutout=foo'], '--cutout must be a whole number, got foo.'),
         (['--keep-tau', 'foo'], '--keep-tau must be a number or none to draw blindly, got foo.'),
+        (['--feature-cutmix=foo'], '--feature-cutmix must be different stages, such as 0,1,2, got foo.'),
         (['--torchscript', '--torchcompile'], 'not allowed with argument'),
     ],
 )
