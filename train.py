@@ -53,6 +53,7 @@ def main() -> None:
     setup_default_logging()
     args, args_text = _parse_args()
     args = keepaug.prepare(args)
+    training.import_device_modules(args)  # which may bring the device, a backend, a model
     options.check_stock(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data)
     data.check_named_set(args)
@@ -65,7 +66,6 @@ def main() -> None:
         return
 
     # Where: device and processes, and the folder, which is held from before it is read.
-    training.import_device_modules(args)
     device = training.open_device(args)
     record.hold_folder(args)
     run = build(args, device)
@@ -115,15 +115,16 @@ class Run:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Builds what a run would be made of, as far as that is at hand, and reads no image."""
+    """Builds what a run would be made of, as far as that is at hand, and trains on no image."""
     away = options.to_be_fetched(args)
     if away:
         record.check_weight_files(args)
         _logger.info(f'The flags fit together. {away}, so --check looks at neither the model nor the data.')
         return
     run = build(options.rehearsed(args), torch.device('cpu'))
+    options.check_share(run.args, run.loader_train.dataset)
     record.log_augmentations(run.args, run.phases, run.loader_train, run.mixup_fn, run.task, run.data_config)
-    _logger.info('The flags fit together. The model can be built and the data are there; --check reads no image.')
+    _logger.info('The flags fit together. The model can be built and the data are there; --check trains on no image.')
 
 
 def build(args: argparse.Namespace, device: torch.device) -> Run:

@@ -37,6 +37,7 @@ KEPT = {'saliency_kept': 'saliency kept'}
 # Panels by the label of their axis; the last one is left out where no run measured it.
 PANELS = {'cross entropy': LOSSES, 'accuracy in %': ACCURACIES, 'share of the saliency': KEPT}
 STYLES = ('-', '--', ':')  # of the curves of a run among others
+LONGEST_NAME = 200  # in bytes; file systems take 255, and a draft of a file has some of its own
 SHADES = {'fading': '0.92', 'refined': '0.82'}
 
 Rows = Sequence[Mapping[str, str]]
@@ -143,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def choose_output(runs: Mapping[str, str]) -> str:
     """Where the picture goes unless told: into the run's own folder, but a comparison is of none of its runs."""
     if len(runs) > 1:
-        return f'curves-{"-".join(runs)}.png'.replace(os.sep, '-')
+        name = f'curves-{"-".join(runs)}.png'.replace(os.sep, '-')
+        return name if len(os.fsencode(name)) <= LONGEST_NAME else f'curves-of-{len(runs)}-runs.png'
     (run,) = runs.values()
     return os.path.join(run if os.path.isdir(run) else os.path.dirname(run), 'curves.png')
 

@@ -358,6 +358,8 @@ def test_who_numbers_classes_itself_is_compared(run, images, tmp_path, capsys, c
     (images / 'train' / 'names.txt').write_text('\n'.join(f'class{index}' for index in range(4)))
     run_train(f'{flags} --epochs 1 --class-map names.txt', tmp_path, 'same')
     assert '--class-map names.txt has no effect on --dataset torch/image_folder' in warnings(caplog)
+    run_train(f'{flags} --check --class-map nowhere.txt', tmp_path)  # which the reader does not open
+    assert '--class-map nowhere.txt has no effect on --dataset torch/image_folder' in warnings(caplog)
     shutil.rmtree(images / 'val' / 'class0')
     assert 'gives class class1 number 0, but the training split gives it 1' in refuse_train(flags, tmp_path, capsys)
     (images / 'val' / 'class1').rename(images / 'val' / 'class0')

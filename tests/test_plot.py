@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 
-from keepaug.plot import draw_curves, main, read_summary
+from keepaug.plot import choose_output, draw_curves, main, read_summary
 from tests.sentences import says
 
 SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr,phase,risk_augmented,risk_clean
@@ -90,3 +90,8 @@ def test_a_place_for_the_picture_that_cannot_be(name, tmp_path):
     with pytest.raises(ValueError) as refused:
         main([str(tmp_path / 'absent'), '--output', str(tmp_path / name)])
     says(str(refused.value), '--output', name)
+
+
+def test_the_picture_of_many_runs_has_a_name_that_a_file_can_have():
+    runs = {f'run{number:03}-with-a-name': '' for number in range(20)}
+    assert choose_output(runs) == 'curves-of-20-runs.png'

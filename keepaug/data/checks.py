@@ -33,6 +33,10 @@ TORCH = (
     *TORCH_FOLDERS,
     *('torch/inaturalist', 'torch/inat', 'torch/places365', 'torch/qmnist', 'torch/imagenet'),
 )
+# Of torchvision's these can be downloaded from nowhere.
+NOT_DOWNLOADED = ('torch/imagenet', *TORCH_FOLDERS)
+# Readers that open no class map.
+UNMAPPED = ('torch/', 'wds/')
 
 # How many classes a data set has that is known by its name.
 CLASSES = {
@@ -47,6 +51,12 @@ CLASSES = {
 }
 
 
+def plain_name(name: str) -> str:
+    """The name of a data set in small letters, and of torchvision's without what timm passes over in it."""
+    scheme, *rest = name.lower().split('/', 2)
+    return f'torch/{rest[-1]}' if scheme == 'torch' and rest else name.lower()
+
+
 def is_image_folder(name: str) -> bool:
     """Whether the name of a data set stands for a folder (or tar file) of classes in timm's own reader."""
     scheme, slash, _ = name.partition('/')
@@ -55,7 +65,7 @@ def is_image_folder(name: str) -> bool:
 
 def has_split_folders(name: str, root: str | None) -> bool:
     """Whether the splits of a data set are folders below `root`."""
-    return (is_image_folder(name) or name.lower() in TORCH_FOLDERS) and os.path.isdir(root or '')
+    return (is_image_folder(name) or plain_name(name) in TORCH_FOLDERS) and os.path.isdir(root or '')
 
 
 def image_extensions(name: str, input_key: str | None) -> list[str] | None:
@@ -76,8 +86,8 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     """
     if name.startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
         raise ValueError(f'--dataset {name} is unknown: choose {any_of(known)}.')
-    if name.lower().startswith('torch/') and name.lower() not in TORCH:
-        raise ValueError(f'--dataset {name} is unknown: {nearest_names(name.lower(), TORCH)}')
+    if (known_as := plain_name(name)).startswith('torch/') and known_as not in TORCH:
+        raise ValueError(f'--dataset {name} is unknown: {nearest_names(known_as, TORCH)}')
     if name in EMBEDDED_DATASETS and root:
         raise ValueError(f'--dataset {name} is built in and needs no folder: drop {root}.')
     if name in UNPACKED_DATASETS:
@@ -125,7 +135,7 @@ def count_classes(args) -> int | None:
     """Classes that the training set holds images of, as far as names and listings tell; None where they do not."""
     name, root = args.dataset, args.data_dir or args.data
     if not (is_image_folder(name) and os.path.isdir(root or '')):
-        return CLASSES.get(name.lower())
+        return CLASSES.get(plain_name(name))
     train = split_folder(root, args.train_split, '--train-split')
     found, classes = open_split(train, args.class_map, extensions=image_extensions(name, args.input_key))
     return len({*found.classes} & {*classes.class_to_idx})
@@ -145,7 +155,7 @@ def check_split_name(name: str, root: str | None, split: str, flag: str) -> None
     """
     if root and has_split_folders(name, root):
         split_folder(root, split, flag)
-    elif name.lower() in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
+    elif plain_name(name) in TORCH_IN_TWO and split_name(split) not in SPLIT_NAMES:
         raise ValueError(
             f'{flag} {split or repr(split)} is not in --dataset {name}, which has train and test: name one of the two.'
         )
@@ -160,12 +170,14 @@ def check_named_set(args) -> None:
         ValueError: Its folder is not there or empty, or it has more classes than `--num-classes`.
     """
     name, root = args.dataset, args.data_dir or args.data
-    of_torch = name.lower().startswith('torch/') and not args.dataset_download
-    way_out = 'give it with --data-dir, or add --dataset-download.'
+    known_as = plain_name(name)
+    loads = args.dataset_download and known_as not in NOT_DOWNLOADED
+    of_torch = known_as.startswith('torch/') and not loads
+    way_out = 'give it with --data-dir' + ('.' if known_as in NOT_DOWNLOADED else ', or add --dataset-download.')
     if of_torch and not os.path.isdir(root or ''):
         what = f'the folder {root} does not exist' if root else 'no folder is given'
         raise ValueError(f'--dataset {name} is read from a folder, but {what}: {way_out}')
-    count = CLASSES.get(name.lower())
+    count = CLASSES.get(known_as)
     if count is not None and args.num_classes is not None and count > args.num_classes:
         raise ValueError(
             f'--dataset {name} has {count} classes, but --num-classes is {args.num_classes}: give --num-classes '
@@ -176,7 +188,7 @@ def check_named_set(args) -> None:
 
 
 def check_class_map(args, split: str, flag: str) -> None:
-    """Says that the file of `--class-map` cannot be used, also where the data set would not look at it.
+    """Says that the file of `--class-map` cannot be used; of what does not look at it, only our own sets are asked.
 
     Args:
         args: Options.
@@ -187,7 +199,7 @@ def check_class_map(args, split: str, flag: str) -> None:
         ValueError: It is not there, or is no list of classes.
     """
     root = args.data_dir or args.data
-    if not args.class_map:
+    if not args.class_map or args.dataset.lower().startswith(UNMAPPED):
         return
     if has_split_folders(args.dataset, root):
         list_of_map(args.class_map, split_folder(root, split, flag), find_split(root, TRAIN_NAMES[0]))

@@ -14,12 +14,15 @@ from torch.utils.data import Dataset, IterableDataset
 from keepaug.console.errors import first_line
 from keepaug.console.logs import is_first_process
 from keepaug.data.checks import (
+    NOT_DOWNLOADED,
     TORCH_FOLDERS,
+    UNMAPPED,
     check_data_folder,
     check_image_folder,
     has_split_folders,
     image_extensions,
     is_image_folder,
+    plain_name,
     too_many,
     warn,
 )
@@ -82,10 +85,10 @@ def build_dataset(
     name = args.dataset
     img_mode = args.input_img_mode or ('RGB' if channels == 3 else 'L')
     bands = Image.getmodebands(img_mode)
-    if bands not in (1, channels):  # a grey one serves for all channels
+    if bands != channels and not name.lower().startswith('torch/'):  # whose readers pass over it
         raise ValueError(
-            f'--input-img-mode {img_mode} has {bands} channels, but the model reads {channels}: give --in-chans '
-            f'{bands}, or another mode.'
+            f'--input-img-mode {img_mode} has {bands} channel{"s" * (bands > 1)}, but the model reads {channels}: give '
+            f'--in-chans {bands}, or another mode.'
         )
     if name.startswith(EMBEDDED_PREFIX):
         check_data_folder(name, root)
@@ -144,9 +147,10 @@ def _create(args, split: str, root: str | None, class_map: Any, **kwargs: Any) -
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f'--dataset {name} needs the package {package}: pip install {package}.') from error
         if 'download=True' in str(error):
+            way_out = '.' if plain_name(name) in NOT_DOWNLOADED else ', or add --dataset-download.'
             raise ValueError(
                 f'{source} is not in the folder {root}, or not whole: give the folder it was unpacked to with '
-                '--data-dir, or add --dataset-download.'
+                f'--data-dir{way_out}'
             ) from error
         raise ValueError(f'{source} gives no {split} images: {first_line(error)}.') from error
 
@@ -196,10 +200,10 @@ def _read_tar(args, path: str, classes: ClassList | None, create: Callable[..., 
 def _numbered_by_itself(args, dataset: Dataset, classes: ClassList | None) -> Dataset:
     """A data set that numbers its classes, after a look at these numbers."""
     numbers, place = dataset_classes(dataset), f'--dataset {args.dataset}'
-    if args.class_map and args.dataset.lower().startswith(('torch/', EMBEDDED_PREFIX)):
+    if args.class_map and args.dataset.lower().startswith((*UNMAPPED, EMBEDDED_PREFIX)):
         warn([f'--class-map {args.class_map} has no effect on {place}, which numbers its classes itself.'])
     if classes is not None and not args.class_map:
-        if args.dataset.lower() in TORCH_FOLDERS:
+        if plain_name(args.dataset) in TORCH_FOLDERS:
             warn(check_names(numbers, classes, place))
         check_numbers(numbers, classes, place)
     if numbers:

@@ -1,6 +1,6 @@
 """YAML that may be anybody's: read in bounded time and memory."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
@@ -12,8 +12,12 @@ MOST_DEPTH = 20
 MOST_VALUES = 20_000
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, twice: list[str] | None = None) -> Any:
     """A value from YAML, plain values only.
+
+    Args:
+        text: The text.
+        twice: Takes up the sentences of keys that a mapping has twice, of which the last one counts; None: they raise.
 
     Raises:
         ValueError: It is too large, nested too deep, has a key twice or a value that cannot be; the message follows its
@@ -34,7 +38,11 @@ def parse_yaml(text: str) -> Any:
             return None
         if _count(node, {}) > MOST_VALUES:
             raise ValueError(f'holds more than {MOST_VALUES} values, or one within itself')
-        _check_keys(node, set())
+        repeated = list(_repeated_keys(node, set()))
+        if repeated and twice is None:
+            raise ValueError(repeated[0])
+        if twice is not None:
+            twice.extend(repeated)
         return loader.construct_document(node)
     except yaml.YAMLError:
         raise
@@ -58,8 +66,8 @@ def _count(node: yaml.Node, known: dict[Hashable, int]) -> int:
     return known[id(node)]
 
 
-def _check_keys(node: yaml.Node, seen: set[int]) -> None:
-    """Refuses a key that a mapping has twice, of which yaml would take the last one without a word."""
+def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterator[str]:
+    """What is to be said of keys that a mapping has twice, of which yaml takes the last one without a word."""
     if isinstance(node, yaml.ScalarNode) or id(node) in seen:
         return
     seen.add(id(node))
@@ -69,8 +77,8 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
             continue
         known, line = (key.tag, key.value), key.start_mark.line + 1
         if known in lines:
-            raise ValueError(f'holds the key {key.value[:100]} twice, in lines {lines[known]} and {line}')
+            yield f'holds the key {key.value[:100]} twice, in lines {lines[known]} and {line}'
         lines[known] = line
     for part in node.value:
         for inner in part if isinstance(part, tuple) else (part,):
-            _check_keys(inner, seen)
+            yield from _repeated_keys(inner, seen)

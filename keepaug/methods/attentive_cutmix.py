@@ -18,7 +18,6 @@ from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.described import (
-    LOCAL,
     check_local,
     describe,
     described_name,
@@ -28,7 +27,7 @@ from keepaug.models.described import (
 )
 from keepaug.models.early_exit import backbone_of
 from keepaug.models.loading import UNFIT, classifiers, one_short_try
-from keepaug.models.names import unknown_model
+from keepaug.models.names import FOLDER, model_source, unknown_model
 from keepaug.models.recorded import check_images, check_recorded
 from keepaug.ranges import Range
 from keepaug.training.device import is_first_process
@@ -132,7 +131,7 @@ class AttentiveCutMixMethod(Method):
 
     def fetches_weights(self, args: argparse.Namespace) -> bool:
         name = args.attentive_teacher
-        return name != SELF and not args.attentive_teacher_checkpoint and not name.startswith(LOCAL)
+        return name != SELF and not args.attentive_teacher_checkpoint and model_source(name)[0] != FOLDER
 
     def build(self, args: argparse.Namespace, model: nn.Module) -> AttentiveCutMix:
         model = backbone_of(model)

@@ -12,13 +12,14 @@ from torch import nn
 
 from keepaug.files.checkpoints import SAFETENSORS, check_checkpoint, damaged, in_words, read_exported, recorded_args
 from keepaug.files.plain_json import parse_json
+from keepaug.models.names import FOLDER, model_source
 from keepaug.models.recorded import MOST_PIXELS, check_recorded
 
 # What tells the model, and what tells its images, by the names of the training script's options.
 OF_MODEL = ('model', 'num_classes', 'gp', 'in_chans', 'bn_eps', 'model_kwargs')
 OF_IMAGES = ('img_size', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation')
 # What timm calls a model that it reads from a folder, and the weights that it looks for there, in its order.
-LOCAL = 'local-dir:'
+LOCAL = f'{FOLDER}:'
 WEIGHTS = (
     'model.safetensors',
     'pytorch_model.bin',
@@ -114,9 +115,10 @@ def check_local(name: str, flag: str, build: Callable[[], nn.Module]) -> str:
     Raises:
         ValueError: The folder tells what is none of a model, or one that is larger than its files make plausible.
     """
-    if not name.startswith(LOCAL):
+    place, folder = model_source(name)
+    if place != FOLDER:
         return ''
-    folder, source = name.removeprefix(LOCAL), f'{flag} {name}'
+    source = f'{flag} {name}'
     arguments = check_folder(folder, flag)
     check_recorded(build, arguments, sum(entry.stat().st_size for entry in os.scandir(folder)), source)
     return source

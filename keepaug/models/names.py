@@ -8,6 +8,9 @@ from timm.models import parse_model_name
 
 from keepaug.ranges import any_of
 
+# Places that timm has models from besides itself, as it calls them; a name may spell them in other ways.
+HUB, FOLDER = 'hf-hub', 'local-dir'
+
 
 def unknown_model(name: str) -> str:
     """What is wrong with a model's name, and the way out, to follow the name; empty if timm may know it.
@@ -24,6 +27,15 @@ def unknown_model(name: str) -> str:
     if source is not None or timm.is_model(architecture):
         return ''
     return f'is unknown to timm: {nearest_names(architecture.split(".")[0], timm.list_models())}'
+
+
+def model_source(name: str) -> tuple[str, str]:
+    """Where timm has a model from, `HUB` or `FOLDER`, and what it is called there; '' and the name for timm's own."""
+    try:
+        source, place = parse_model_name(name)
+    except ValueError:
+        return '', name
+    return source or '', place
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import numbers
 import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -17,15 +17,20 @@ from keepaug.methods.refusals import all_flags
 from keepaug.ranges import any_of
 
 
-def read_config(path: str, flag: str = '--config') -> dict[str, Any]:
+def read_config(path: str, flag: str = '--config', twice: list[str] | None = None) -> dict[str, Any]:
     """The mapping in a YAML file, which the message calls by its flag; an empty file is an empty mapping.
+
+    Args:
+        path: The file.
+        flag: Its flag.
+        twice: See `parse_yaml`.
 
     Raises:
         ValueError: the file is missing, unreadable, no YAML, or holds something else; the message is for the user.
     """
     try:
         with open(path, encoding='utf-8') as file:
-            content = parse_yaml(file.read(MOST_BYTES + 1))
+            content = parse_yaml(file.read(MOST_BYTES + 1), twice)
     except OSError as error:
         raise ValueError(f'{flag} {path} cannot be read ({error.strerror}): give the path of a YAML file.') from error
     except UnicodeDecodeError as error:
@@ -83,10 +88,24 @@ def _nearest_recipe(path: str, folders: tuple[str, ...]) -> str:
     return stems[nearest[0]] if nearest else names[0]
 
 
+class Remark(NamedTuple):
+    """What a run takes from a file as stock's does, and tells.
+
+    Attributes:
+        sentence: What it is, without its end.
+        taken: How it is taken, as the end of the sentence.
+        way_out: What to do instead, as another end.
+    """
+
+    sentence: str
+    taken: str
+    way_out: str
+
+
 def read_defaults(
     parser: argparse.ArgumentParser, paths: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The defaults that YAML files set: converted values of arguments, other keys, and what is to be said of these.
+) -> tuple[dict[str, Any], dict[str, Any], list[Remark]]:
+    """The defaults that YAML files set: converted values of arguments, other keys, and what is to be said of them.
 
     A later file wins key by key, and its value takes the place of the whole earlier one, lists and mappings too; `null`
     brings the built-in default back. Stock's script takes unknown keys, but a slip of the pen looks just like them.
@@ -97,7 +116,10 @@ def read_defaults(
     actions = {action.dest: action for action in parser._actions if action.default is not argparse.SUPPRESS}
     known, unknown, told = {}, {}, []
     for path in paths:
-        for key, value in read_config(find_config(path)).items():
+        twice: list[str] = []
+        content = read_config(find_config(path), twice=twice)
+        told += [Remark(f'{path} {said}', 'the last one counts', 'drop one of the two') for said in twice]
+        for key, value in content.items():
             if key in actions:
                 try:
                     known[key] = convert(actions[key], value)
@@ -112,7 +134,9 @@ def read_defaults(
             if key.startswith('__') or key == 'taken_over':  # which would change the arguments themselves
                 raise ValueError(f'--config {sentence}; drop it.')
             unknown[key] = value
-            told.append(sentence)
+            told.append(
+                Remark(sentence, 'it is recorded, but nothing reads it', 'write the name of an argument, or drop it')
+            )
     return known, unknown, told
 
 

@@ -28,7 +28,7 @@ def create_parser() -> shared.Parser:
     add(
         '--check',
         action='store_true',
-        help='check the arguments, build the model and open the data, and exit before any image is read',
+        help='check the arguments, build the model and open the data, and exit before training',
     )
     add('--local-rank', type=int, default=argparse.SUPPRESS, metavar='N', help='the same as --local_rank')
     parser.show_first(stock)
@@ -108,9 +108,9 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple
     with replaced_defaults(parser, {**implied_defaults(args), **known}):
         args = parser.parse_args(rest, argparse.Namespace(**unknown))
     if told and vars(args).get('check'):  # as a run does not, for stock's takes any key
-        parser.error(f'--config {told[0]}; write the name of an argument, or drop it.')
-    for sentence in told:
-        _logger.warning(f'{sentence}; it is recorded, but nothing reads it.')
+        parser.error(f'--config {told[0].sentence}; {told[0].way_out}.')
+    for remark in told:
+        _logger.warning(f'{remark.sentence}; {remark.taken}.')
     return args, typed_options(parser, rest)
 
 

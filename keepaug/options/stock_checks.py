@@ -24,7 +24,7 @@ from keepaug.options.flag_ranges import range_rows
 from keepaug.options.newer import check_newer
 from keepaug.options.prepare import refuse
 from keepaug.ranges import any_of
-from keepaug.training.schedule import check_optimizer, check_schedule
+from keepaug.training.schedule import check_optimizer, check_schedule, needs_cuda
 
 Rows = Iterable[Refusal]
 
@@ -123,15 +123,22 @@ def _optimizer(args: argparse.Namespace) -> Rows:
             about.has_betas and len(args.opt_betas) != about.num_betas,
             f'{spell("opt_betas", args.opt_betas)} must be {about.num_betas} numbers for --opt {args.opt}.',
         )
-    yield from _refused(check_optimizer, args)
+    if not _is_left_out(args):
+        yield from _refused(check_optimizer, args)
 
 
 def _schedule(args: argparse.Namespace) -> Rows:
-    yield from _refused(check_schedule, args)
+    if not _is_left_out(args):
+        yield from _refused(check_schedule, args)
     yield (
         bool(args.wandb_resume_id) and not args.resume,
         f'--wandb-resume-id {args.wandb_resume_id} continues a run, so --resume must name its checkpoint: add it.',
     )
+
+
+def _is_left_out(args: argparse.Namespace) -> bool:
+    """Whether the check of a job for another machine cannot build its optimizer here."""
+    return vars(args).get('check', False) and needs_cuda(args) and not torch.cuda.is_available()
 
 
 def _refused(check: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> Rows:
@@ -156,7 +163,7 @@ def device_rows(args: argparse.Namespace) -> Rows:
     try:
         torch.ones(1, device=device).item()  # on meta there are tensors, but no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
-        if args.check and kind != 'meta':  # often of a job for another machine
+        if vars(args).get('check') and kind != 'meta':  # often of a job for another machine
             _logger.info(f'--device {args.device} is not available to torch here. The rest is checked.')
             return
         yield True, f'--device {args.device} is not available to torch here: say --device cpu.'

@@ -16,6 +16,7 @@ from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
 from keepaug.models.described import check_local
 from keepaug.models.loading import one_short_try, tell_misfit, watched_loading
+from keepaug.models.names import HUB, model_source
 from keepaug.models.recorded import check_images
 from keepaug.training.device import is_first_process
 from keepaug.training.forward import Forward
@@ -53,7 +54,7 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
         model_kwargs = {'enable_patch_interpolator': True, **model_kwargs}
     pretrained_file = ' '.join(find_pretrained_file(args))
     weights = pretrained_file or (args.initial_checkpoint and f'--initial-checkpoint {args.initial_checkpoint}')
-    downloads = args.pretrained and not pretrained_file or args.model.startswith('hf-hub:')
+    downloads = args.pretrained and not pretrained_file or model_source(args.model)[0] == HUB
 
     def build(**weights: Any) -> torch.nn.Module:
         model_args = resolve_model_input_args(

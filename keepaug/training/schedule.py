@@ -6,6 +6,7 @@ import math
 import numbers
 from typing import Any
 
+import timm.optim
 import torch
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
@@ -84,6 +85,12 @@ def _create_optimizer(args, trained: torch.nn.Module | list[torch.nn.Parameter])
             f'--opt {args.opt} cannot be built with its flags{" and --opt-kwargs " * bool(keywords)}{keywords} '
             f'({first_line(error)}): change or drop them.'
         ) from error
+
+
+def needs_cuda(args) -> bool:
+    """Whether `--opt` is of a package that works on CUDA alone, as timm tells."""
+    about = timm.optim.get_optimizer_info(args.opt.lower().split('_')[-1])
+    return isinstance(about.opt_class, str) and about.opt_class.startswith(('apex.', 'bitsandbytes.'))
 
 
 def check_optimizer(args) -> torch.optim.Optimizer:

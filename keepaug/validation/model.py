@@ -64,6 +64,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         )
         return create_model(pretrained=pretrained, scriptable=scriptable, **model_args)
 
+    reads_checkpoint = False
     try:
         source = check_local(args.model, args.named_by or '--model', build)
         if args.described and not source:
@@ -72,12 +73,17 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         with one_short_try(args.pretrained):
             model = build(args.pretrained, args.torchscript)
         if args.checkpoint:
+            reads_checkpoint = True
             load_checkpoint(model, args.checkpoint, args.use_ema)
     except OSError as error:  # what a failing download is, too
-        raise ValueError(
-            f'The weights of --model {args.model} cannot be loaded ({first_line(error).split(". ")[0]}): give a file '
-            'with --checkpoint.'
-        ) from error
+        if reads_checkpoint:
+            raise ValueError(
+                f'{flag} {args.checkpoint} cannot be read ({first_line(error)}): give a file that can.'
+            ) from error
+        # What an error of the system says ends with a path; what one of a download says goes on with advice.
+        reason = first_line(error) if error.errno is not None else first_line(error).split('. ')[0]
+        way_out = 'drop --pretrained' if args.checkpoint else 'give a file with --checkpoint'
+        raise ValueError(f'The weights of --model {args.model} cannot be loaded ({reason}): {way_out}.') from error
     except (
         RuntimeError,
         TypeError,

@@ -74,7 +74,7 @@ def check_files(args) -> None:
     if args.results_file:
         check_output_file(args.results_file, '--results-file')
     for flag, path in (('--real-labels', args.real_labels), ('--valid-labels', args.valid_labels)):
-        if path and not os.path.isfile(path):
+        if path and (not os.path.exists(path) or os.path.isdir(path)):
             raise ValueError(f'{flag} {path} is not a file: give the path of one.')
 
 

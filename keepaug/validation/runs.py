@@ -19,6 +19,7 @@ from keepaug.models.described import (
     model_arguments,
     same_architecture,
 )
+from keepaug.models.names import FOLDER, model_source
 
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
 OTHER_CLASSES = ['*_in21k', '*_in22k', '*in12k', '*_dino', '*fcmae', '*seer']
@@ -100,7 +101,8 @@ def explain_failure(run: dict[str, Any], error: ValueError) -> str:
 
 def _exported_folder(model: str) -> str:
     """The folder that a model is read from; empty where it is known by its name."""
-    return model.removeprefix(LOCAL) if model.startswith(LOCAL) else ''
+    source, folder = model_source(model)
+    return folder if source == FOLDER else ''
 
 
 def _compared_run(args, path: str) -> dict[str, Any]:

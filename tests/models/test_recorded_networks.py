@@ -75,8 +75,9 @@ def test_a_folder_is_refused(name, data, tmp_path, capsys):
     said = refuse_validate(f'{data} --model local-dir:{tmp_path} --device cpu -j 0', capsys)
     assert f'--model local-dir:{tmp_path} is refused: ' in said
     for flag in ('--model', '--kd-model-name', '--attentive-cutmix --attentive-teacher'):
-        said = refuse_train(f'{data} {TINY} {flag} local-dir:{tmp_path}', tmp_path / 'out', capsys)
-        assert f'{flag.split()[-1]} local-dir:{tmp_path} is refused: ' in said
+        for place in ('local-dir', 'LOCAL-DIR'):
+            said = refuse_train(f'{data} {TINY} {flag} {place}:{tmp_path}', tmp_path / 'out', capsys)
+            assert f'{flag.split()[-1]} {place}:{tmp_path} is refused: ' in said
 
 
 @pytest.mark.parametrize('file', ['open_clip_model.safetensors', 'last.pth.tar', 'x.bin'])

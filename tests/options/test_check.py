@@ -90,7 +90,7 @@ def test_only_the_process_that_writes_looks_at_its_folder(environment, looks, tm
     ],
 )
 def test_what_passes_leaves_nothing_behind(flags, told, data, run, tmp_path, caplog, monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '8')  # nobody else comes
+    monkeypatch.setenv('WORLD_SIZE', '2')  # nobody else comes
     with caplog.at_level('INFO', 'train'):
         run_train(f'{data} {TINY} --check {flags.format(run=run)}', tmp_path)
     assert told in caplog.text and 'The flags fit together.' in caplog.text
@@ -106,3 +106,47 @@ def test_an_exact_resumption_is_checked_in_one_process(data, tmp_path, capsys, c
     run_train(f'{resume} --check', tmp_path)
     assert '--lr' in refuse_train(f'{resume} --check --lr 1', tmp_path, capsys)
     assert 'the number of processes' in refuse_train(resume, tmp_path, capsys)
+
+
+def test_the_learning_rate_is_that_of_all_processes(data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{data} {TINY.replace("--lr 0.05", "")} --check --aug-repeats 3', tmp_path)
+    assert 'global batch size (24)' in caplog.text and 'one process' not in caplog.text
+    monkeypatch.delenv('WORLD_SIZE')
+    caplog.clear()
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{data} {TINY.replace("--lr 0.05", "")} --check', tmp_path)
+    assert 'global batch size (8)' in caplog.text and 'WORLD_SIZE' in caplog.text
+
+
+def test_a_share_below_one_batch_is_found(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    said = refuse_train(f'{data} {TINY} --check', tmp_path, capsys)
+    assert 'each of 4 processes 6 images' in said and '--batch-size 8' in said
+
+
+def test_a_device_module_is_imported_before_its_backend_is_asked_for(data, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'brings_backend.py').write_text(
+        'import torch._dynamo\ntorch._dynamo.register_backend(lambda graph, inputs: graph, name="brought")\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags = f'{data} {TINY} --check --torchcompile brought'
+    assert 'brought' in refuse_train(flags, tmp_path / 'runs', capsys)
+    run_train(f'{flags} --device-modules brings_backend', tmp_path / 'runs')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
+def test_an_optimizer_that_needs_cuda_is_left_out(data, tmp_path, capsys, caplog):
+    flags = f'{data} {TINY.replace("--lr 0.05", "")} --opt fusedadam'
+    assert '--opt fusedadam' in refuse_train(flags, tmp_path, capsys)
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{flags} --check', tmp_path)
+    assert 'left out of the check: --opt fusedadam' in caplog.text and 'sqrt scaling' in caplog.text
+
+
+@pytest.mark.parametrize('model', ['HF-HUB:timm/nix', 'hf_hub:timm/nix', 'hf-hub:timm/nix'])
+def test_a_model_of_the_hub_is_known_however_it_is_spelt(model, data, tmp_path, caplog):
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{data} {TINY.replace("test_resnet", model)} --check', tmp_path)
+    assert f'--model {model} may have to be fetched' in caplog.text

@@ -303,9 +303,12 @@ def test_a_mistyped_recipe_gets_the_nearest(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('text', ['lr: 0.1\nepochs: 3\nlr: 0.2', 'model_kwargs:\n  a: 1\n  "a": 2', '{lr: 1, lr: 1}'])
-def test_a_key_that_stands_twice_is_refused(text, parse, capsys):
+def test_of_a_key_that_stands_twice_the_last_one_counts_and_the_check_refuses_it(text, parse, capsys, caplog):
+    args, _ = parse(text)
+    assert ' twice, in lines ' in caplog.text and 'the last one counts' in caplog.text
+    assert (args.lr, args.model_kwargs) in ((0.2, {}), (None, {'a': 2}), (1, {}))
     with pytest.raises(SystemExit) as ended:
-        parse(text)
+        parse(text, '--check')
     said = capsys.readouterr().err
     assert ended.value.code == 2 and ' twice, in lines ' in said and '--config' in said
 

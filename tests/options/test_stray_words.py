@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from keepaug.options import parse_args, parse_options, prepare
+from keepaug.options import create_parser, parse_args, parse_options, prepare
+from keepaug.study.flags import create_parser as study_parser
 from tests.options.test_any_flags import PREVIEW, TRAIN, VALIDATE, answer, preview_flags, train_flags, validate_flags
 from tests.sentences import says
 
@@ -129,3 +130,11 @@ def test_a_recorded_zero_is_nobody_s_choice(tmp_path):
     assert 'cutmix: 0.0' in text
     prepared = prepare(parse_options(TRAIN, ['-c', str(tmp_path / 'args.yaml')]))
     assert prepared.keep_cut == 'cutmix' and 'typed' not in vars(prepared)
+
+
+def test_only_where_a_folder_is_read_a_word_too_many_is_told_so(capsys):
+    for parser, reads in ((create_parser(), True), (study_parser(), False)):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['/', '/tmp'])
+        said = capsys.readouterr().err
+        assert 'unrecognized arguments: /tmp' in said and ('one folder of data is read' in said) is reads

@@ -2,17 +2,21 @@
 
 import argparse
 import csv
+import os
 from unittest import mock
 
 import pytest
+import timm
 import torch
 from timm.task.evaluator import ClassificationEvaluator
 from torch import nn
 
 import validate
-from keepaug import training, validation
+from keepaug import options, training, validation
 from keepaug.training import Forward
+from keepaug.validation import model
 from keepaug.validation import runs as validated
+from keepaug.validation.results import check_files
 
 
 class Remembering(nn.Module):
@@ -89,3 +93,37 @@ def test_an_architecture_that_is_no_name(arch, tmp_path):
     torch.save(dict(arch=arch, state_dict={'weight': torch.ones(1)}), path)
     args = argparse.Namespace(model='test_resnet', checkpoint='a.pth', compare=[str(path)], typed=None, use_ema=False)
     assert validated.choose_runs(args)[1]['model'] == 'test_resnet'
+
+
+def test_labels_may_come_through_a_pipe(tmp_path):
+    """As of `--valid-labels <(grep ...)`, which a shell gives as a file that is none on a disk."""
+    os.mkfifo(tmp_path / 'labels')
+    args = argparse.Namespace(results_file='', real_labels='', valid_labels=str(tmp_path / 'labels'))
+    check_files(args)
+    for path in (tmp_path, tmp_path / 'nix'):
+        args.valid_labels = str(path)
+        with pytest.raises(ValueError, match='--valid-labels'):
+            check_files(args)
+
+
+def test_a_checkpoint_that_fails_while_it_is_read_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / 'a. b'
+    folder.mkdir()
+    network = timm.create_model('test_resnet', num_classes=3)
+    torch.save({'state_dict': network.state_dict()}, folder / 'last.pth')
+    line = '/ --model test_resnet --num-classes 3 --device cpu --checkpoint'.split()
+    args = options.complete_validation(validate.parser.parse_args([*line, str(folder / 'last.pth')]))
+
+    def fail(*_):
+        raise OSError(5, 'Input/output error', str(folder / 'last.pth'))
+
+    monkeypatch.setattr(model, 'load_checkpoint', fail)
+    with pytest.raises(ValueError, match='--checkpoint .*/a. b/last.pth cannot be read .*give a file'):
+        model.load_model(args, timm.create_model)
+
+    def fail_to_build(**_):
+        raise OSError(13, 'Permission denied', str(folder / 'weights'))
+
+    args.checkpoint = ''
+    with pytest.raises(ValueError, match='--model test_resnet .*/a. b/weights'):
+        model.load_model(args, fail_to_build)
