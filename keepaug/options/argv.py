@@ -11,7 +11,8 @@ from keepaug.methods.refusals import all_flags, stray_word
 class StockFirst:
     """Stands in for `parser.parse_known_args`: rewrites the command line, then hands it to the real one.
 
-    `parse_args` stands in for the other, which reads by it, and says more of a word that nothing takes.
+    `parse_args` stands in for the other, which reads by it, and says more of a word that nothing takes; who asks for
+    the words that nothing takes gets them.
 
     argparse would let a new flag change the meaning of an old command line in two ways: a prefix that was unique
     turns ambiguous, and a flag with an optional value takes the path of the data set that follows it. Stock here means
@@ -22,6 +23,7 @@ class StockFirst:
     def __init__(self, parser: argparse.ArgumentParser):
         self.parser = parser
         self.parse, self.parse_all = parser.parse_known_args, parser.parse_args
+        self.is_whole = False  # whether a word that nothing takes is one too many
         self.stock = tuple(parser._option_string_actions)
 
     def __call__(
@@ -29,15 +31,20 @@ class StockFirst:
         args: Sequence[str] | None = None,
         namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
-        return self.parse(self.rewrite(sys.argv[1:] if args is None else args), namespace)
+        words = self.rewrite(sys.argv[1:] if args is None else args)
+        known, unknown = self.parse(words, namespace)
+        if self.is_whole and any(not word.startswith('-') for word in unknown):
+            self._explain_stray(words)
+        return known, unknown
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        known, unknown = self(args, namespace)
-        if any(not word.startswith('-') for word in unknown):
-            self._explain_stray(self.rewrite(sys.argv[1:] if args is None else args))
-        return self.parse_all(args, namespace) if unknown else known  # which refuses them
+        self.is_whole = True
+        try:
+            return self.parse_all(args, namespace)
+        finally:
+            self.is_whole = False
 
     def _explain_stray(self, words: Sequence[str]) -> None:
         """Says which of too many words is no folder, where it stands behind a flag that may or may not have a value."""
