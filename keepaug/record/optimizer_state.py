@@ -18,6 +18,8 @@ MOMENTUM = 'momentum_buffer'
 OF_EACH_WEIGHT = (MOMENTUM, 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
 # What torch's own optimizers have of each weight, once they have any.
 OF_OPTIMIZER = {torch.optim.SGD: {MOMENTUM}, torch.optim.Adam: {'step', 'exp_avg', 'exp_avg_sq'}}
+# Whether Muon or AdamW steps a weight, which keep different things of it; timm's Muon notes it there.
+OF_MUON = 'use_muon'
 # What an optimizer has of matrices that keeps less of them than of vectors.
 FACTORED = {'exp_avg_sq_row', 'exp_avg_sq_col', 'exp_avg_sq_r', 'exp_avg_sq_c'}
 
@@ -64,10 +66,12 @@ def find_misfit(optimizer: torch.optim.Optimizer) -> str:
         if group.get('capturable') and group['params'][0].device.type == 'cpu':
             return 'it is capturable, which one on the CPU cannot be'
         states = [(parameter, state) for parameter in group['params'] if (state := optimizer.state.get(parameter))]
-        names = {name for _, state in states for name in state}
-        if states:
-            names |= next((of_each for kind, of_each in OF_OPTIMIZER.items() if isinstance(optimizer, kind)), set())
+        common = next((of_each for kind, of_each in OF_OPTIMIZER.items() if isinstance(optimizer, kind)), set())
+        kept: dict[str, set[str]] = {}
+        for _, state in states:
+            kept.setdefault(str(state.get(OF_MUON)), {*common}).update(state)
         for parameter, state in states:
+            names = kept[str(state.get(OF_MUON))]
             missing = sorted(names - state.keys())
             if missing and not names & FACTORED:
                 return f'it lacks {missing[0]} of a weight'
