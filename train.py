@@ -54,8 +54,8 @@ def main() -> None:
     args, args_text = _parse_args()
     args = keepaug.prepare(args)
     training.import_device_modules(args)  # which may bring the device, a backend, a model
-    options.check_stock(args)
     data.check_data_folder(args.dataset, args.data_dir or args.data)
+    options.check_stock(args)
     data.check_named_set(args)
     data.check_class_map(args, args.train_split, '--train-split')
     data.check_class_folders(args)
@@ -138,6 +138,7 @@ def build(args: argparse.Namespace, device: torch.device) -> Run:
     scaler = training.build_scaler(forward)
     training.seed_everything(args)
     exact = record.open_exact_resume(args)
+    resumed = exact.resumed or (record.check_resumed(args) if args.resume else None)
 
     # What: the model, its data, and the task that ties them.
     model, data_config = training.build_model(args, create_model)
@@ -160,7 +161,7 @@ def build(args: argparse.Namespace, device: torch.device) -> Run:
     optimizer = training.build_optimizer(args, task)
 
     # From where: a checkpoint; then the wrappers, in the order that keeps state dicts plain.
-    start_epoch = record.resume(args, task, optimizer, scaler, exact.resumed)
+    start_epoch = record.resume(args, task, optimizer, scaler, resumed)
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,
@@ -231,10 +232,11 @@ def open_record(run: Run, args_text: str) -> None:
         )
         run.next_step = NextStep(args, parser, saver, run.fit, run.data_config, run.phases.total)
     if run.start_epoch >= run.last_epoch:
-        flag = '--stop-epoch' if run.last_epoch < run.phases.total else '--epochs'
-        _logger.info(
-            f'Nothing to do: {run.start_epoch} epochs are done and the run ends after {run.last_epoch}. Raise {flag} '
-            'to train more.'
+        ends = f'--{"stop-epoch" if run.last_epoch < run.phases.total else "epochs"} {run.last_epoch}'
+        begins = f'--start-epoch {args.start_epoch}' if args.start_epoch is not None else f'--resume {args.resume}'
+        _logger.warning(
+            f'Nothing is trained: {begins} begins after {run.start_epoch} epochs, and {ends} ends the run after '
+            f'{run.last_epoch}. Raise {ends.split()[0]} to train more.'
         )
 
 

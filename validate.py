@@ -190,6 +190,7 @@ def main() -> None:
     args.typed = options.typed_options(parser)
     options.check_validate(args)
     validation.check_averaging(args)
+    validated.check_data_given(args)
     data.check_data_folder(args.dataset, args.data or args.data_dir, {'--split': args.split})
     data.check_named_set(args)
     data.check_class_map(args, args.split, '--split')

@@ -52,12 +52,15 @@ def read_summary(run: str) -> Rows:
     Raises:
         ValueError: There is no such file, it is no summary, or holds no epoch.
     """
-    path = os.path.join(run, 'summary.csv') if os.path.isdir(run) else run
+    path = _summary_of(run)
     if not os.path.isfile(path):
         raise ValueError(f'{path} does not exist: name the folder of a training run.')
     try:
         with open(path, newline='', encoding='utf-8') as file:
-            rows = [row for row in csv.DictReader(file) if (row.get('epoch') or '').isdecimal()]
+            table = csv.DictReader(file)
+            if 'epoch' not in (table.fieldnames or ['epoch']):
+                raise ValueError('it has no column epoch')
+            rows = [row for row in table if (row.get('epoch') or '').isdecimal()]
         for row in rows:
             for column in itertools.chain(*PANELS.values()):
                 float(row.get(column) or 0)
@@ -66,6 +69,10 @@ def read_summary(run: str) -> Rows:
     if not rows:
         raise ValueError(f'{path} holds no epoch yet: name a run that has ended one.')
     return rows
+
+
+def _summary_of(run: str) -> str:
+    return os.path.join(run, 'summary.csv') if os.path.isdir(run) else run
 
 
 def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
@@ -132,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = create_parser().parse_args(argv)
     if importlib.util.find_spec('matplotlib') is None:
         raise ValueError(f'Curves need matplotlib, which is not installed: {install_extra("plot")}.')
-    runs = dict(zip(label_runs(args.runs), args.runs))  # one that is named twice is drawn once
+    named = list({os.path.realpath(_summary_of(run)): run for run in args.runs}.values())  # once, if named twice
+    runs = dict(zip(label_runs(named), named))
     output = args.output or choose_output(runs)
     check_picture(output)
     curves = draw_curves({name: read_summary(run) for name, run in runs.items()})

@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = create_parser()
     args, _ = options.parse_args(parser, argv)
     args = outside_training(keepaug.prepare(args))
+    data.check_data_folder(args.dataset, args.data_dir or args.data, {'--train-split': args.train_split})
     options.check_stock(args)
     check_preview(args)
-    data.check_data_folder(args.dataset, args.data_dir or args.data, {'--train-split': args.train_split})
     if args.check:
         _logger.info('The flags fit together. The model is not built and no image is read by --check.')
         return

@@ -54,7 +54,7 @@ class Range:
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value, to follow its name; empty where nothing is."""
-        if value is None or self._holds(value):
+        if value is None or self.holds(value):
             return ''
         kind = ''
         if self.whole and not isinstance(value, numbers.Integral):
@@ -82,7 +82,8 @@ class Range:
             raise HyperParameterError(parameter, problem, value)
         return value
 
-    def _holds(self, value: Any) -> bool:
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a number in the range."""
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         whole = isinstance(value, numbers.Integral)
         if not number or not (whole or math.isfinite(value)):  # whole numbers may exceed a float

@@ -101,14 +101,13 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
                 f'The folder {root} of --dataset {name} does not exist: give the folder its archive was unpacked to.'
             )
     if is_image_folder(name):
+        wanted = f'with {"val" if "--split" in (splits or {}) else "train and val"} in it'
         if not root:
             raise ValueError('No data given: name the image folder as the first argument or with --data-dir.')
         if not os.path.exists(root):
-            raise ValueError(
-                f'The data folder {root} does not exist: give --data-dir a folder with train and val in it.'
-            )
+            raise ValueError(f'The data folder {root} does not exist: give --data-dir a folder {wanted}.')
         if os.path.isdir(root) and not os.listdir(root):
-            raise ValueError(f'The data folder {root} is empty: give --data-dir a folder with train and val in it.')
+            raise ValueError(f'The data folder {root} is empty: give --data-dir a folder {wanted}.')
     for flag, split in (splits or {}).items():
         check_split_name(name, root, split, flag)
 

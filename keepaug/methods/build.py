@@ -170,4 +170,7 @@ def told_by_flags(method: Method, args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except HyperParameterError as error:
-        raise ValueError(error.named(method.flag_of(error.parameter, args))) from error
+        name = method.flag_of(error.parameter, args)
+        if any(flag.option == name and not flag.is_given(args) for flag in method.flags):
+            name += ' must be given, since its default'
+        raise ValueError(error.named(name)) from error

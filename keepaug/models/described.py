@@ -1,7 +1,6 @@
 """What a checkpoint says of its own model and of the images of its run, looked at before anything is built by it."""
 
 import glob
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from keepaug.files.checkpoints import SAFETENSORS, check_checkpoint, damaged, in
 from keepaug.files.plain_json import parse_json
 from keepaug.models.names import FOLDER, model_source
 from keepaug.models.recorded import MOST_PIXELS, check_recorded
+from keepaug.ranges import Range
 
 # What tells the model, and what tells its images, by the names of the training script's options.
 OF_MODEL = ('model', 'num_classes', 'gp', 'in_chans', 'bn_eps', 'model_kwargs')
@@ -34,6 +34,9 @@ WEIGHTS = (
 MOST_BYTES = 2**24  # of a config.json; names and descriptions of many classes may stand in it
 MOST_CLASSES = 10**7
 MOST_CHANNELS = 4096
+MOST = 1e9  # of a number that is no count
+CHANNELS = Range(least=1, most=MOST_CHANNELS, whole=True)
+EDGE = Range(least=1, most=MOST_PIXELS, whole=True)
 MOST_LETTERS = 4096  # of a name, which may be the path of a folder
 
 
@@ -206,19 +209,11 @@ def _exported(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     )
 
 
-def _is_whole(least: int, most: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def _is_number(value: Any, above: float = -math.inf) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9 and value > above
-
-
-def _are_numbers(above: float = -math.inf) -> Callable[[Any], bool]:
+def _are_numbers(above: float = -MOST) -> Callable[[Any], bool]:
     return lambda value: (
         isinstance(value, (list, tuple))
         and 0 < len(value) <= MOST_CHANNELS
-        and all(_is_number(entry, above) for entry in value)
+        and all(map(Range(above=above, most=MOST).holds, value))
     )
 
 
@@ -226,8 +221,8 @@ def _is_size(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) == 3
-        and _is_whole(1, MOST_CHANNELS)(value[0])
-        and all(map(_is_whole(1, MOST_PIXELS), value[1:]))
+        and CHANNELS.holds(value[0])
+        and all(map(EDGE.holds, value[1:]))
     )
 
 
@@ -238,15 +233,15 @@ def _is_word(value: Any) -> bool:
 # Whether a value can be one of its option. The arguments of a constructor are looked at where it is called.
 CHECKS: dict[str, Callable[[Any], bool]] = {
     'model': _is_word,
-    'num_classes': _is_whole(0, MOST_CLASSES),
+    'num_classes': Range(least=0, most=MOST_CLASSES, whole=True).holds,
     'gp': _is_word,
-    'in_chans': _is_whole(1, MOST_CHANNELS),
-    'bn_eps': lambda value: _is_number(value, above=0),
+    'in_chans': CHANNELS.holds,
+    'bn_eps': Range(above=0, most=MOST).holds,
     'model_kwargs': lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
-    'img_size': _is_whole(1, MOST_PIXELS),
+    'img_size': EDGE.holds,
     'input_size': _is_size,
     'mean': _are_numbers(),
     'std': _are_numbers(above=0),
-    'crop_pct': lambda value: _is_number(value, above=0.01),
+    'crop_pct': Range(above=0.01, most=MOST).holds,
     'interpolation': _is_word,
 }

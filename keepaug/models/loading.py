@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 import huggingface_hub.constants as hub
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
+from timm.models import get_pretrained_cfg
 
 from keepaug.console.errors import first_line
 
@@ -22,6 +25,15 @@ UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexErr
 LACKING = re.compile(r'^\s*(Missing|Unexpected) key\(s\) in state_dict: (.*)$', re.MULTILINE)
 NAME = re.compile('"([^"]+)"')
 OTHER_SHAPE = re.compile(r'size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)')
+# How Python tells an argument that a function does not have, and the flags that arguments of networks come from.
+UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
+FLAGS_OF = {
+    'drop_rate': '--drop',
+    'drop_path_rate': '--drop-path',
+    'drop_block_rate': '--drop-block',
+    'global_pool': '--gp',
+    'img_size': '--img-size',
+}
 NAMED = 3  # of the weights that do not fit
 # Share of a model's values, without its classifier, that may be missing in a file of weights for it: an adapted model
 # has another norm, pooling or position embedding.
@@ -39,6 +51,33 @@ def tell_misfit(error: Exception) -> str:
         for name, theirs, ours in OTHER_SHAPE.findall(str(error))
     ]
     return '; '.join([*told, *([_some(shapes, first=1)] if shapes else [])]) or first_line(error)
+
+
+def tell_refusal(error: Exception, args: Any) -> str:
+    """Why a network of timm's cannot be built, by the flag whose value it does not take.
+
+    Args:
+        error: What timm raised.
+        args: Options, with `model`, `model_kwargs` and `gp`.
+    """
+    text = str(error)
+    named = UNKNOWN_ARGUMENT.search(text)
+    if named and named[1] in args.model_kwargs:
+        return f'it has no argument {named[1]}, which --model-kwargs gives; drop that'
+    if named and named[1] in FLAGS_OF:
+        return f'it does not know {FLAGS_OF[named[1]]}; drop that'
+    of_pooling = 'pool' in text.lower() and 'state_dict' not in text or isinstance(error, AssertionError) and not text
+    if args.gp and of_pooling:
+        return f'it has no pooling --gp {args.gp}; give one of its own, such as avg, or drop it'
+    return tell_misfit(error)
+
+
+def tell_unloaded(error: OSError) -> str:
+    """Why published weights cannot be had."""
+    if isinstance(error, LocalEntryNotFoundError):
+        return 'they are not in the cache, and the Hub cannot be reached'
+    # What an error of the system says ends with a path; what one of a download says goes on with advice.
+    return first_line(error) if error.errno is not None else first_line(error).split('. ')[0]
 
 
 def _some(names: list[str], first: int = NAMED) -> str:
@@ -60,6 +99,23 @@ def one_short_try(wanted: bool = True) -> Iterator[None]:
         return
     with _replaced(hub, 'HF_HUB_OFFLINE', True):
         yield
+
+
+def is_hub_reachable() -> bool:
+    """Whether weights that are not in a cache can be had."""
+    return not hub.HF_HUB_OFFLINE and _answers(hub.ENDPOINT)
+
+
+def are_cached(name: str) -> bool:
+    """Whether the published weights of a model lie on this machine."""
+    config = get_pretrained_cfg(name)
+    if config is None:
+        return False
+    files = [config.hf_hub_filename] if config.hf_hub_filename else ['model.safetensors', 'pytorch_model.bin']
+    if config.hf_hub_id and any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files):
+        return True
+    local = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(config.url or ''))
+    return bool(config.file or config.state_dict) or bool(config.url) and os.path.isfile(local)
 
 
 def _answers(address: str) -> bool:

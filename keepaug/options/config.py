@@ -18,7 +18,7 @@ from keepaug.ranges import any_of
 
 
 def read_config(path: str, flag: str = '--config', twice: list[str] | None = None) -> dict[str, Any]:
-    """The mapping in a YAML file, which the message calls by its flag; an empty file is an empty mapping.
+    """The mapping in a YAML file, which the message calls by its flag.
 
     Args:
         path: The file.
@@ -36,10 +36,12 @@ def read_config(path: str, flag: str = '--config', twice: list[str] | None = Non
     except UnicodeDecodeError as error:
         raise ValueError(f'{flag} {path} is not a text file in UTF-8: give the path of a YAML file.') from error
     except yaml.YAMLError as error:
-        raise ValueError(f'{flag} {path} is not YAML{_place(error)}: write one "key: value" per line.') from error
+        way_out = 'indent by spaces, not by tabs' if _is_of_tab(error) else 'write one "key: value" per line'
+        raise ValueError(f'{flag} {path} is not YAML{_place(error)}: {way_out}.') from error
     except ValueError as error:
         raise ValueError(f'{flag} {path} {error}: write one "key: value" per line.') from error
-    content = {} if content is None else content
+    if content is None:
+        raise ValueError(f'{flag} {path} is empty: write one "key: value" per line, or drop it.')
     if not isinstance(content, dict):
         raise ValueError(
             f'{flag} {path} holds a {type(content).__name__}, not a mapping: write one "key: value" per line.'
@@ -262,3 +264,7 @@ def _expect(fits: bool, value: Any, way_out: str) -> Any:
 def _place(error: yaml.YAMLError) -> str:
     mark = getattr(error, 'problem_mark', None)
     return f' (line {mark.line + 1})' if mark else ''
+
+
+def _is_of_tab(error: yaml.YAMLError) -> bool:
+    return r"'\t'" in (getattr(error, 'problem', None) or '')

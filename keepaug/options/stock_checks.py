@@ -244,6 +244,9 @@ def _lengths(args: argparse.Namespace) -> Rows:
 
 def channel_rows(args: argparse.Namespace) -> Rows:
     given, size = args.in_chans, args.input_size
+    if size is not None and size[2] in (1, 3, 4) and size[0] > 4:
+        first = spell('input_size', [size[2], *size[:2]])
+        yield True, f'{spell("input_size", size)} has the channels last, where they come first: give {first}.'
     yield (
         given is not None and size is not None and given != size[0],
         f'--in-chans {given} and {spell("input_size", size)} name two numbers of channels: drop one of the two.',

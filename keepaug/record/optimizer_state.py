@@ -3,14 +3,16 @@
 torch takes over anything under any name, and stumbles over it in the first step.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from keepaug.files.checkpoints import damaged, in_words, is_weight
+from keepaug.ranges import Range
 
+# Any that single precision holds.
+NUMBER = Range(least=-3e38, most=3e38)
 # Hyper-parameters that are below 0 in no run.
 NOT_NEGATIVE = ('lr', 'initial_lr', 'momentum', 'weight_decay')
 # What has a value for each of its parameter's, or one for all.
@@ -129,10 +131,7 @@ def _is_number(value: Any) -> bool:
     """Whether a value is a finite number; some optimizers keep theirs in a tensor of one."""
     if isinstance(value, torch.Tensor):
         return value.numel() == 1 and bool(value.isfinite().all())
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
+    return NUMBER.holds(value)
 
 
 def _is_shaped(value: Any, parameter: torch.Tensor) -> bool:

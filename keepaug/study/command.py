@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or Path('output') / 'studies' / study.name
     runs = plan_runs(study, output, args.seeds or study.seeds, args.arms, args.scale, flags, here)
     if args.list:
+        if output.is_file():
+            raise ValueError(f'--output {output} is a file: name a folder.')
         own = [word for word in words[:end] if word != '--list']
         for run in runs:
             chosen = ['--only', f'{run.arm.name}:{run.seed}', '--', *flags]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from keepaug import data, options
 from keepaug.installation import command
+from keepaug.methods.method import spell
 from keepaug.options.prepare import defaults
 from keepaug.ranges import any_of
+from keepaug.study.flags import TAKEN
 from keepaug.study.runs import StudyRun, versions
 from keepaug.study.scale import DataShare, scaled_flags
 from keepaug.study.study import Study
@@ -101,6 +103,8 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str], arm: str, exact
         # The device is that of the slot, which may be another machine's.
         own = ['--device', 'cpu', *(['--exact-resume'] if exact else [])]
         args = options.parse_options(parser, [*words, *own])
+        for name in sorted(args.typed & TAKEN.keys() - {'device'}):
+            raise ValueError(f'{spell(name)} in its flags says what the study says of each run: {TAKEN[name]}.')
         args = options.prepare(args)
         options.check_stock(args)
     except ValueError as error:

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keepaug.options.config import find_config, read_config
+from keepaug.options.config import find_config, read_config, shown
 from keepaug.ranges import any_of
 
 # Where our study files are, below hparams/.
 STUDIES = ('papers/', 'studies/')
 # What a table reports of a run's epochs, by the names that a file may use.
 STATISTICS = ('last', 'best', 'median10')
+# Columns of summary.csv that runs may be compared by.
+METRICS = (
+    *('eval_top1', 'eval_top5', 'eval_map', 'eval_f1_micro', 'eval_f1_macro', 'eval_loss'),
+    *('train_loss', 'risk_augmented', 'risk_clean', 'saliency_kept'),
+)
 KEYS = {
     'title',
     'paper',
@@ -125,8 +130,10 @@ def read_study(path: str) -> Study:
     content = read_config(path, 'The study')
     file = Path(path)
     _check_keys(path, content, KEYS)
-    if not isinstance(content.get('arms'), dict) or not content['arms']:
-        raise ValueError(f'The study {path} has no arms: write arms: with a name and its settings for each.')
+    named = content.get('arms')
+    if not isinstance(named, dict) or not named:
+        problem = f'has arms: {shown(named)}' if named else 'has no arms'
+        raise ValueError(f'The study {path} {problem}: write below arms: a name, a colon and its settings for each.')
     arms = tuple(_read_arms(file, content))
     names, folders = [arm.name for arm in arms], [arm.folder for arm in arms]
     for name, folder in zip(names, folders):
@@ -135,6 +142,12 @@ def read_study(path: str) -> Study:
                 f'The study {path} has two arms whose names differ only in punctuation, or one without letters: {name}.'
             )
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
+    metric = content.get('metric', 'eval_top1')
+    if metric not in METRICS:
+        nearest = difflib.get_close_matches(str(metric)[:100], METRICS, n=1) or METRICS
+        raise ValueError(
+            f'The study {path} has metric {shown(metric)}, which no run reports: choose {any_of(nearest)}.'
+        )
     if statistic not in STATISTICS:
         raise ValueError(f'The study {path} has statistic {statistic!r}: choose {any_of(STATISTICS)}.')
     if type(seeds) is not int or seeds < 1:
@@ -147,7 +160,7 @@ def read_study(path: str) -> Study:
         str(content.get('table') or ''),
         _pairs(path, content, names),
         statistic,
-        str(content.get('metric', 'eval_top1')),
+        metric,
         seeds,
         _find_configs(file, content),
         _words(file, content),

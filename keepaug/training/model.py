@@ -15,7 +15,7 @@ from keepaug.console.errors import first_line
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
 from keepaug.models.described import check_local
-from keepaug.models.loading import one_short_try, tell_misfit, watched_loading
+from keepaug.models.loading import one_short_try, tell_refusal, tell_unloaded, watched_loading
 from keepaug.models.names import HUB, model_source
 from keepaug.models.recorded import check_images
 from keepaug.training.device import is_first_process
@@ -84,12 +84,12 @@ def build_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[tor
             model = build(pretrained=args.pretrained, checkpoint_path=args.initial_checkpoint)
     except OSError as error:  # what a failing download is, too
         raise ValueError(
-            f'The weights of --model {args.model} cannot be loaded ({first_line(error)}): give a file with '
-            '--pretrained-path, or drop --pretrained.'
+            f'The weights of --model {args.model} cannot be loaded ({tell_unloaded(error)}): give a file with '
+            '--pretrained-path, or drop --pretrained to start from random weights.'
         ) from error
     except (RuntimeError, TypeError, AssertionError, KeyError, AttributeError, SafetensorError) as error:
         what = f'--model {args.model}' + (f' with {weights}' if weights else '')
-        raise ValueError(f'{what} cannot be built as asked: {tell_misfit(error)}.') from error
+        raise ValueError(f'{what} cannot be built as asked: {tell_refusal(error, args)}.') from error
     if pretrained_file:
         loaded.check(model, weights, f'--model {args.model}')
     try:

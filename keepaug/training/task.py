@@ -185,7 +185,7 @@ def check_backend(name: str) -> None:
         ValueError: The backend is unknown.
     """
     if name not in torch.compiler.list_backends(None):  # with those that are for debugging
-        known = torch.compiler.list_backends()
+        known = [backend for backend in torch.compiler.list_backends() if 'TESTING' not in backend]
         raise ValueError(f'--torchcompile {name} is not a backend of torch: choose {any_of(known)}.')
 
 

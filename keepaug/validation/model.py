@@ -16,7 +16,7 @@ from timm.models import load_checkpoint, reparameterize_model, resolve_model_inp
 from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
 from keepaug.models.described import check_local, describe, described_channels, described_size
-from keepaug.models.loading import one_short_try, tell_misfit
+from keepaug.models.loading import one_short_try, tell_refusal, tell_unloaded
 from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
@@ -80,8 +80,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             raise ValueError(
                 f'{flag} {args.checkpoint} cannot be read ({first_line(error)}): give a file that can.'
             ) from error
-        # What an error of the system says ends with a path; what one of a download says goes on with advice.
-        reason = first_line(error) if error.errno is not None else first_line(error).split('. ')[0]
+        reason = tell_unloaded(error)
         way_out = 'drop --pretrained' if args.checkpoint else 'give a file with --checkpoint'
         raise ValueError(f'The weights of --model {args.model} cannot be loaded ({reason}): {way_out}.') from error
     except (
@@ -96,7 +95,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         what = f'{flag} {args.checkpoint} in --model {args.model}' if args.checkpoint else f'--model {args.model}'
         unknown = args.checkpoint and not told.get('model') and not is_typed(args, 'model')
         hint = f'; {args.model} is the default, since the file does not name its model: give --model' if unknown else ''
-        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error)}{hint}.') from error
+        raise ValueError(f'{what} cannot be loaded: {_explain_mismatch(error, args)}{hint}.') from error
     if args.num_classes is None:
         if not hasattr(model, 'num_classes'):
             raise ValueError(f'--model {args.model} does not say how many classes it has: give --num-classes.')
@@ -127,13 +126,13 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
     return model, data_config, pooled
 
 
-def _explain_mismatch(error: Exception) -> str:
+def _explain_mismatch(error: Exception, args) -> str:
     """What an error says of weights that cannot be loaded, with the way out where they are of another class count."""
     found = MISMATCH.findall(str(error))
     # The weight and the bias of the last layer, and nothing else.
     counts = {(theirs, ours) for theirs, _, ours, _ in found}
     if len(counts) != 1 or any(theirs != ours for _, theirs, _, ours in found) or 'Missing key' in str(error):
-        return tell_misfit(error)
+        return tell_refusal(error, args)
     ((theirs, ours),) = counts
     return (
         f'it has {theirs} classes, not {ours}; give --num-classes {theirs}, and validate checkpoints with '

@@ -8,7 +8,7 @@ from typing import Any
 from timm.models import get_pretrained_cfg_value, is_model, list_models
 from timm.utils import natural_key
 
-from keepaug.files.checkpoints import check_checkpoint
+from keepaug.files.checkpoints import check_checkpoint, recorded_args
 from keepaug.models.described import (
     LOCAL,
     describe,
@@ -19,6 +19,7 @@ from keepaug.models.described import (
     model_arguments,
     same_architecture,
 )
+from keepaug.models.loading import are_cached, is_hub_reachable
 from keepaug.models.names import FOLDER, model_source
 
 # `--model all` leaves out pretrained models whose classes are not ImageNet's thousand.
@@ -147,6 +148,23 @@ def _follow(args, path: str, flag: str, typed: Collection[str] | None) -> dict[s
     return changes
 
 
+def check_data_given(args) -> None:
+    """Says that no data are given, with the data set that a checkpoint's run was trained on, if it had a name.
+
+    Raises:
+        ValueError: None are.
+    """
+    if args.data or args.data_dir or args.dataset or not os.path.isfile(args.checkpoint):
+        return
+    run = recorded_args(check_checkpoint(args.checkpoint, '--checkpoint', averaged=args.use_ema, arrays=True))
+    named, folder = (run.get(name) for name in ('dataset', 'data_dir'))
+    ways = [
+        f'--{flag} {value}' for flag, value in (('dataset', named), ('data-dir', folder or run.get('data'))) if value
+    ]
+    if ways and all(isinstance(value, str) for value in (named or '', folder or '')):
+        raise ValueError(f'No data given: the run of --checkpoint {args.checkpoint} had {" ".join(ways)}, give those.')
+
+
 def _chosen_runs(args) -> list[dict[str, Any]]:
     if os.path.isdir(args.checkpoint):
         files = _find(args.checkpoint, *CHECKPOINTS) or _find(args.checkpoint, '*.safetensors')
@@ -166,6 +184,14 @@ def _chosen_runs(args) -> list[dict[str, Any]]:
         if not names and os.path.isfile(args.model):
             with open(args.model) as file:
                 names = [line.strip() for line in file if line.strip()]
+    if len(names) > 1 and not is_hub_reachable():
+        here = [name for name in names if are_cached(name)]
+        if not here:
+            raise ValueError(
+                f'--model {args.model} stands for {len(names)} pretrained models, of which no weights are in the '
+                'cache, and the Hub cannot be reached: give files with --checkpoint, or try again with a network.'
+            )
+        names = here
     return [dict(model=name, checkpoint='') for name in names] or [{}]
 
 

@@ -118,8 +118,6 @@ def test_the_file_may_stand_anywhere(tmp_path):
         ('keep_cut: erase', 'keep_cut', 'erase'),
         ('cutout: true', 'cutout', 0),
         ('cutout: 16', 'cutout', 16),
-        ('', 'epochs', 300),
-        ('# nothing yet', 'epochs', 300),
     ],
 )
 def test_values(parse, text, name, value):
