@@ -27,6 +27,10 @@ from tests.scripts import TINY, refuse_train, refuse_validate, run_train, write_
         ('{data} {TINY} -b 64', ['--batch-size 64', 'fewer images']),
         ('{data} {TINY} --opt-kwargs nonsense=3', ['--opt sgd', 'nonsense']),
         ('{data} {TINY} --model-kwargs nonsense=3', ['--model test_resnet', 'nonsense']),
+        ('{data} {TINY} --gp nix', ['--model test_resnet', '--gp nix', 'avg']),
+        ('{data} {TINY} --img-size 8 --keep-cut', ['--keep-size', 'given', '8 x 8']),
+        ('{TINY} --device cuda', ['No data', '--data-dir']),
+        ('{data} {TINY} --pretrained', ['--pretrained-path', 'drop --pretrained']),
         ('{data} {TINY} --aug-repeats 2', ['training loader', 'Repeat']),
         ('{TINY} --dataset keepaug/no-such-set', ['keepaug/cluttered-digits']),
         (
@@ -146,6 +150,46 @@ def test_validation_refuses(flags, words, data, tmp_path, capsys):
     said = refuse_validate(flags.format(**names), capsys)
     for word in words:
         assert word.format(**names) in said
+
+
+def test_a_damaged_checkpoint_is_told_before_data_are_read(data, tmp_path, capsys):
+    from unittest import mock
+
+    (tmp_path / 'broken.pth.tar').write_text('no checkpoint')
+    with mock.patch('train.data.build_train_dataset', side_effect=AssertionError('data were read')):
+        said = refuse_train(f'{data} {TINY} --resume {tmp_path}/broken.pth.tar', tmp_path, capsys)
+    assert f'--resume {tmp_path}/broken.pth.tar' in said
+
+
+def test_a_run_that_begins_behind_its_end_names_both_flags(data, tmp_path, caplog):
+    run_train(f'{data} {TINY} --epochs 1 --start-epoch 5', tmp_path)
+    told = next(record.message for record in caplog.records if 'Nothing is trained' in record.message)
+    assert '--start-epoch 5' in told and '--epochs 1' in told
+
+
+def test_no_data_names_those_of_the_checkpoint_s_run(tmp_path, capsys):
+    from argparse import Namespace
+
+    file, args = tmp_path / 'run.pth.tar', Namespace(dataset='keepaug/cluttered-digits', data_dir=None, data=None)
+    torch.save({'state_dict': {'a': torch.zeros(1)}, 'args': args}, file)
+    said = refuse_validate(f'--checkpoint {file} --device cpu', capsys)
+    assert '--dataset keepaug/cluttered-digits' in said and str(file) in said
+
+
+def test_many_models_without_a_network_are_refused_at_once(data, capsys):
+    from unittest import mock
+
+    with (
+        mock.patch('keepaug.validation.runs.is_hub_reachable', return_value=False),
+        mock.patch('keepaug.validation.runs.are_cached', return_value=False),
+    ):
+        said = refuse_validate(f"{data} --model 'resn*' --device cpu", capsys)
+    assert '--model resn*' in said and '--checkpoint' in said
+
+
+def test_validation_asks_for_its_own_split_alone(tmp_path, capsys):
+    said = refuse_validate(f'{tmp_path}/none --model test_resnet --device cpu', capsys)
+    assert 'with val in it' in said
 
 
 def test_check_reads_no_image_and_writes_nothing(data, tmp_path):

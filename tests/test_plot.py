@@ -67,11 +67,19 @@ def test_writes_a_picture(tmp_path, capsys):
     assert (tmp_path / 'other.png').exists()
 
 
+def test_a_run_named_twice_is_drawn_once(tmp_path, capsys):
+    (tmp_path / 'summary.csv').write_text('epoch,train_loss,lr\n0,2.0,0.1\n')
+    main([str(tmp_path), f'{tmp_path}/', str(tmp_path / 'summary.csv')])
+    assert capsys.readouterr().out.endswith('curves.png\n')
+    assert (tmp_path / 'curves.png').exists()
+
+
 @pytest.mark.parametrize(
     'text, said',
     [
         (None, 'does not exist'),
         (b'epoch,train_loss\n', 'no epoch yet'),
+        (b'hello\nworld\n', 'no column epoch'),
         (b'epoch,eval_loss\n0,low\n', 'no summary of a run'),
         (b'epoch,eval_loss\n0,\xff\n', 'no summary of a run'),
     ],

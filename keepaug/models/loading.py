@@ -114,7 +114,7 @@ def are_cached(name: str) -> bool:
     files = [config.hf_hub_filename] if config.hf_hub_filename else ['model.safetensors', 'pytorch_model.bin']
     if config.hf_hub_id and any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files):
         return True
-    local = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(config.url or ''))
+    local = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(str(config.url or '')))
     return bool(config.file or config.state_dict) or bool(config.url) and os.path.isfile(local)
 
 

@@ -18,7 +18,7 @@ STUDIES = ('papers/', 'studies/')
 STATISTICS = ('last', 'best', 'median10')
 # Columns of summary.csv that runs may be compared by.
 METRICS = (
-    *('eval_top1', 'eval_top5', 'eval_map', 'eval_f1_micro', 'eval_f1_macro', 'eval_loss'),
+    *('eval_top1', 'eval_top5', 'eval_loss', 'eval_map', 'eval_micro_f1', 'eval_macro_f1', 'eval_sample_f1'),
     *('train_loss', 'risk_augmented', 'risk_clean', 'saliency_kept'),
 )
 KEYS = {
@@ -144,7 +144,7 @@ def read_study(path: str) -> Study:
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
     metric = content.get('metric', 'eval_top1')
     if metric not in METRICS:
-        nearest = difflib.get_close_matches(str(metric)[:100], METRICS, n=1) or METRICS
+        nearest = difflib.get_close_matches(str(metric)[:100], METRICS, n=2) or METRICS
         raise ValueError(
             f'The study {path} has metric {shown(metric)}, which no run reports: choose {any_of(nearest)}.'
         )

@@ -156,7 +156,8 @@ def check_data_given(args) -> None:
     """
     if args.data or args.data_dir or args.dataset or not os.path.isfile(args.checkpoint):
         return
-    run = recorded_args(check_checkpoint(args.checkpoint, '--checkpoint', averaged=args.use_ema, arrays=True))
+    held = check_checkpoint(args.checkpoint, '--checkpoint', averaged=args.use_ema, arrays=True)
+    run = recorded_args(held, f'--checkpoint {args.checkpoint}')
     named, folder = (run.get(name) for name in ('dataset', 'data_dir'))
     ways = [
         f'--{flag} {value}' for flag, value in (('dataset', named), ('data-dir', folder or run.get('data'))) if value

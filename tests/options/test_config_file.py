@@ -168,6 +168,9 @@ def test_values(parse, text, name, value):
         ('- a\n- b', ('holds a list', 'key: value')),
         ('just words', ('holds a str', 'key: value')),
         ('a: [1', ('is not YAML (line', 'key: value')),
+        ('a:\n\tb: 1', ('is not YAML (line', 'by spaces')),
+        ('', ('is empty', 'key: value')),
+        ('# nothing yet', ('is empty', 'key: value')),
         ('1: 2', ('the key 1', 'name of an argument')),
     ],
 )

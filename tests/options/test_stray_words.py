@@ -22,6 +22,7 @@ TRAINING = [
     ("--keep-cut ''", "''", '--keep-cut', 'erase'),
     ('--data-dir / \u2014keep-cut', '\u2014keep-cut', 'write --keep-cut'),
     ('--data-dir / \u2013b 3', '\u2013b', 'write -b'),
+    ('--input-size 40 30 3', '--input-size 40 30 3', '--input-size 3 40 30'),
     ('--input-size 3 40', '--input-size', '3 values'),
     ('--mean', '--mean', 'at least 1 value'),
     ('--seed', '--seed', '1 value'),

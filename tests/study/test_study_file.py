@@ -120,6 +120,8 @@ def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
         ('title: x', ['arms']),
         ('arms: {a: {}, A: {}}', ['punctuation']),
         ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
+        ('arms: {a: {}}\nmetric: eval_topl', ['eval_topl', 'eval_top1']),
+        ('arms: [a, b]', ['arms:', 'a name, a colon']),
         ('arms: {a: {}}\nseeds: 0', ['seeds', '0']),
         ('arms: {a: {}}\nsees: 3', ['sees', 'seeds']),
         ('arms: {a: {flag: x}}', ['flag', 'flags']),
@@ -223,3 +225,10 @@ def test_every_arm_of_our_own_studies_passes_the_checks(path, data, tmp_path):
     flags = [] if study.path.stem.startswith('digits') else ['--data-dir', str(data)]
     runs = plan_runs(study, tmp_path, 1, flags=flags)
     assert len(runs) == len(study.arms) == len({run.identity['flags'] for run in runs})
+
+
+def test_an_arm_says_nothing_that_the_study_says(tmp_path):
+    study = read_study(written(tmp_path, f'arms: {{a: {{flags: {PLAIN} --seed 3}}}}'))
+    with pytest.raises(ValueError) as refused:
+        plan_runs(study, tmp_path, 1)
+    says(str(refused.value), '--seed', 'arm a')
