@@ -46,12 +46,12 @@ def _wanted(name: str, kind: str) -> str:
 class Parser(argparse.ArgumentParser):
     """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_args(self, args=None, namespace=None):
         for word in sys.argv[1:] if args is None else args:
             if word.startswith(tuple(LONG_DASHES)) and not os.path.exists(word):
                 name = word.lstrip(LONG_DASHES + '-')
                 self.error(f'{word} begins with a dash that no flag has: write {"--"[: len(name)]}{name}.')
-        return super().parse_known_args(args, namespace)
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         if invalid := INVALID.fullmatch(message):
