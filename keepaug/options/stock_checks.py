@@ -195,8 +195,8 @@ def _files(args: argparse.Namespace) -> Rows:
             missing and os.path.isdir(path),
             (f'{spell(name, path)} is a folder: give {last if os.path.isfile(last) else "a checkpoint file in it"}.'),
         )
-        way_out = 'say auto, or ' * (name == 'resume') * bool(difflib.get_close_matches(path or '', ['auto'], n=1))
-        yield missing, f'{spell(name, path)} is not there: {way_out}give the path of a checkpoint file.'
+        auto = 'say auto, or ' if name == 'resume' and difflib.get_close_matches(path or '', ['auto'], n=1) else ''
+        yield missing, f'{spell(name, path)} is not there: {auto}give the path of a checkpoint file.'
 
 
 def _policy(args: argparse.Namespace) -> Rows:
