@@ -232,12 +232,10 @@ def open_record(run: Run, args_text: str) -> None:
         )
         run.next_step = NextStep(args, parser, saver, run.fit, run.data_config, run.phases.total)
     if run.start_epoch >= run.last_epoch:
-        ends = f'--{"stop-epoch" if run.last_epoch < run.phases.total else "epochs"} {run.last_epoch}'
-        begins = f'--start-epoch {args.start_epoch}' if args.start_epoch is not None else f'--resume {args.resume}'
-        _logger.warning(
-            f'Nothing is trained: {begins} begins after {run.start_epoch} epochs, and {ends} ends the run after '
-            f'{run.last_epoch}. Raise {ends.split()[0]} to train more.'
-        )
+        flag = '--stop-epoch' if run.last_epoch < run.phases.total else '--epochs'
+        skipped = args.start_epoch is not None
+        done = f'--start-epoch {run.start_epoch} skips as many' if skipped else f'{run.start_epoch} epochs are done'
+        _logger.warning(f'Nothing to do: {done} and the run ends after {run.last_epoch}. Raise {flag} to train more.')
 
 
 def complete_record(run: Run) -> None:

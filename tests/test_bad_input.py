@@ -163,8 +163,8 @@ def test_a_damaged_checkpoint_is_told_before_data_are_read(data, tmp_path, capsy
 
 def test_a_run_that_begins_behind_its_end_names_both_flags(data, tmp_path, caplog):
     run_train(f'{data} {TINY} --epochs 1 --start-epoch 5', tmp_path)
-    told = next(record.message for record in caplog.records if 'Nothing is trained' in record.message)
-    assert '--start-epoch 5' in told and '--epochs 1' in told
+    told = next(record.message for record in caplog.records if 'Nothing to do' in record.message)
+    assert '--start-epoch 5' in told and 'ends after 1' in told and '--epochs' in told
 
 
 def test_no_data_names_those_of_the_checkpoint_s_run(tmp_path, capsys):
