@@ -94,6 +94,7 @@ def price_all(args, deadline: float) -> dict[str, dict]:
             continue
         settings = argparse.Namespace(
             model=name,
+            model_kwargs={},
             img_size=size,
             batch_size=batch,
             pairs=2 if args.tiny else 30,

@@ -36,7 +36,7 @@ TORCH = (
 # Of torchvision's these can be downloaded from nowhere.
 NOT_DOWNLOADED = ('torch/imagenet', *TORCH_FOLDERS)
 # Readers that open no class map.
-UNMAPPED = ('torch/', 'wds/')
+UNMAPPED = ('torch/',)
 
 # How many classes a data set has that is known by its name.
 CLASSES = {

@@ -74,6 +74,8 @@ def check_share(args: argparse.Namespace, samples: Sized) -> None:
     Raises:
         ValueError: It is.
     """
+    if args.naflex_loader:  # its batches are counted in patches
+        return
     share = math.ceil(len(samples) / args.world_size)
     if args.world_size > 1 and not args.train_img_sizes and share < args.batch_size:
         raise ValueError(

@@ -4,7 +4,6 @@ import argparse
 import difflib
 import os
 import re
-import sys
 import textwrap
 from typing import NoReturn
 
@@ -47,11 +46,14 @@ class Parser(argparse.ArgumentParser):
     """Names the nearest flag where one is mistyped, and shows one group of flags before another in its help."""
 
     def parse_args(self, args=None, namespace=None):
-        for word in sys.argv[1:] if args is None else args:
-            if word.startswith(tuple(LONG_DASHES)) and not os.path.exists(word):
-                name = word.lstrip(LONG_DASHES + '-')
+        known, unknown = self.parse_known_args(args, namespace)
+        for word in (vars(known).get('data') or '', *unknown):
+            name = word.lstrip(LONG_DASHES + '-')
+            if word.startswith(tuple(LONG_DASHES)) and name[:1].isalpha() and not os.path.exists(word):
                 self.error(f'{word} begins with a dash that no flag has: write {"--"[: len(name)]}{name}.')
-        return super().parse_args(args, namespace)
+        if unknown:
+            self.error(f'unrecognized arguments: {" ".join(unknown)}')
+        return known
 
     def error(self, message: str) -> NoReturn:
         if invalid := INVALID.fullmatch(message):
@@ -60,8 +62,8 @@ class Parser(argparse.ArgumentParser):
             message = f'{name} must be {_wanted(name, kind)}, got {value}.'
         if few := TOO_FEW.fullmatch(message):
             flag, number = few.groups()
-            values = number.replace('one', '1') + (' value' if number.endswith('one') else ' values')
-            message = f'{flag.split("/")[-1]} takes {values}, and has fewer: give all.'
+            wanted = 'a value: give one' if number.endswith('one') else f'{number} values: give all of them'
+            message = f'{flag.split("/")[-1]} needs {wanted}.'
         _, told, words = message.partition('unrecognized arguments: ')
         for word in words.split() if told else ():
             name = word.partition('=')[0]

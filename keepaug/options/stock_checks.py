@@ -5,7 +5,6 @@ Each check is a table of (refused, sentence) rows; a sentence names the flag, it
 
 import argparse
 import difflib
-import logging
 import os
 from collections.abc import Callable, Iterable
 
@@ -20,6 +19,7 @@ from keepaug.methods.pad_crop import MODE as PAD_CROP
 from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.models.names import nearest_names, unknown_model
 from keepaug.models.recorded import statistics_problem
+from keepaug.options.device_checks import device_rows, format_rows
 from keepaug.options.flag_ranges import range_rows
 from keepaug.options.newer import check_newer
 from keepaug.options.prepare import refuse
@@ -38,8 +38,6 @@ STOCK_NAMES = {
     'lr_base_scale': ('', 'linear', 'sqrt'),
     'sched': ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'plateau', 'none'),
 }
-
-_logger = logging.getLogger('train')
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
@@ -147,43 +145,6 @@ def _refused(check: Callable[[argparse.Namespace], object], args: argparse.Names
         check(args)
     except ValueError as error:
         yield True, str(error)
-
-
-def device_rows(args: argparse.Namespace) -> Rows:
-    device = args.device
-    if args.device_modules:
-        return  # the device may exist once they are imported
-    if device == 'cuda':  # each process asks for its own, and opens no other
-        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        yield True, f'--device {device} is no device of torch: say cuda, cpu or mps.'
-        return
-    try:
-        torch.ones(1, device=device).item()  # on meta there are tensors, but no numbers
-    except (RuntimeError, AssertionError, NotImplementedError):
-        if vars(args).get('check') and kind != 'meta':  # often of a job for another machine
-            _logger.info(f'--device {args.device} is not available to torch here. The rest is checked.')
-            return
-        yield True, f'--device {args.device} is not available to torch here: say --device cpu.'
-
-
-def format_rows(args: argparse.Namespace) -> Rows:
-    return [
-        (
-            args.amp_dtype not in ('float16', 'bfloat16'),
-            f'--amp-dtype {args.amp_dtype} is unknown: choose float16 or bfloat16.',
-        ),
-        (
-            args.model_dtype not in (None, 'float32', 'float16', 'bfloat16'),
-            f'--model-dtype {args.model_dtype} is unknown: choose float32, float16 or bfloat16.',
-        ),
-        (
-            args.amp and args.model_dtype not in (None, 'float32'),
-            f'--model-dtype {args.model_dtype} leaves --amp nothing to do: drop one of the two.',
-        ),
-    ]
 
 
 def _files(args: argparse.Namespace) -> Rows:

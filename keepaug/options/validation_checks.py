@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from keepaug.methods.method import Refusal, spell
+from keepaug.options.device_checks import device_rows, format_rows
 from keepaug.options.evaluation import check_evaluation
 from keepaug.options.flag_ranges import range_rows
 from keepaug.options.newer import check_task
@@ -17,8 +18,6 @@ from keepaug.options.prepare import refuse
 from keepaug.options.stock_checks import (
     channel_rows,
     data_rows,
-    device_rows,
-    format_rows,
     head_rows,
     interpolation_rows,
     mode_rows,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keepaug.console.logs import is_first_process
 from keepaug.files.drafts import whole_file
 from keepaug.files.outputs import check_output_folder
 from keepaug.files.plain_json import write_json
@@ -43,7 +44,8 @@ def check_analysis(folder: str, real_labels: str) -> None:
         raise ValueError(
             '--analysis-dir counts one label per image, but --real-labels has several: drop one of the two.'
         )
-    check_output_folder(folder, '--analysis-dir', 'name a folder that you may write to')
+    if is_first_process():  # which alone writes there
+        check_output_folder(folder, '--analysis-dir', 'name a folder that you may write to')
 
 
 class Analysis:

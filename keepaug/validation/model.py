@@ -17,6 +17,7 @@ from keepaug.console.errors import first_line
 from keepaug.files.checkpoints import AVERAGED, check_checkpoint
 from keepaug.models.described import check_local, describe, described_channels, described_size
 from keepaug.models.loading import one_short_try, tell_refusal, tell_unloaded
+from keepaug.models.names import HUB, model_source
 from keepaug.models.recorded import check_images, check_recorded, statistics_problem
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
@@ -82,6 +83,8 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
             ) from error
         reason = tell_unloaded(error)
         way_out = 'drop --pretrained' if args.checkpoint else 'give a file with --checkpoint'
+        if model_source(args.model)[0] == HUB:  # where even the architecture is told
+            way_out = 'name its architecture with --model, such as resnet18, and give a file with --checkpoint'
         raise ValueError(f'The weights of --model {args.model} cannot be loaded ({reason}): {way_out}.') from error
     except (
         RuntimeError,

@@ -10,6 +10,7 @@ import torch
 from timm.utils import check_batch_size_retry, decay_batch_step
 
 from keepaug.console.errors import first_line
+from keepaug.console.logs import is_first_process
 from keepaug.files.drafts import whole_file
 from keepaug.files.outputs import check_output_file, explained_output
 from keepaug.files.plain_json import write_json
@@ -71,7 +72,7 @@ def check_files(args) -> None:
     Raises:
         ValueError: One is not there, or cannot be written.
     """
-    if args.results_file:
+    if args.results_file and is_first_process():  # which alone writes it
         check_output_file(args.results_file, '--results-file')
     for flag, path in (('--real-labels', args.real_labels), ('--valid-labels', args.valid_labels)):
         if path and (not os.path.exists(path) or os.path.isdir(path)):

@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_written(name, tmp_path):
     path = os.path.join(tmp_path, name)
     with pytest.raises(ValueError) as refused:
         check_output_folder(path, '--output')
-    says(str(refused.value), f'--output {path}')
+    says(str(refused.value).replace(str(tmp_path), '/x'), f'--output {path}'.replace(str(tmp_path), '/x'))
 
 
 def test_no_room_at_the_end_is_one_sentence(tmp_path):

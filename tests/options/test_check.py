@@ -6,7 +6,7 @@ import contextlib
 import pytest
 import torch
 
-from keepaug import record
+from keepaug import options, record
 from tests.scripts import TINY, refuse_train, run_train
 
 
@@ -150,3 +150,10 @@ def test_a_model_of_the_hub_is_known_however_it_is_spelt(model, data, tmp_path, 
     with caplog.at_level('INFO', 'train'):
         run_train(f'{data} {TINY.replace("test_resnet", model)} --check', tmp_path)
     assert f'--model {model} may have to be fetched' in caplog.text
+
+
+def test_batches_of_patches_are_not_counted_in_images():
+    args = argparse.Namespace(naflex_loader=True, world_size=2, batch_size=8, train_img_sizes=None)
+    options.check_share(args, range(9))
+    with pytest.raises(ValueError, match='--batch-size 8'):
+        options.check_share(argparse.Namespace(**vars(args) | {'naflex_loader': False}), range(9))

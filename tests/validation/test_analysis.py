@@ -1,7 +1,9 @@
 """Calibration, accuracy per class and confusion, against hand-drawn cases and slow references."""
 
+import contextlib
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from keepaug.validation.analysis import BINS, Analysis, _write_rows, check_analysis, most_confused
+from keepaug.validation.results import check_files
 
 RESULTS = dict(model='net', top1=60.0, top5=100.0)
 
@@ -128,3 +131,14 @@ def test_a_spreadsheet_reads_names_as_text(tmp_path):
     path = tmp_path / 'names.csv'
     _write_rows(str(path), [('=1+1', '+x', '-y', '@z', 'cat', -1, 0.5)])
     assert path.read_text().strip() == "'=1+1,'+x,'-y,'@z,cat,-1,0.5"
+
+
+@pytest.mark.parametrize('rank, asks', [('0', True), ('1', False)])
+def test_only_the_process_that_writes_asks_for_the_place(rank, asks, tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('in the way')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', rank)
+    args = SimpleNamespace(results_file=f'{tmp_path}/file/results.csv', real_labels='', valid_labels='')
+    for check in (lambda: check_analysis(f'{tmp_path}/file', ''), lambda: check_files(args)):
+        with pytest.raises(ValueError, match='cannot be written') if asks else contextlib.nullcontext():
+            check()
