@@ -174,7 +174,8 @@ def test_validating_a_split_that_is_not_there(split, run, capsys):
 def test_no_split_to_validate(run, images, tmp_path, capsys):
     shutil.rmtree(images / 'val')
     assert 'which has the split train' in refuse_validate(f'{images} {COMMON}', capsys)
-    assert 'which has the split train' in refuse_train(f'{images} {RUN}', tmp_path, capsys)
+    said = refuse_train(f'{images} {RUN}', tmp_path, capsys)
+    assert 'which has the split train' in said and "--val-split ''" in said
     run_train(f"{images} {RUN} --val-split '' --epochs 1", tmp_path)
 
 

@@ -55,9 +55,10 @@ def split_folder(root: str, split: str, flag: str) -> str:
         raise ValueError(
             f'{flag} {split} is not in {root}, which has no splits: leave it out to use the folder as it is.'
         )
+    without = f", or give {flag} '' to train without it" if flag == '--val-split' else ''
     raise ValueError(
         f'{flag} {split or repr(split)} is not in {root}, which has the split{"s" * (len(splits) > 1)} '
-        f'{name_some(splits)}: name one that is there.'
+        f'{name_some(splits)}: name one that is there{without}.'
     )
 
 

@@ -136,6 +136,14 @@ def test_a_device_module_is_imported_before_its_backend_is_asked_for(data, tmp_p
     run_train(f'{flags} --device-modules brings_backend', tmp_path / 'runs')
 
 
+def test_a_device_of_another_machine_is_left_out(data, tmp_path, capsys, caplog):
+    flags = f'{data} {TINY} --device-modules not_here'
+    assert '--device-modules not_here' in refuse_train(flags, tmp_path, capsys)
+    with caplog.at_level('INFO', 'train'):
+        run_train(f'{flags} --check', tmp_path)
+    assert '--device-modules not_here cannot be imported here' in caplog.text
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
 def test_an_optimizer_that_needs_cuda_is_left_out(data, tmp_path, capsys, caplog):
     flags = f'{data} {TINY.replace("--lr 0.05", "")} --opt fusedadam'
