@@ -171,6 +171,7 @@ def told_by_flags(method: Method, args: argparse.Namespace) -> Iterator[None]:
         yield
     except HyperParameterError as error:
         name = method.flag_of(error.parameter, args)
-        if any(flag.option == name and not flag.is_given(args) and flag.default is not None for flag in method.flags):
+        unset = any(flag.option == name and not flag.is_given(args) for flag in method.flags)
+        if unset and error.value is not None:
             name += ' must be given, since its default'
         raise ValueError(error.named(name)) from error
