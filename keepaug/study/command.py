@@ -253,10 +253,12 @@ def submit(
             f'--slurm {" ".join(args.slurm)} is refused by submitit ({first_line(error)}): give its parameters as '
             'KEY=VALUE, such as timeout_min=600.'
         ) from error
-    own = [word for word in words if not word.startswith('--slurm=')]
-    if '--slurm' in own:
-        place = own.index('--slurm')
-        del own[place : place + 1 + len(args.slurm)]
+    own = list(words)
+    for flag, values in (('--slurm', len(args.slurm)), ('--cluster', 1)):  # a job submits nothing
+        own = [word for word in own if not word.startswith(f'{flag}=')]
+        if flag in own:
+            place = own.index(flag)
+            del own[place : place + 1 + values]
     jobs = []
     for run in runs:
         if not run.done:
