@@ -80,7 +80,7 @@ class BatchAugment:
             The new images and targets; what `bypass` gives where the augmentation is off.
 
         Raises:
-            ValueError: Images or targets are of another kind, or, on the CPU, a label is out of range.
+            ValueError: Images or targets are of another kind or number, or, on the CPU, a label is out of range.
         """
         check_batch(x, target, self.num_classes or _classes_of(self.model), self.rows_per_sample)
         self.last = {}

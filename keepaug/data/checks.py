@@ -187,7 +187,7 @@ def check_named_set(args) -> None:
 
 
 def check_class_map(args, split: str, flag: str) -> None:
-    """Says that the file of `--class-map` cannot be used; of what does not look at it, only our own sets are asked.
+    """Says that the file of `--class-map` cannot be used; torchvision's sets never open it, and are not asked.
 
     Args:
         args: Options.

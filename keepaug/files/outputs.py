@@ -47,7 +47,7 @@ def check_output_folder(path: str, flag: str, way_out: str = ANOTHER) -> None:
         there = os.path.dirname(there)
     with explained_output(path, flag, way_out):
         if not os.path.isdir(there):
-            raise NotADirectoryError(errno.ENOTDIR, f'{there} is a file')
+            raise NotADirectoryError(errno.ENOTDIR, f'{there} is no folder')
         with tempfile.NamedTemporaryFile(dir=there, prefix=DRAFT):
             pass
 

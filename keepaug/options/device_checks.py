@@ -15,7 +15,7 @@ _logger = logging.getLogger('train')
 def device_rows(args: argparse.Namespace) -> Iterable[Refusal]:
     device = args.device
     if args.device_modules:
-        return  # the device may exist once they are imported
+        return  # the device may be theirs, which only opening it tells
     if device == 'cuda':  # each process asks for its own, and opens no other
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try:
