@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,3 +87,10 @@ def _refuse(script: ModuleType, argv: list[str], capsys) -> str:
     said = [line for line in capsys.readouterr().err.splitlines() if f'{argv[0]}: error' in line]
     assert len(said) == 1
     return said[0]
+
+
+def await_next_second() -> None:
+    """Event files are ordered by the second in their names, and no two processes of a run start in the same one."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.02)

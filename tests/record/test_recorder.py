@@ -13,7 +13,7 @@ from keepaug.measuring.risks import TrainingRisks
 from keepaug.record.recorder import Recorder
 from keepaug.record.summary import Summary
 from keepaug.training import Phases, Ranking
-from tests.scripts import TINY, run_train
+from tests.scripts import TINY, await_next_second, run_train
 
 
 class Journal:
@@ -81,6 +81,7 @@ def test_a_resumed_run_completes_the_file(dies, at, rows, data, tmp_path, monkey
         run = run_train(flags, tmp_path)
     assert torch.load(run / 'last.pth.tar', weights_only=False)['epoch'] == 2
     assert len(Summary(str(run / 'summary.csv')).rows()) == rows
+    await_next_second()
     run_train(f'{flags} --resume auto', tmp_path)
     assert (run / 'summary.csv').read_text() == (whole / 'summary.csv').read_text()
     events = EventAccumulator(str(run)).Reload()

@@ -16,7 +16,7 @@ from keepaug.measuring.regions import Step, saliency_kept
 from keepaug.methods import method_of
 from keepaug.record.tensorboard import TensorBoard
 from tests.readers import create_several_labels, create_stream
-from tests.scripts import TINY, refuse_train, run_train
+from tests.scripts import TINY, await_next_second, refuse_train, run_train
 
 METHODS = {
     'mixing': '--keep-cut cutmix --mixup 0.2 --drop 0.1',
@@ -110,8 +110,10 @@ def test_resumed_run_has_each_epoch_once(data, tmp_path):
     flags = f'{data} {TINY} --epochs 3 --keep-cut --keep-size 8 --log-tensorboard --watch-samples 0'
     run_train(f'{flags} --stop-epoch 1', tmp_path)
     first = (tmp_path / 'run' / 'last.pth.tar').read_bytes()
+    await_next_second()
     run_train(f'{flags} --stop-epoch 2 --resume auto', tmp_path)
     (tmp_path / 'run' / 'last.pth.tar').write_bytes(first)
+    await_next_second()
     events = EventAccumulator(str(run_train(f'{flags} --resume auto', tmp_path)), {}).Reload()
     for held in (events.Scalars('train_loss'), events.Images('augmentations')):
         assert [event.step for event in held] == [0, 1, 2]
