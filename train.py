@@ -122,7 +122,7 @@ def check(args: argparse.Namespace) -> None:
         _logger.info(f'The flags fit together. {away}, so --check looks at neither the model nor the data.')
         return
     run = build(options.rehearsed(args), torch.device('cpu'))
-    options.check_share(run.args, run.loader_train.dataset)
+    options.check_share(run.args, run.loader_train.dataset, args.aug_repeats)
     record.log_augmentations(run.args, run.phases, run.loader_train, run.mixup_fn, run.task, run.data_config)
     _logger.info('The flags fit together. The model can be built and the data are there; --check trains on no image.')
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sized
 
 import torch
+from timm.data.distributed_sampler import RepeatAugSampler
 from timm.utils import is_distributed_env, world_info_from_env
 
 from keepaug.data.checks import STREAMS
@@ -64,12 +65,13 @@ def rehearsed(args: argparse.Namespace) -> argparse.Namespace:
     return tried
 
 
-def check_share(args: argparse.Namespace, samples: Sized) -> None:
+def check_share(args: argparse.Namespace, samples: Sized, repeats: float = 0) -> None:
     """Says that the share of the training set that each process gets is less than a batch.
 
     Args:
         args: What `rehearsed` gave.
         samples: The training set.
+        repeats: Draws of each image per epoch, in different processes; 0 for no repeats.
 
     Raises:
         ValueError: It is.
@@ -77,6 +79,8 @@ def check_share(args: argparse.Namespace, samples: Sized) -> None:
     if args.naflex_loader:  # its batches are counted in patches
         return
     share = math.ceil(len(samples) / args.world_size)
+    if repeats:  # the sampler rounds
+        share = len(RepeatAugSampler(samples, args.world_size, rank=0, num_repeats=repeats))
     if args.world_size > 1 and not args.train_img_sizes and share < args.batch_size:
         raise ValueError(
             f'The training set gives each of {args.world_size} processes {share} images, fewer than one batch: lower '

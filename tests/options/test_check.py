@@ -165,3 +165,11 @@ def test_batches_of_patches_are_not_counted_in_images():
     options.check_share(args, range(9))
     with pytest.raises(ValueError, match='--batch-size 8'):
         options.check_share(argparse.Namespace(**vars(args) | {'naflex_loader': False}), range(9))
+
+
+def test_shares_of_repeats_are_those_of_the_sampler():
+    """Its share of 300 images for two processes is half of 256."""
+    args = argparse.Namespace(naflex_loader=False, world_size=2, batch_size=140, train_img_sizes=None)
+    options.check_share(args, range(300))
+    with pytest.raises(ValueError, match='128 images'):
+        options.check_share(args, range(300), 3)
