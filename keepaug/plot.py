@@ -9,9 +9,7 @@ share of saliency kept, and the phases of a run with `--refine-epochs`. Of sever
 """
 
 import argparse
-import csv
 import importlib.util
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from keepaug.console.errors import explain_errors, first_line
 from keepaug.files.outputs import check_output_file, output_file
+from keepaug.files.summary import read_rows
 from keepaug.installation import command, install_extra
 from keepaug.options import shared
 from keepaug.validation.runs import label_runs
@@ -56,16 +55,9 @@ def read_summary(run: str) -> Rows:
     if not os.path.isfile(path):
         raise ValueError(f'{path} does not exist: name the folder of a training run.')
     try:
-        with open(path, newline='', encoding='utf-8') as file:
-            table = csv.DictReader(file)
-            if 'epoch' not in (table.fieldnames or ['epoch']):
-                raise ValueError('it has no column epoch')
-            rows = [row for row in table if (row.get('epoch') or '').isdecimal()]
-        for row in rows:
-            for column in itertools.chain(*PANELS.values()):
-                float(row.get(column) or 0)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f'{path} is no summary of a run ({first_line(error)}): name the folder of one.') from error
+        rows = read_rows(path, numbers=[column for curves in PANELS.values() for column in curves])
+    except OSError as error:
+        raise ValueError(f'{path} cannot be read ({first_line(error)}): name the folder of a training run.') from error
     if not rows:
         raise ValueError(f'{path} holds no epoch yet: name a run that has ended one.')
     return rows

@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from keepaug.console.errors import first_line
 from keepaug.files.drafts import unwritable, whole_file
+from keepaug.files.summary import read_rows
 
 
 class Summary:
@@ -24,29 +23,25 @@ class Summary:
         self.path = path
 
     def rows(self) -> list[dict[str, str]]:
-        """What the file holds, as text; a header that timm 1.0.29 repeated where a run was resumed is no row."""
-        if not os.path.exists(self.path):
-            return []
-        with open(self.path, newline='') as file:
-            return [row for row in csv.DictReader(file) if row['epoch'] != 'epoch']
+        """What the file holds, as text.
+
+        Raises:
+            ValueError: It is no summary.
+        """
+        return read_rows(self.path) if os.path.exists(self.path) else []
 
     def row(self, epoch: int) -> dict[str, str]:
         """An epoch's row, as text; empty where it has none."""
-        return next((row for row in self.rows() if _epoch(row) == epoch), {})
+        return next((row for row in self.rows() if int(row['epoch']) == epoch), {})
 
-    def write(
-        self,
-        row: Mapping[str, Any],
-        scalars: Mapping[str, float] | None = None,
-        pictures: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
-        """Adds an epoch's row, or writes it anew; scalars and pictures are for other sinks.
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds an epoch's row, or writes it anew.
 
         Raises:
             OSError: The file cannot be written; it stays as it was.
         """
         try:
-            self._write_rows([*(held for held in self.rows() if _epoch(held) != row['epoch']), row])
+            self._write_rows([*(held for held in self.rows() if int(held['epoch']) != row['epoch']), row])
         except OSError as error:
             raise unwritable(self.path, os.path.dirname(self.path), error.strerror or first_line(error)) from error
 
@@ -57,7 +52,7 @@ class Summary:
             OSError: The file cannot be written.
         """
         held = self.rows()
-        kept = [row for row in held if _epoch(row) < epoch]
+        kept = [row for row in held if int(row['epoch']) < epoch]
         if not kept and os.path.exists(self.path):
             os.unlink(self.path)
         elif len(kept) < len(held):
@@ -86,7 +81,3 @@ def name_metrics(
         **{f'eval_{name}': value for name, value in eval_metrics.items()},
         'lr': lr,
     }
-
-
-def _epoch(row: Mapping[str, str]) -> int:
-    return int(float(row['epoch']))

@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from keepaug.files.summary import read_rows
+
 WALL, PROCESSOR = 'wall', 'processor'
 # Files of a run's folder: after how many seconds each epoch was done.
 FILES = {WALL: 'clock.csv', PROCESSOR: 'processor-clock.csv'}
@@ -47,9 +49,8 @@ class Clock:
         self._ask()
         known = read_clock(self.folder)
         try:
-            with open(self.folder / 'summary.csv', newline='') as file:
-                epochs = [int(row['epoch']) for row in csv.DictReader(file) if (row.get('epoch') or '').isdecimal()]
-        except OSError:
+            epochs = [int(row['epoch']) for row in read_rows(self.folder / 'summary.csv')]
+        except (OSError, ValueError):
             return
         new = [epoch for epoch in epochs if epoch not in known]
         for kind, seconds in self.seconds().items() if new else ():

@@ -1,6 +1,5 @@
 """One run of a study: its command, what is left of it in its folder, and carrying it out."""
 
-import csv
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ import torch
 
 import keepaug.models  # noqa: F401  registers our networks with timm
 from keepaug.files.plain_json import write_json
+from keepaug.files.summary import read_rows
 from keepaug.installation import __version__, command
 from keepaug.study.clock import FILES, PROCESSOR, WALL, Clock
 from keepaug.study.scale import DataShare
@@ -212,10 +212,10 @@ class StudyRun:
     def curve(self, column: str) -> list[tuple[int, float]]:
         """Values of a column of `summary.csv` by epoch; empty where there are none."""
         try:
-            with open(self.folder / 'summary.csv', newline='') as file:
-                return [(int(row['epoch']), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+            rows = read_rows(self.folder / 'summary.csv', numbers=[column])
         except OSError:
             return []
+        return [(int(row['epoch']), float(row[column])) for row in rows if row.get(column)]
 
 
 def versions() -> dict[str, str]:

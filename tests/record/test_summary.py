@@ -3,7 +3,9 @@
 import pytest
 from timm.utils import update_summary
 
+from keepaug.files.summary import read_rows
 from keepaug.record.summary import Summary, name_metrics
+from tests.sentences import says
 
 
 def test_the_file_is_stocks(tmp_path):
@@ -50,3 +52,33 @@ def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
         summary.write({**row, 'epoch': 1, 'phase': 'refined'})
     assert path.read_text() == before
     assert [left.name for left in tmp_path.iterdir()] == ['summary.csv']
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('epoch;train_loss\n0;1.5\n', 'no column epoch'),  # as spreadsheets write it where commas are for decimals
+        ('epoch,train_loss\nzero,1.5\n', 'zero stands where'),
+        ('epoch,train_loss\ninf,1.5\n', 'inf stands where'),
+        ('epoch,train_loss\n0.5,1.5\n', '0.5 stands where'),
+        ('epoch,train_loss\n,1.5\n', 'nothing stands where'),
+    ],
+)
+def test_a_damaged_summary_is_told_by_its_name(text, said, tmp_path):
+    path = tmp_path / 'summary.csv'
+    path.write_text(text)
+    with pytest.raises(ValueError) as refused:
+        Summary(str(path)).rows()
+    says(str(refused.value), str(path), said, 'move it away')
+    assert path.read_text() == text
+
+
+def test_reads_what_other_programs_wrote_anew(tmp_path):
+    path = tmp_path / 'summary.csv'
+    path.write_bytes('epoch,eval_top1\r\n0.0,50.0\r\n1.0,\r\n'.encode('utf-8-sig'))
+    rows = read_rows(path, numbers=['eval_top1'])
+    assert [row['epoch'] for row in rows] == ['0', '1'] and rows[0]['eval_top1'] == '50.0'
+    assert Summary(str(path)).row(1) == rows[1]
+    with pytest.raises(ValueError, match='no summary'):
+        path.write_text('epoch,eval_top1\n0,half\n')
+        read_rows(path, numbers=['eval_top1'])
