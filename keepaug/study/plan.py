@@ -143,9 +143,19 @@ def spell_options(args: argparse.Namespace) -> str:
 
 
 def data_share(study: Study, args: argparse.Namespace, scale: float, output: Path) -> DataShare | None:
-    """The share of an image folder that a run reads; None where it reads all there is."""
-    source = args.data_dir or args.data
-    if args.dataset or not source or (scale == 1.0 and not study.images_per_class):
+    """The share of an image folder that a run reads; None where it reads all there is.
+
+    Raises:
+        ValueError: The study takes images of a folder, and the run reads none.
+    """
+    source = '' if args.dataset else args.data_dir or args.data
+    if study.images_per_class and not source:
+        given = f'--dataset {args.dataset} is none' if args.dataset else 'none is given'
+        raise ValueError(
+            f'The study {study.path} has images_per_class, which takes images of an image folder, but {given}: name '
+            'one with --data-dir, and no --dataset.'
+        )
+    if not source or (scale == 1.0 and not study.images_per_class):
         return None
     return DataShare(source, output / f'data-{scale:g}', scale, study.images_per_class)
 

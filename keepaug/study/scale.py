@@ -4,13 +4,15 @@ import argparse
 import contextlib
 import os
 import random
-from collections.abc import Mapping, Sized
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
 
+from keepaug.data.folders import find_split
 from keepaug.methods.method import spell
+from keepaug.ranges import any_of
 
 # Options that count epochs, of which shares (0.2 of the epochs) stay what they are.
 COUNTS = (
@@ -60,7 +62,8 @@ class DataShare:
         source: Folder with splits, each with a folder per class.
         folder: Folder of links to the images that are left.
         scale: Share that is left, in (0, 1]; every class keeps one image at least.
-        per_class: Images of each class that the share is taken of, by split; a split that is not named keeps all.
+        per_class: Images of each class that the share is taken of, by split, under any name that timm finds it by; a
+            split that is not named keeps all.
     """
 
     source: str
@@ -72,7 +75,8 @@ class DataShare:
         """Makes the folder of links, where it is not complete yet.
 
         Raises:
-            ValueError: It holds a share of another folder, or `source` has another layout.
+            ValueError: It holds a share of another folder, or `source` has another layout or not the splits of
+                `per_class`.
         """
         done, origin = self.folder / '.complete', os.path.realpath(self.source)
         if done.exists():
@@ -82,11 +86,11 @@ class DataShare:
                     f'{self.folder} holds images of {held or "another folder"}, not of {origin}: give another --output.'
                 )
             return
-        for split, classes in _image_folder(self.source).items():
+        for split, classes in self._chosen().items():
             for name, files in classes.items():
                 folder = self.folder / split / name
                 folder.mkdir(parents=True, exist_ok=True)
-                for path in random.Random(f'0 {split} {name}').sample(files, self._left(split, files)):
+                for path in files:
                     with contextlib.suppress(FileExistsError):  # made before, or by a run that starts beside this one
                         (folder / path.name).symlink_to(path.absolute())
         done.write_text(origin)
@@ -95,36 +99,66 @@ class DataShare:
         """Images and classes of each split in a few words, whether the folder is made or not.
 
         Raises:
-            ValueError: `source` has another layout.
+            ValueError: As `make` says of `source`.
         """
         return ' '.join(
-            f'{split}:{sum(self._left(split, files) for files in classes.values())}/{len(classes)}'
-            for split, classes in _image_folder(self.source).items()
+            f'{split}:{sum(map(len, classes.values()))}/{len(classes)}' for split, classes in self._chosen().items()
         )
 
-    def _left(self, split: str, files: Sized) -> int:
-        """Images of a class that are left."""
-        return max(1, round(min(len(files), self.per_class.get(split, len(files))) * self.scale))
+    def _chosen(self) -> Mapping[str, Mapping[str, list[Path]]]:
+        """The images that are left, by split and class.
+
+        Raises:
+            ValueError: As `make` says of `source`.
+        """
+        found = _list_images(self.source)
+        if not found:
+            raise ValueError(
+                f'--scale and images_per_class take some images of each class, but {self.source} has no split folders '
+                'with class folders: give such a folder, or leave them out.'
+            )
+        most = self._most(found)
+
+        def choose(split: str, name: str, files: Sequence[Path]) -> list[Path]:
+            left = max(1, round(min(len(files), most.get(split, len(files))) * self.scale))
+            return random.Random(f'0 {split} {name}').sample(files, left)
+
+        return {
+            split: {name: choose(split, name, files) for name, files in classes.items()}
+            for split, classes in found.items()
+        }
+
+    def _most(self, splits: Collection[str]) -> Mapping[str, int]:
+        """`per_class` by the names of folders, of which timm knows some by several.
+
+        Raises:
+            ValueError: A split is not there, or named twice.
+        """
+        most: dict[str, int] = {}
+        for split, count in self.per_class.items():
+            name = os.path.basename(find_split(self.source, split) or '')
+            if name not in splits:
+                raise ValueError(
+                    f'images_per_class names the split {split}, of which {self.source} has no images: name '
+                    f'{any_of(splits)}.'
+                )
+            if name in most:
+                raise ValueError(
+                    f'images_per_class names the split {name} of {self.source} twice, as {split} too: leave one out.'
+                )
+            most[name] = count
+        return most
 
 
-def _image_folder(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
-    """Images by split and class.
-
-    Raises:
-        ValueError: The folder has another layout.
-    """
-    extensions = tuple(get_img_extensions())
-    found = {}
-    for split in sorted(entry.name for entry in os.scandir(source) if entry.is_dir()):
+def _list_images(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
+    """Images by split and class; empty where the folder has another layout, or is none."""
+    extensions, found = tuple(get_img_extensions()), {}
+    splits = [entry.name for entry in os.scandir(source) if entry.is_dir()] if os.path.isdir(source) else []
+    for split in sorted(splits):
         folders = [folder for folder in sorted((Path(source) / split).iterdir()) if folder.is_dir()]
         classes = {
             folder.name: sorted(path for path in folder.iterdir() if path.name.lower().endswith(extensions))
             for folder in folders
         }
         found[split] = {name: files for name, files in classes.items() if files}
-    if not any(found.values()):
-        raise ValueError(
-            f'--scale and images_per_class take some images of each class, but {source} has no split folders with '
-            'class folders: give such a folder, or leave them out.'
-        )
     return {split: classes for split, classes in found.items() if classes}

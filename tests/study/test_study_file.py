@@ -189,6 +189,29 @@ def test_so_many_images_of_each_class(study, data, tmp_path):
     assert half.identity['data'] == 'train:6/3 val:12/3'
 
 
+@pytest.mark.parametrize('split', ['valid', 'validation', 'val'])
+def test_a_split_has_the_names_that_timm_knows_it_by(split, data, tmp_path):
+    assert DataShare(str(data), tmp_path / 'share', per_class={split: 2}).describe() == 'train:24/3 val:6/3'
+
+
+@pytest.mark.parametrize(
+    'images, flags, named',
+    [
+        ({'train': 4}, ['--dataset', 'torch/cifar10', '--dataset-download'], ['--dataset torch/cifar10', '--data-dir']),
+        ({'train': 4}, [], ['none is given', '--data-dir']),
+        ({'train': 4, 'test': 2}, ['--data-dir', 'DATA'], ['test', 'DATA', 'train or val']),
+        ({'val': 4, 'validation': 2}, ['--data-dir', 'DATA'], ['validation', 'DATA', 'twice']),
+        ({'train': 4}, ['--data-dir', '/absent'], ['/absent', 'split folders']),
+    ],
+)
+def test_images_that_cannot_be_chosen(images, flags, named, study, data, tmp_path):
+    """Or all would be read, under a title that tells of few."""
+    flags = [word.replace('DATA', str(data)) for word in flags]
+    with pytest.raises(ValueError) as refused:
+        plan_runs(replace(study, images_per_class=images), tmp_path / 'out', 1, flags=flags)
+    says(str(refused.value).replace(str(data), 'DATA').replace(str(tmp_path), ''), 'images_per_class', *named)
+
+
 def test_a_share_of_other_data_is_not_taken(data, tmp_path):
     DataShare(str(data), tmp_path / 'small', 0.5).make()
     DataShare(str(data), tmp_path / 'small', 0.5).make()
