@@ -1,6 +1,7 @@
 """What the finished runs of a study say: one row per run, one line per arm, and the differences between arms."""
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,15 @@ from typing import Any
 from keepaug.files.drafts import whole_file
 from keepaug.study.clock import PROCESSOR, WALL, read_clock
 from keepaug.study.runs import StudyRun
-from keepaug.study.statistics import Difference, Spread, at_time, difference_of, of_curve, spread_of
+from keepaug.study.statistics import (
+    Difference,
+    Spread,
+    at_time,
+    difference_of,
+    of_curve,
+    spread_of,
+    without_infinity,
+)
 from keepaug.study.study import STATISTICS, Study
 
 COLUMNS = (
@@ -96,8 +105,7 @@ def _gap(first: float | None, second: float | None) -> float | None:
 
 def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
     """Reads what the runs have left."""
-    decreasing = study.metric.endswith('loss')
-    curves = {(run.arm.name, run.seed): run.curve(study.metric) for run in runs if run.done}
+    curves = {(run.arm.name, run.seed): without_infinity(run.curve(study.metric)) for run in runs if run.done}
     clock = choose_clock([run for run in runs if run.done])
     clocks = {(run.arm.name, run.seed): read_clock(run.folder, clock) for run in runs if run.done}
     rows = []
@@ -115,7 +123,11 @@ def collect(study: Study, runs: Sequence[StudyRun]) -> Results:
             **{name: outcome.get(name) for name in ('flags', 'versions', 'data')},
         }
         if curves.get(key):
-            row |= of_curve(curves[key], decreasing) | {'epochs': len(curves[key])}
+            row |= of_curve(curves[key], study.decreasing) | {'epochs': len(curves[key])}
+            if lost := sum(math.isnan(value) for _, value in curves[key]):
+                row['reason'] = (
+                    f'{lost} of its {len(curves[key])} values of {study.metric} are no numbers; they rank last'
+                )
             budget = _budget(clocks, run.seed)
             row['at_equal_time'] = at_time(curves[key], clocks[key], budget) if budget else None
         elif run.done:

@@ -1,21 +1,40 @@
 """Numbers of finished runs: what a paper would report of each, and how arms differ."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 Curve = Sequence[tuple[int, float]]  # epochs and their values
 
 
+def without_infinity(curve: Curve) -> Curve:
+    """With nan for every value that is not finite: one number for what has diverged, which sums can hold."""
+    return [(epoch, value if math.isfinite(value) else math.nan) for epoch, value in curve]
+
+
 def of_curve(curve: Curve, decreasing: bool = False) -> dict[str, float]:
-    """What may be reported of a run: its last value, its best, and the median of its last ten epochs."""
+    """What may be reported of a run: its last value, its best, and the median of its last ten epochs.
+
+    Args:
+        curve: Values by epoch; nan is worse than any number.
+        decreasing: Whether lower is better.
+    """
+
+    def order(value: float) -> float:
+        if math.isnan(value):
+            return -math.inf
+        return -value if decreasing else value
+
     values = [value for _, value in curve]
+    ranked = sorted(values[-10:], key=order)
     return {
         'last': values[-1],
-        'best': (min if decreasing else max)(values),
-        'median10': statistics.median(values[-10:]),
+        'best': max(values, key=order),
+        'median10': statistics.fmean(ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]),
     }
 
 
@@ -52,7 +71,12 @@ class Spread:
 
 def spread_of(values: Sequence[float]) -> Spread:
     """Mean and standard deviation of at least one value."""
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else float('nan'), len(values))
+    return Spread(statistics.fmean(values), _deviation(values), len(values))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Standard deviation; nan of one value, and where one is nan."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,6 @@ def difference_of(first: Mapping[int, float], second: Mapping[int, float]) -> Di
         return None
     mean = statistics.fmean(pairs)
     if len(pairs) == 1:
-        return Difference(mean, float('nan'), float('nan'), 1)
-    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / len(pairs) ** 0.5
+        return Difference(mean, math.nan, math.nan, 1)
+    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * _deviation(pairs) / len(pairs) ** 0.5
     return Difference(mean, mean - half, mean + half, len(pairs))

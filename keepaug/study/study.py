@@ -16,11 +16,12 @@ from keepaug.ranges import any_of
 STUDIES = ('papers/', 'studies/')
 # What a table reports of a run's epochs, by the names that a file may use.
 STATISTICS = ('last', 'best', 'median10')
-# Columns of summary.csv that runs may be compared by.
-METRICS = (
-    *('eval_top1', 'eval_top5', 'eval_loss', 'eval_map', 'eval_micro_f1', 'eval_macro_f1', 'eval_sample_f1'),
-    *('train_loss', 'risk_augmented', 'risk_clean', 'saliency_kept'),
-)
+# Columns of summary.csv that runs may be compared by, and whether lower is better.
+METRICS = {
+    **dict.fromkeys(('eval_loss', 'train_loss', 'risk_augmented', 'risk_clean'), True),
+    **dict.fromkeys(('eval_top1', 'eval_top5', 'eval_map', 'eval_micro_f1', 'eval_macro_f1', 'eval_sample_f1'), False),
+    'saliency_kept': False,
+}
 KEYS = {
     'title',
     'paper',
@@ -108,6 +109,11 @@ class Study:
     def name(self) -> str:
         """Unlike that of any other study: several papers have a Table 1, each in the folder of its paper."""
         return f'{self.path.absolute().parent.name}-{self.path.stem}' if self.paper else self.path.stem
+
+    @property
+    def decreasing(self) -> bool:
+        """Whether a lower value of its metric is better."""
+        return METRICS[self.metric]
 
     @property
     def heading(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keepaug.study.statistics import at_time, difference_of, of_curve, spread_of
+from keepaug.study.statistics import at_time, difference_of, of_curve, spread_of, without_infinity
 
 
 def test_of_curve_by_hand():
@@ -14,6 +14,27 @@ def test_of_curve_by_hand():
     assert of_curve(curve) == {'last': 11.0, 'best': 20.0, 'median10': 6.5}
     assert of_curve(curve, decreasing=True)['best'] == 1.0
     assert of_curve([(3, 5.0)]) == {'last': 5.0, 'best': 5.0, 'median10': 5.0}
+
+
+@pytest.mark.parametrize('decreasing', [False, True])
+def test_what_has_diverged_is_worse_than_any_number(decreasing):
+    """Wherever it stands, it is not the best; the median is one only where half of the epochs are."""
+    sign = -1.0 if decreasing else 1.0
+    for place in range(3):
+        values = [sign, 2 * sign]
+        values.insert(place, math.nan)
+        found = of_curve(list(enumerate(values)), decreasing)
+        assert found['best'] == 2 * sign and found['median10'] == sign
+    halves = [of_curve(list(enumerate(values)), decreasing) for values in ([math.nan, sign], [sign, math.nan])]
+    assert all(math.isnan(found['median10']) for found in halves)
+    assert math.isnan(of_curve([(0, math.nan)], decreasing)['best'])
+    assert without_infinity([(0, math.inf), (1, 3.0)])[1] == (1, 3.0)
+
+
+def test_a_mean_with_nan_is_none():
+    found = [spread_of([math.nan, 1.0]).mean, spread_of([1.0, math.nan]).deviation]
+    difference = difference_of({0: math.nan, 1: 2.0}, {0: 1.0, 1: 1.0})
+    assert all(map(math.isnan, [*found, difference.mean, difference.low, difference.smallest]))
 
 
 def test_at_time_by_hand():

@@ -1,6 +1,7 @@
 """The whole command: what it trains, reports, lists, and goes on with after it was stopped."""
 
 import csv
+import math
 import re
 import shlex
 import signal
@@ -163,6 +164,9 @@ def test_what_cannot_be_said_of_every_run(flags, named, study, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+ARMS = (Arm('none'), Arm('Cutout'))
+
+
 @pytest.fixture
 def run(tmp_path):
     return StudyRun(Arm('none'), 0, (), tmp_path / 'out' / 'runs' / 'none-0', True, {})
@@ -179,9 +183,36 @@ def test_a_metric_that_no_epoch_has_is_said(run, tmp_path):
     run.folder.mkdir(parents=True)
     (run.folder / 'outcome.json').write_text('{"status": "done"}')
     (run.folder / 'summary.csv').write_text('epoch,eval_top1\n0,50\n')
-    for metric, said in (('eval_top1', False), ('eval_tpo1', True)):
+    for metric, said in (('eval_top1', False), ('eval_map', True)):
         found = collect(Study(tmp_path / 'x.yaml', 'x', (run.arm,), metric=metric), [run])
-        assert ('none, seed 0: its summary.csv has no values for eval_tpo1' in notes(found, '')) is said
+        assert ('none, seed 0: its summary.csv has no values for eval_map' in notes(found, '')) is said
+
+
+@pytest.mark.parametrize('metric, best', [('risk_augmented', 1.0), ('risk_clean', 0.5), ('saliency_kept', 0.9)])
+def test_the_best_epoch_is_that_of_the_metric(metric, best, run, tmp_path):
+    run.folder.mkdir(parents=True)
+    (run.folder / 'outcome.json').write_text('{"status": "done"}')
+    summary = 'epoch,eval_loss,risk_augmented,risk_clean,saliency_kept\n0,1,2,0.5,0.9\n1,1,1,0.6,0.8\n'
+    (run.folder / 'summary.csv').write_text(summary)
+    (row,) = collect(Study(tmp_path / 'x.yaml', 'x', (run.arm,), metric=metric, statistic='best'), [run]).rows
+    assert row['best'] == best
+
+
+def test_a_run_that_diverged_spoils_no_report(tmp_path):
+    """It is said, and its arm has no mean."""
+    runs = [StudyRun(arm, seed, (), tmp_path / f'{arm.name}-{seed}', True, {}) for arm in ARMS for seed in range(2)]
+    for run, last in zip(runs, ('inf', '0.5', '0.25', 'nan')):
+        run.folder.mkdir()
+        (run.folder / 'outcome.json').write_text('{"status": "done", "seconds": 9}')
+        (run.folder / 'clock.csv').write_text('0,5\n1,9\n')
+        (run.folder / 'summary.csv').write_text(f'epoch,train_loss,eval_loss\n0,1,0.75\n1,1,{last}\n')
+    study = Study(tmp_path / 'x.yaml', 'x', ARMS, compare=(('Cutout', 'none'),), metric='eval_loss')
+    lines = {line.name: line for line in write_report(study, runs, tmp_path, 'x', 'a machine').lines}
+    assert [lines[arm.name].spreads['best'].mean for arm in ARMS] == [0.625, 0.5]
+    assert all(math.isnan(lines[arm.name].spreads['last'].mean) for arm in ARMS)
+    said = (tmp_path / 'table.md').read_text()
+    for run in ('none, seed 0', 'Cutout, seed 1'):
+        assert f'{run}: 1 of its 2 values of eval_loss are no numbers' in said
 
 
 def test_an_error_in_a_slot_ends_the_command(run, monkeypatch):
