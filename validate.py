@@ -84,8 +84,8 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     evaluations = {}
     if args.evaluate:
         subject = evaluation.build_subject(args, model, bare, data_config, forward, valid_labels, names)
-        data = evaluation.build_data(args, dataset, make_loader, data_config, forward, progress)
-        evaluations = evaluation.open_evaluations(args, subject, data)
+        images = evaluation.build_data(args, dataset, make_loader, data_config, forward, progress)
+        evaluations = evaluation.open_evaluations(args, subject, images)
     scores = validation.build_scores(args, real_labels, num_classes, device)
     observers = [*scores, analysis] if analysis is not None else scores
     metrics = training.validate(

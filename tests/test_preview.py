@@ -177,7 +177,7 @@ def test_a_window_beside_its_control(side, method):
 def test_interval_of_a_mean():
     from scipy import stats
 
-    for freedom in (4, 9, 15, 255):
+    for freedom in (1, 2, 3, 4, 9, 15, 255):
         assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=0.01)
     values = torch.arange(16.0)
     mean, error = values.mean().item(), stats.sem(values.numpy())

@@ -236,8 +236,8 @@ def _read_csv(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
 def _read_tiny_imagenet(lines: Sequence[tuple[int, str]], path: str) -> Iterator[Entry]:
     for number, line in lines:
         place = f'line {number}'
-        name, _, *numbers = line.split()
-        x0, y0, x1, y1 = _numbers(numbers, place, path)
+        name, *more = line.split()
+        x0, y0, x1, y1 = _numbers(more[1:], place, path)  # behind the class
         yield Entry(name, (x0, y0, x1 + 1, y1 + 1), place)
 
 

@@ -24,6 +24,7 @@ from keepaug.data.classes import dataset_classes, name_classes
 from keepaug.data.seeding import preserved_streams
 from keepaug.measuring.clean_accuracy import CleanAccuracy, build_clean_accuracy
 from keepaug.measuring.regions import Step, bare_model, measure, run_steps, saliency_kept
+from keepaug.measuring.risks import without_smoothing
 from keepaug.pictures.record import Record, draw_sheet, label_captions
 from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.loop import LoopSettings
@@ -103,8 +104,8 @@ class Watch:
             steps, labels = run_steps(
                 self.task.augment.augments, x, target, rows, bare_model(self.task), self.task.where
             )
-        if labels is not None and labels.ndim == 2:
-            labels = (labels - self.smoothing / labels.shape[1]) / (1.0 - self.smoothing)
+        if labels is not None:
+            labels = without_smoothing(labels, self.smoothing)
         return steps, list(label_captions(labels, self.names, rows))
 
     def _draw(self, epoch: int, steps: list[Step], captions: list[str]) -> np.ndarray:

@@ -70,13 +70,16 @@ def find_classes(args, model: torch.nn.Module, valid_labels: Sequence[int] | Non
 def class_names(dataset: Dataset, classes: ClassList | None, num_classes: int) -> list[str] | None:
     """Names of the classes by number, the number itself for one without a name; None where none has one.
 
+    A folder's name may hold bytes that are no text, which no file or picture takes: question marks stand for them.
+
     Args:
         dataset: The images.
         classes: What `find_classes` found.
         num_classes: Classes that are compared.
     """
     names = name_classes(dataset_classes(dataset) or (classes.class_to_idx if classes else {}))
-    return [names.get(index, str(index)) for index in range(num_classes)] if names else None
+    shown = [names.get(index, str(index)).encode(errors='replace').decode() for index in range(num_classes)]
+    return shown if names else None
 
 
 def _exported_numbers(args, model: torch.nn.Module) -> dict[str, int]:

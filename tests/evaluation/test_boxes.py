@@ -74,6 +74,7 @@ def test_xml(write, tmp_path):
         ('boxes.csv', '', 'is empty'),
         ('boxes.txt', 'a.png 1 2 3\n', "line 1: 'a.png 1 2 3' is neither"),
         ('boxes.txt', 'a.png n0 1 2 3 4\nb.png n0 1 2 3\n', "line 2: '1 2 3' must be four numbers"),
+        ('boxes.txt', 'a.png n0 1 2 3 4\nb.png\n', "line 2: '' must be four numbers"),
         ('alone/bounding_boxes.txt', '1 2 3 4 5\n', "needs CUB's .*images.txt"),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from keepaug.validation.analysis import BINS, Analysis, _write_rows, check_analysis, most_confused
+from keepaug.validation.classes import class_names
 from keepaug.validation.results import check_files
 
 RESULTS = dict(model='net', top1=60.0, top5=100.0)
@@ -142,3 +144,10 @@ def test_only_the_process_that_writes_asks_for_the_place(rank, asks, tmp_path, m
     for check in (lambda: check_analysis(f'{tmp_path}/file', ''), lambda: check_files(args)):
         with pytest.raises(ValueError, match='cannot be written') if asks else contextlib.nullcontext():
             check()
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path):
+    names = class_names(SimpleNamespace(class_to_idx={os.fsdecode(b'caf\xe9'): 0, 'tea': 1}), None, 2)
+    assert names == ['caf?', 'tea']
+    analyse(logits_of([[0.8, 0.2], [0.3, 0.7]]), torch.tensor([0, 0]), 2, names).write(str(tmp_path), RESULTS)
+    assert 'caf?' in (tmp_path / 'classes.csv').read_text()
