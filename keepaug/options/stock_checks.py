@@ -128,10 +128,6 @@ def _optimizer(args: argparse.Namespace) -> Rows:
 def _schedule(args: argparse.Namespace) -> Rows:
     if not _is_left_out(args):
         yield from _refused(check_schedule, args)
-    yield (
-        bool(args.wandb_resume_id) and not args.resume,
-        f'--wandb-resume-id {args.wandb_resume_id} continues a run, so --resume must name its checkpoint: add it.',
-    )
 
 
 def _is_left_out(args: argparse.Namespace) -> bool:
@@ -158,6 +154,10 @@ def _files(args: argparse.Namespace) -> Rows:
         )
         auto = 'say auto, or ' if name == 'resume' and difflib.get_close_matches(path or '', ['auto'], n=1) else ''
         yield missing, f'{spell(name, path)} is not there: {auto}give the path of a checkpoint file.'
+    yield (
+        bool(args.wandb_resume_id) and not args.resume,
+        f'--wandb-resume-id {args.wandb_resume_id} continues a run, so --resume must name its checkpoint: add it.',
+    )
 
 
 def _policy(args: argparse.Namespace) -> Rows:

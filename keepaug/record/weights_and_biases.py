@@ -28,8 +28,7 @@ class WeightsAndBiases:
 def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
     """Starts the run that `--log-wandb` asks for; an empty list without the flag or, with a warning, the package.
 
-    Raises:
-        ValueError: `--wandb-resume-id` without `--resume`.
+    With `--resume auto` and nothing to resume yet, the run begins under the id by which it will be continued.
     """
     if not args.log_wandb:
         return []
@@ -38,14 +37,12 @@ def open_wandb(args, output_dir: str) -> list[WeightsAndBiases]:
     except ImportError:
         _logger.warning('--log-wandb is set, but wandb is not installed: pip install wandb to log there.')
         return []
-    if args.wandb_resume_id and not args.resume:
-        raise ValueError('--wandb-resume-id continues a run, so --resume must name its checkpoint.')
     wandb.init(
         project=args.wandb_project,
         name=os.path.basename(output_dir),
         config={name: value for name, value in vars(args).items() if name != 'class_to_idx'},  # thousands of entries
         tags=args.wandb_tags,
-        resume='must' if args.wandb_resume_id else None,
+        resume='must' if args.wandb_resume_id and args.resume else None,
         id=args.wandb_resume_id or None,
     )
     return [WeightsAndBiases()]

@@ -43,6 +43,11 @@ def test_a_run_goes_on_under_its_id(data, tmp_path, wandb, capsys):
     assert [row['epoch'] for row in wandb['log']] == [1]
 
 
+def test_a_run_may_begin_under_the_id_it_will_go_on_by(data, tmp_path, wandb):
+    run_train(f'{data} {TINY} --epochs 1 --log-wandb --resume auto --wandb-resume-id x2', tmp_path, 'new')
+    assert (wandb['init'][-1]['id'], wandb['init'][-1]['resume']) == ('x2', None)
+
+
 def test_without_the_flag_nothing_is_started(data, tmp_path, wandb):
     run_train(f'{data} {TINY} --epochs 1', tmp_path)
     assert wandb == dict(init=[], log=[])
