@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import timm
 import torch
@@ -81,21 +82,14 @@ def check_model(source: Source) -> None:
 
 
 def check_any_size(source: Source) -> None:
-    """Runs the architecture as the written module does, on images of another size and shape than in training.
+    """Runs the architecture on images of another size and shape than in training, told of them as the module tells it.
 
     Raises:
         ValueError: It does not run there, or its maps are not of the size that an FPN adds.
     """
     arguments = {name: value for name, value in timm_config(source)['model_args'].items() if name not in LEFT_OUT}
     channels = source.data_config['input_size'][0]
-    for any_size in ({'strict_img_size': False}, {'dynamic_img_size': True}, {}):
-        try:
-            body = timm.create_model(
-                source.architecture, features_only=True, in_chans=channels, **{**any_size, **arguments}
-            ).eval()
-            break
-        except TypeError:  # it does not know the argument
-            continue
+    body = _create_for_any_size(source.architecture, in_chans=channels, **arguments).eval()
     problem = ''
     try:
         with torch.inference_mode():
@@ -112,6 +106,17 @@ def check_any_size(source: Source) -> None:
             f"{source.architecture} {problem}, and a detector's images are of any size: choose the format timm, or "
             'train a network such as a ResNet, ConvNeXt or Swin.'
         )
+
+
+def _create_for_any_size(name: str, **arguments: Any) -> torch.nn.Module:
+    """The network with its maps, told where it understands that images will not keep to one size."""
+    for any_size in ({'strict_img_size': False}, {'dynamic_img_size': True}):
+        if timm.models.get_pretrained_cfg_value(name, 'fixed_input_size'):
+            try:
+                return timm.create_model(name, features_only=True, **{**any_size, **arguments})
+            except TypeError:  # it does not know the argument
+                continue
+    return timm.create_model(name, features_only=True, **arguments)
 
 
 def check_strides(source: Source) -> None:
