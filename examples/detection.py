@@ -149,14 +149,15 @@ def measure(detector: FasterRCNN, data: list) -> dict[str, float]:
     return {name: 100 * result[name].item() for name in ('map', 'map_50')}
 
 
-def read_table(path: Path) -> dict[str, dict[int, float]]:
-    """mAP by arm and seed."""
+def read_table(path: Path, setting: dict[str, int]) -> dict[str, dict[int, float]]:
+    """mAP by arm and seed of one setting."""
     found = {arm: {} for arm in ARMS}
     if path.is_file():
         try:
             with open(path, newline='') as file:
                 for row in csv.DictReader(file):
-                    found[row['arm']][int(row['seed'])] = float(row['map'])
+                    if all(int(row[name]) == value for name, value in setting.items()):
+                        found[row['arm']][int(row['seed'])] = float(row['map'])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f'--output {path} is no table of this script: name a new file.') from error
     return found
@@ -221,19 +222,20 @@ def main() -> None:
     if not Path(args.backbone, 'config.json').is_file():
         raise ValueError(f'--backbone {args.backbone} is no folder that {shlex.join(command("export"))} timm wrote.')
     check_output_folder(str(args.output.parent), '--output')
-    read_table(args.output)
+    setting = dict(images=args.images, epochs=args.epochs)
+    read_table(args.output, setting)
     train, validation = draw_images('train', args.images), draw_images('validation', args.validation_images)
     for arm, begin in ARMS.items():
-        if args.seed in read_table(args.output)[arm]:
+        if args.seed in read_table(args.output, setting)[arm]:
             continue
         print(f'{arm}, seed {args.seed}', flush=True)
         torch.manual_seed(args.seed)
         detector = create_detector(Backbone(args.backbone, **begin))
         fine_tune(detector, train, args.epochs)
-        row = dict(arm=arm, seed=args.seed, images=args.images, epochs=args.epochs, **measure(detector, validation))
+        row = dict(arm=arm, seed=args.seed, **setting, **measure(detector, validation))
         append_row(args.output, row)
         print(f'  mAP {row["map"]:.1f} %, at an IoU of 0.5 {row["map_50"]:.1f} %', flush=True)
-    found = read_table(args.output)
+    found = read_table(args.output, setting)
     for arm, values in found.items():
         print(f'{arm}: mAP {spread_of(list(values.values()))}')
         if arm != 'random':

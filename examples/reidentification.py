@@ -183,6 +183,8 @@ def rank(
         counted += int(own.sum())
         for name, measured in names.items():
             sums[name] += int(own.sum()) * found[measured]
+    if not counted:
+        raise ValueError('No one who is sought is in the gallery under another camera: give images of several cameras.')
     return {name: 100 * total / counted for name, total in sums.items()}
 
 

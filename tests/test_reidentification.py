@@ -55,6 +55,12 @@ def test_ranks_as_a_slow_reference():
         assert 0 < value < 100 and math.isclose(measured[name], value, rel_tol=1e-6), name
 
 
+def test_a_set_of_one_camera_is_refused():
+    one = torch.ones(3, dtype=torch.long)
+    with pytest.raises(ValueError, match='several cameras'):
+        EXAMPLE.rank(torch.randn(3, 6), one, one, torch.randn(3, 6), one, one)
+
+
 def test_reads_the_layout_and_leaves_junk_out(tmp_path):
     EXAMPLE.draw_toy_persons(tmp_path, persons=4, cameras=2, images=2)
     folders = ('bounding_box_train', 'query', 'bounding_box_test')
