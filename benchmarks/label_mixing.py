@@ -12,13 +12,13 @@ the pairs; `--output` adds the rows to a JSON file together with processor, vers
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
+from records import add_record
 from step_cost import peak_memory, summary, timed
 from timm.data import Mixup
 from torch.nn.functional import cross_entropy
@@ -64,8 +64,7 @@ def main() -> None:
             date=time.strftime('%Y-%m-%d'),
             rows=rows,
         )
-        records = json.loads(args.output.read_text()) if args.output.exists() else []
-        args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
+        add_record(args.output, record)
 
 
 def create_mixers(args, model: torch.nn.Module, device: torch.device) -> dict[str, Callable]:

@@ -12,7 +12,6 @@ device, here the CPU, with rows that pairs make twice as many: conversion to flo
 """
 
 import argparse
-import json
 import math
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from records import add_record
 from timm.data import ImageDataset, create_loader
 
 import keepaug
@@ -72,8 +72,7 @@ def main() -> None:
             date=time.strftime('%Y-%m-%d'),
             rows=rows,
         )
-        records = json.loads(args.output.read_text()) if args.output.exists() else []
-        args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
+        add_record(args.output, record)
 
 
 def write_photos(folder: Path, count: int) -> None:

@@ -40,6 +40,7 @@ from keepaug.files.drafts import whole_file
 from keepaug.functional import boxes_to_mask, input_saliency, region_scores, sample_regions
 from keepaug.functional.saliency import in_eval_mode
 from keepaug.functional.saliency_maps import Places, blend_maps, decode_maps, encode_maps, lay_back
+from keepaug.measuring.intervals import half_width
 from keepaug.methods import wrap_loader
 
 CROPS = {'pad4': '--train-crop-mode pad4', 'rrc': '--scale 0.25 1', 'rrc008': '--scale 0.08 1'}
@@ -198,7 +199,7 @@ class Training:
                     loss_tercile=number,
                     n=len(x[part]),
                     **{name: f'{mean(value[part]):.4f}' for name, value in values.items()},
-                    **{f'{name}_half': f'{half(value[part]):.4f}' for name, value in values.items()},
+                    **{f'{name}_half': f'{half_width(value[part]):.4f}' for name, value in values.items()},
                 )
 
     def crops(self) -> tuple[Tensor, Tensor]:
@@ -223,12 +224,13 @@ class Training:
                 yield ('border repeated', 16, 0.5), read.gather(3, nearest(columns)[:, None, None].expand_as(read))
 
     def save(self, rows: list[dict]) -> None:
-        is_new = not self.settings.output.exists()
-        with self.settings.output.open('a', newline='') as file:
+        held = list(csv.DictReader(self.settings.output.open(newline=''))) if self.settings.output.exists() else []
+        this = (self.crop, str(self.seed), str(rows[0]['epoch']))  # may be there, if a run was stopped right here
+        held = [row for row in held if (row['crop'], row['seed'], row['epoch']) != this]
+        with whole_file(self.settings.output) as draft, open(draft, 'w', newline='') as file:
             writer = csv.DictWriter(file, COLUMNS)
-            if is_new:
-                writer.writeheader()
-            writer.writerows(rows)
+            writer.writeheader()
+            writer.writerows([*held, *rows])
         state = dict(
             epoch=self.epoch,
             model=self.model.state_dict(),
@@ -272,10 +274,6 @@ def nearest(inside: Tensor) -> Tensor:
 
 def mean(values: Tensor) -> float:
     return values.double().mean().item()
-
-
-def half(values: Tensor) -> float:
-    return 1.96 * values.double().std().item() / math.sqrt(len(values))
 
 
 if __name__ == '__main__':

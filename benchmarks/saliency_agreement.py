@@ -10,7 +10,6 @@ from a run with an early head; without one, the early passes are left out.
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import timm
@@ -25,6 +24,7 @@ from keepaug.augment.saliency import PASSES, SaliencySource
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.functional import region_scores
 from keepaug.machine import describe_machine
+from keepaug.measuring.intervals import half_width
 from keepaug.training.early_exit_task import load_early_exit
 
 SCALES = (0.5, 0.375, 0.25)
@@ -116,8 +116,8 @@ def shared_choice(scores: torch.Tensor, expected: torch.Tensor, tau: float) -> t
 
 
 def interval(values: torch.Tensor) -> dict[str, float]:
-    half = 1.96 * values.double().std().item() / math.sqrt(len(values))
-    return dict(mean=round(values.double().mean().item(), 4), half=round(half, 4), n=len(values))
+    """Mean, half of its 95% interval and number of values (N,)."""
+    return dict(mean=round(values.double().mean().item(), 4), half=round(half_width(values), 4), n=len(values))
 
 
 if __name__ == '__main__':

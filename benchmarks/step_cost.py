@@ -14,7 +14,6 @@ machine disturb less than the clock. Memory is the peak of what a step allocates
 import argparse
 import copy
 import functools
-import json
 import math
 import statistics
 import time
@@ -23,9 +22,11 @@ from pathlib import Path
 
 import timm
 import torch
+from records import add_record
 from torch.profiler import ProfilerActivity, profile
 
 import keepaug
+from keepaug.augment.base import default_window
 from keepaug.augment.recycled import SaliencyMaps
 from keepaug.augment.saliency import PASSES
 from keepaug.functional import region_scores, sample_regions
@@ -74,8 +75,7 @@ def main() -> None:
             date=time.strftime('%Y-%m-%d'),
             rows=rows,
         )
-        records = json.loads(args.output.read_text()) if args.output.exists() else []
-        args.output.write_text(json.dumps([*records, record], indent=1) + '\n')
+        add_record(args.output, record)
 
 
 def measure(args) -> dict[str, dict[str, float]]:
@@ -91,7 +91,7 @@ def measure(args) -> dict[str, dict[str, float]]:
     # The early passes need a head, and it trains along: a price that the plain step does not have.
     early = keepaug.EarlyExit(copy.deepcopy(model))
     early_optimizer = torch.optim.SGD(early.parameters(), lr=1e-3, momentum=0.9)
-    edge = 16 if args.img_size < 96 else 40
+    edge = default_window(*size)
     saliency = torch.rand(args.batch_size, 1, *size, device=device)
 
     # As in the trainer: every image has a map already, and the step writes it anew.

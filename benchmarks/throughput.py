@@ -16,7 +16,6 @@ and the lowest and highest ratio.
 """
 
 import argparse
-import json
 import os
 import re
 import resource
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loader_cost import write_photos
+from records import add_record
 from timm.data import create_dataset
 
 import keepaug
@@ -105,8 +105,7 @@ def main() -> None:
     )
     print_report(report)
     if args.output:
-        records = json.loads(args.output.read_text()) if args.output.exists() else []
-        args.output.write_text(json.dumps([*records, report], indent=1) + '\n')
+        add_record(args.output, report)
 
 
 def shared_flags(args) -> str:
@@ -124,7 +123,7 @@ def measure_rows(args, folder: Path) -> dict[str, dict]:
     for name in args.rows:
         both, more = ROWS[name]
         refused = subprocess.run(
-            [sys.executable, args.ours, *f'{common} {both} {more} --check'.split()], capture_output=True, text=True
+            [sys.executable, args.ours, *shlex.split(f'{common} {both} {more} --check')], capture_output=True, text=True
         )
         if refused.returncode:
             rows[name] = dict(refused=refused.stderr.strip().splitlines()[-1])
