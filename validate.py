@@ -22,6 +22,7 @@ from timm.utils import random_seed, setup_default_logging
 
 import keepaug  # noqa: F401  registers our networks with timm
 from keepaug import console, data, evaluation, options, training, validation
+from keepaug.console.processes import is_distributed, process_count, process_rank
 from keepaug.console.progress import open_progress
 from keepaug.evaluation import Gallery
 from keepaug.files.plain_json import to_json
@@ -77,7 +78,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
 
     num_classes = len(valid_labels or range(args.num_classes))
     names = validation.class_names(dataset, classes, num_classes)
-    progress = open_progress(rank=validation.rank())
+    progress = open_progress(rank=process_rank())
     analysis, analysis_dir = None, args.analysis_dir
     if analysis_dir:
         analysis = Analysis(num_classes, names, device)
@@ -97,7 +98,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
         observers=[observer.update for observer in observers],
         lines=validation.ValidationLines(args.log_freq),
         progress=progress,
-        world_size=validation.world_size(),
+        world_size=process_count(),
     )
     for score in scores:
         metrics.update(score.compute())
@@ -114,7 +115,7 @@ def validate(args, gallery: Gallery | None = None) -> OrderedDict:
     if early_exit:
         results['early_exit'] = early_exit
     if analysis is not None:
-        analysis.write(analysis_dir, results, is_primary=validation.rank() == 0)
+        analysis.write(analysis_dir, results, is_primary=process_rank() == 0)
     if evaluations:
         results.update(evaluation.run_evaluations(evaluations, subject, gallery))
     return results
@@ -131,7 +132,7 @@ def validate_several(
     Returns:
         The results, best first, and the runs that failed.
     """
-    results, failed, alone = [], [], validation.world_size() == 1
+    results, failed, alone = [], [], process_count() == 1
     try:
         for run in runs:
             _logger.info(f'Validating {run["checkpoint"] or run["model"]}.')
@@ -206,8 +207,8 @@ def main() -> None:
         results = validate_with_retry(argparse.Namespace(**{**vars(args), **runs[0]}), args.retry, gallery)
     else:
         results, failed = validate_several(args, runs, gallery)
-    primary = validation.rank() == 0
-    if torch.distributed.is_initialized():
+    primary = process_rank() == 0
+    if is_distributed():
         torch.distributed.destroy_process_group()
     if primary:
         print(f'--result\n{to_json(results)}')

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import torch
 
-from keepaug.console.interrupts import handled_signals, is_distributed, leave_at_once, received_signal
+from keepaug.console.interrupts import handled_signals, leave_at_once, received_signal
 from keepaug.console.loader_errors import explain_loader
+from keepaug.console.processes import is_distributed
 from keepaug.installation import program
 
 _logger = logging.getLogger('train')

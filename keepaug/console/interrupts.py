@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
+from keepaug.console.processes import process_rank
 
 # Seconds that the step under way has to end after SIGTERM. Schedulers kill after 30 and more, `docker stop` after 10.
 PATIENCE = 20.0
@@ -97,9 +97,10 @@ def waiting_for_batches() -> Iterator[None]:
 
 
 def raise_pending_signal() -> None:
-    """Raises what was received in `handled_signals` and not been raised, or was lost; to be called before a batch.
+    """Raises the signal that `handled_signals` received, where that was not possible yet or the exception was lost.
 
-    Of several processes only the first one stops at SIGTERM: the others take part in its steps until it has left.
+    To be called before a batch. Of several processes only the first one stops at SIGTERM: the others take part in its
+    steps until it has left.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was received.
@@ -107,14 +108,9 @@ def raise_pending_signal() -> None:
     """
     if _received == signal.SIGINT:
         raise KeyboardInterrupt
-    if _received == signal.SIGTERM and not (is_distributed() and torch.distributed.get_rank()):
+    if _received == signal.SIGTERM and process_rank() == 0:
         _acknowledged.set()
         raise Terminated
-
-
-def is_distributed() -> bool:
-    """Whether this process is one of a group."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def received_signal() -> int | None:

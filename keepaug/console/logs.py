@@ -1,12 +1,9 @@
-"""What goes into the log: one process's words, and not what other packages have to tell."""
+"""What other packages have to tell, kept out of the log."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-
-import torch
-from timm.utils import is_distributed_env, world_info_from_env
 
 
 @contextmanager
@@ -19,10 +16,3 @@ def muted(module: ModuleType) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that tells what all of them do, before they have joined too."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
-    return not is_distributed_env() or world_info_from_env()[1] == 0

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
-from keepaug.console.logs import is_first_process
+from keepaug.console.processes import is_first_process
 from keepaug.data.classes import ClassList, check_split, list_of_map, open_split
 from keepaug.data.folders import (
     SPLIT_NAMES,

@@ -12,7 +12,7 @@ from timm.data import AugMixDataset, ImageDataset, MultiLabelTarget, create_data
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.console.errors import first_line
-from keepaug.console.logs import is_first_process
+from keepaug.console.processes import is_first_process
 from keepaug.data.checks import (
     NOT_DOWNLOADED,
     TORCH_FOLDERS,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug import validation
+from keepaug.console.processes import process_count, process_rank
 from keepaug.console.progress import Progress
 from keepaug.data.checks import has_split_folders
 from keepaug.data.classes import ClassList, dataset_classes
@@ -149,8 +150,8 @@ def build_subject(
         classes=classes,
         names=names,
         seed=args.seed,
-        rank=validation.rank(),
-        world_size=validation.world_size(),
+        rank=process_rank(),
+        world_size=process_count(),
     )
 
 
@@ -201,5 +202,5 @@ def build_data(
         forward=forward,
         samples=args.eval_samples,
         seed=args.seed,
-        settings=PassSettings(args.log_freq, validation.rank(), validation.world_size(), progress),
+        settings=PassSettings(args.log_freq, process_rank(), process_count(), progress),
     )

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepaug.augment import Compose
+from keepaug.console.processes import process_count, process_rank
 from keepaug.data.classes import ClassList
 from keepaug.data.loaders import build_train_loader
 from keepaug.data.mixing import build_mixing
@@ -21,7 +22,6 @@ from keepaug.data.wrapped import Selection
 from keepaug.measuring.risks import select_batches, without_smoothing
 from keepaug.methods import active_methods, build_augment, outside_training, wrap_dataset, wrap_loader
 from keepaug.methods.method import spell
-from keepaug.training.device import process_count, process_rank
 from keepaug.training.early_exit_task import load_early_exit
 from keepaug.training.forward import Forward
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from keepaug.augment import AttentiveCutMix
 from keepaug.console.errors import first_line
+from keepaug.console.processes import is_first_process
 from keepaug.files.checkpoints import check_checkpoint
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
@@ -30,7 +31,6 @@ from keepaug.models.loading import UNFIT, classifiers, one_short_try
 from keepaug.models.names import FOLDER, model_source, unknown_model
 from keepaug.models.recorded import check_images, check_recorded
 from keepaug.ranges import Range
-from keepaug.training.device import is_first_process
 
 _logger = logging.getLogger('train')
 

@@ -12,13 +12,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from keepaug.augment import BatchAugment, Compose
+from keepaug.console.processes import is_first_process
 from keepaug.data.transform import TransformChanges, change_transform
 from keepaug.methods.method import Method
 from keepaug.methods.registry import active_methods
 from keepaug.models.early_exit import backbone_of
 from keepaug.ranges import HyperParameterError
 from keepaug.training.augmented_task import AugmentedTask
-from keepaug.training.device import is_first_process
 from keepaug.training.images import image_shapes
 
 _logger = logging.getLogger('train')

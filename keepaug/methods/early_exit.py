@@ -9,12 +9,12 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from keepaug.augment.saliency import EARLY, low_size
+from keepaug.console.processes import is_first_process
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.registry import active_methods
 from keepaug.models.early_exit import EarlyExit
 from keepaug.models.resolution import at_resolution
 from keepaug.ranges import Range
-from keepaug.training.device import is_first_process
 from keepaug.training.early_exit_task import EarlyExitTask
 from keepaug.training.images import image_shapes
 

@@ -8,8 +8,8 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
 
+from keepaug.console.processes import is_first_process
 from keepaug.methods.method import Flag, Method, Need, Refusal
-from keepaug.training.device import is_first_process
 
 _logger = logging.getLogger('train')
 

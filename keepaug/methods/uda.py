@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.augment import Compose, Policy
+from keepaug.console.processes import is_first_process, process_count, process_rank
 from keepaug.data.checks import STREAMS, check_image_folder, count_classes
 from keepaug.data.sets import open_image_folder
 from keepaug.data.transform import TransformChanges, change_transform, find_changes
@@ -29,7 +30,6 @@ from keepaug.methods.registry import active_methods
 from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.ranges import COUNT, HyperParameterError, Range
 from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
-from keepaug.training.device import is_first_process, process_count, process_rank
 
 _logger = logging.getLogger('train')
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from timm.models import safe_model_name
 
-from keepaug.console.logs import is_first_process
+from keepaug.console.processes import is_first_process
 from keepaug.files import locks
 from keepaug.files.checkpoints import LAST, newest_epoch
 from keepaug.files.drafts import whole_file

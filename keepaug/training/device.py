@@ -101,18 +101,3 @@ def build_scaler(forward: Forward) -> NativeScaler | None:
 def seed_everything(args) -> None:
     """Seeds torch, numpy and random with seed + rank, once, as the stock script does."""
     random_seed(args.seed, args.rank)
-
-
-def process_rank() -> int:
-    """The number of this process; 0 where there is but one."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def process_count() -> int:
-    """Processes that share the work; 1 unless a launcher started more."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that speaks for all."""
-    return process_rank() == 0

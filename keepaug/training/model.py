@@ -12,13 +12,13 @@ from timm.models import resolve_model_input_args
 from timm.utils import set_jit_fuser
 
 from keepaug.console.errors import first_line
+from keepaug.console.processes import is_first_process
 from keepaug.data.patches import find_patch_size
 from keepaug.files.checkpoints import ARRAYS, check_checkpoint
 from keepaug.models.described import check_local
 from keepaug.models.loading import one_short_try, tell_refusal, tell_unloaded, watched_loading
 from keepaug.models.names import HUB, model_source
 from keepaug.models.recorded import check_images
-from keepaug.training.device import is_first_process
 from keepaug.training.forward import Forward
 
 _logger = logging.getLogger('train')

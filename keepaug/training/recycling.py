@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 
 from keepaug.augment import Compose
 from keepaug.augment.recycled import SaliencyMaps
+from keepaug.console.processes import is_first_process, process_count, process_rank
 from keepaug.data.places import count_images, split_target
 from keepaug.training.augmented_task import AugmentedTask
-from keepaug.training.device import is_first_process, process_count, process_rank
 
 _logger = logging.getLogger('train')
 

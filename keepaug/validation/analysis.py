@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keepaug.console.logs import is_first_process
+from keepaug.console.processes import is_first_process
 from keepaug.files.drafts import whole_file
 from keepaug.files.outputs import check_output_folder
 from keepaug.files.plain_json import write_json

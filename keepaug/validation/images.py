@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
 from keepaug.console.errors import first_line
+from keepaug.console.processes import process_count
 from keepaug.data.classes import ClassList
 from keepaug.data.patches import find_patch_size
 from keepaug.data.sets import build_dataset
 from keepaug.data.workers import report_failures
-from keepaug.validation.processes import world_size
 
 
 def build_validation_set(
@@ -74,7 +74,7 @@ def build_loader(
         crop_mode=data_config['crop_mode'],
         crop_border_pixels=args.crop_border_pixels,
         num_workers=args.workers,
-        distributed=world_size() > 1,
+        distributed=process_count() > 1,
         pin_memory=args.pin_mem,
         device=device,
         img_dtype=dtype,

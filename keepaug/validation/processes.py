@@ -6,26 +6,17 @@ from typing import Any
 import torch
 from timm.utils import is_distributed_env
 
+from keepaug.console.processes import process_count
 from keepaug.training.device import open_device
 
 _logger = logging.getLogger('validate')
 
 
-def world_size() -> int:
-    """Processes that share the images; one unless a launcher started more."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """The number of this process."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all processes one after the other, on the CPU; every process calls it and gets them."""
-    if world_size() == 1:
+    if process_count() == 1:
         return rows.cpu()
-    parts: list[Any] = [None] * world_size()
+    parts: list[Any] = [None] * process_count()
     torch.distributed.all_gather_object(parts, rows.cpu())
     return torch.cat(parts)
 

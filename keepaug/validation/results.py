@@ -10,7 +10,7 @@ import torch
 from timm.utils import check_batch_size_retry, decay_batch_step
 
 from keepaug.console.errors import first_line
-from keepaug.console.logs import is_first_process
+from keepaug.console.processes import is_first_process
 from keepaug.files.drafts import whole_file
 from keepaug.files.outputs import check_output_file, explained_output
 from keepaug.files.plain_json import write_json

@@ -75,7 +75,7 @@ def test_an_error_of_one_of_several_processes_ends_all(error, monkeypatch):
     args = argparse.Namespace(analysis_dir='', batch_size=8, num_gpu=1, model='a', task='classification')
     with mock.patch.object(validate, 'validate', _fails(error)):
         assert validate.validate_several(args, runs) == ([], runs)
-        monkeypatch.setattr(validation, 'world_size', lambda: 2)
+        monkeypatch.setattr(validate, 'process_count', lambda: 2)
         with pytest.raises(type(error), match=str(error)):
             validate.validate_several(args, runs)
 
