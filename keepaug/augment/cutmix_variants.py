@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from keepaug.augment.base import check_edge
 from keepaug.augment.label_mixing import LabelMixer
+from keepaug.augment.ramp import Ramp
 from keepaug.augment.registry import register_augment
 from keepaug.functional.mixing import central_boxes, inside_boxes, overlapping_boxes
 from keepaug.ranges import PIXELS, check_choice
@@ -56,10 +57,10 @@ class CutMixVariant(LabelMixer):
         super().__init__(model, num_classes, cutmix_alpha=cutmix_alpha, **mixing)
         self.variant = check_choice('variant', variant, self.variants)
         self.fixed_size = self.check('fixed_size', fixed_size)
-        self.progress: float | None = None
+        self.risen = Ramp(1.0 if variant == 'scheduled' else 0.0)
 
     def set_progress(self, progress: float) -> None:
-        self.progress = min(max(progress, 0.0), 1.0)
+        self.risen.set_progress(progress)
 
     def describe(self, size: tuple[int, int]) -> str:
         fixed = f', {self.fixed_size} x {self.fixed_size} px' if self.variant == 'fixed' else ''
@@ -74,14 +75,7 @@ class CutMixVariant(LabelMixer):
             check_edge('fixed_size', self.fixed_size, x)
 
     def applied_share(self) -> float:
-        if self.variant != 'scheduled':
-            return self.prob
-        if self.progress is None:
-            raise ValueError(
-                'CutMix on a schedule needs to know the progress of the training: call set_progress(epoch / epochs) '
-                'of the task or the augmentation before each epoch.'
-            )
-        return self.prob * self.progress
+        return super().applied_share() * float(self.risen)
 
     def draw_sizes(
         self, batch: int, size: Sequence[int], device: torch.device, generator: torch.Generator | None

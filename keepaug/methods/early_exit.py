@@ -62,25 +62,17 @@ class EarlyExitMethod(Method):
         return '--early-exit' if args.early_exit else f'--keep-saliency {args.keep_saliency}'
 
     def needed(self, args: argparse.Namespace) -> Need:
-        return Need.IMAGES | Need.OPEN_MODEL if self.is_on(args) else Need(0)
+        return Need.IMAGES | Need.OPEN_MODEL | Need.BARE_MODEL if self.is_on(args) else Need(0)
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         if not self.is_on(args):
             return
-        flag = self.spelled(args)
-        yield (
-            bool(args.kd_model_name) and args.kd_distill_type == 'feature',
-            (
-                f'{flag} does not work with --kd-distill-type feature, which trains a model of its own: choose logit '
-                'or token.'
-            ),
-        )
         for other in active_methods(args):
             yield (
                 bool(other.only_in_training),
                 (
-                    f'{other.spelled(args)} may mix after the early head of {flag}, which then does not see what the '
-                    'label says: drop one of the two.'
+                    f'{other.spelled(args)} may mix after the early head of {self.spelled(args)}, which then does not '
+                    'see what the label says: drop one of the two.'
                 ),
             )
 

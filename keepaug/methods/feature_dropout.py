@@ -1,11 +1,11 @@
 """Dropout, Spatial Dropout and DropBlock inside the network (Occlusions, section 4.5): `--feature-dropout`."""
 
 import argparse
-from collections.abc import Iterator
 
 from timm.task import TrainingTask
 
-from keepaug.methods.method import Flag, Method, Need, Refusal
+from keepaug.augment.ramp import Ramp
+from keepaug.methods.method import Flag, Method, Need
 from keepaug.models.feature_dropout import KINDS
 from keepaug.ranges import COUNT, PROBABILITY, Range
 from keepaug.training.feature_dropout_task import FeatureDropoutTask
@@ -49,7 +49,7 @@ class FeatureDropoutMethod(Method):
             help='share of the epochs over which the probability rises linearly from 0',
         ),
     )
-    needs = Need.OPEN_MODEL
+    needs = Need.OPEN_MODEL | Need.BARE_MODEL
     on_batches = False
     example = '--feature-dropout dropblock'
 
@@ -57,15 +57,6 @@ class FeatureDropoutMethod(Method):
         if args.feature_dropout == 'dropblock':
             return {}
         return {'feature_dropout_block': f'with --feature-dropout {args.feature_dropout}'}
-
-    def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
-        yield (
-            bool(args.kd_model_name) and args.kd_distill_type == 'feature',
-            (
-                f'{self.spelled(args)} does not work with --kd-distill-type feature, which trains a model of its own: '
-                'choose logit or token.'
-            ),
-        )
 
     def wrap_task(self, task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
         try:
@@ -82,6 +73,5 @@ class FeatureDropoutMethod(Method):
     def describe(self, args: argparse.Namespace) -> str:
         block = args.feature_dropout_block
         squares = f', squares of {block} x {block} places' if args.feature_dropout == 'dropblock' else ''
-        ramp = args.feature_dropout_ramp
-        rising = f', rising over {ramp:.0%} of the epochs' if ramp else ''
-        return f'{args.feature_dropout}{squares}, probability {args.feature_dropout_prob:g}{rising}, inside the network'
+        probability = f'{args.feature_dropout_prob:g}{Ramp(args.feature_dropout_ramp)}'
+        return f'{args.feature_dropout}{squares}, probability {probability}, inside the network'

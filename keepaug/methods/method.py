@@ -24,6 +24,7 @@ class Need(enum.Flag):
     IMAGES = enum.auto()
     WHOLE_BATCHES = enum.auto()
     OPEN_MODEL = enum.auto()
+    BARE_MODEL = enum.auto()
     OWN_SCRIPT = enum.auto()
 
 
@@ -40,6 +41,10 @@ UNMET: dict[Need, tuple[Callable[[argparse.Namespace], bool], str]] = {
     Need.OPEN_MODEL: (
         lambda args: args.torchscript,
         '{flag} looks inside the model, which --torchscript closes: drop one of the two.',
+    ),
+    Need.BARE_MODEL: (
+        lambda args: bool(args.kd_model_name) and args.kd_distill_type == 'feature',
+        '{flag} does not work with --kd-distill-type feature, which trains a model of its own: choose logit or token.',
     ),
 }
 

@@ -4,17 +4,16 @@ A stage is a module that timm's `feature_info` names. Forward hooks drop feature
 the model's parameters, buffers or state.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from timm.models import resnet
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from keepaug.functional.dropping import drop_block_factor, dropout_factor, spatial_dropout_factor
 from keepaug.models.early_exit import stage_info
+from keepaug.models.hooks import hook_forward
 from keepaug.models.pyramidnet import PyramidBlock
 from keepaug.models.shake_shake import ShakeShakeBlock
 
@@ -43,7 +42,7 @@ class StageDropout:
 
     def __init__(self, model: nn.Module, kind: str, block: int):
         self.prob = torch.zeros((), device=next(model.parameters()).device)
-        handles = []
+        hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
         for stage, share in zip(last_stages(model), (EARLIER_SHARE if kind == 'dropblock' else 1.0, 1.0)):
             shortcuts = list(block_shortcuts(stage)) if kind == 'dropblock' else []
             if kind == 'dropblock' and not shortcuts:
@@ -54,8 +53,8 @@ class StageDropout:
             inside = {part for shortcut in shortcuts for part in shortcut.modules()}
             convolutions = [part for part in stage.modules() if isinstance(part, nn.Conv2d) and part not in inside]
             hook = _hook(kind, block, share, self.prob)
-            handles += [place.register_forward_hook(hook) for place in (*convolutions, *shortcuts)]
-        weakref.finalize(self, _remove, handles)
+            hooks += [(place, hook) for place in (*convolutions, *shortcuts)]
+        hook_forward(self, hooks)
 
     def set_prob(self, prob: float) -> None:
         """Sets the probability that a feature is dropped, from now on."""
@@ -93,8 +92,6 @@ def block_shortcuts(stage: nn.Module) -> Iterator[nn.Module]:
 
 
 def _hook(kind: str, block: int, share: float, prob: Tensor) -> Callable[..., Tensor | None]:
-    # A closure over the probability alone: it must neither keep the object alive nor be copied with the model, as the
-    # average of the weights copies it.
     def drop(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not module.training:
             return None
@@ -103,8 +100,3 @@ def _hook(kind: str, block: int, share: float, prob: Tensor) -> Callable[..., Te
         return output * (dropout_factor if kind == 'dropout' else spatial_dropout_factor)(output, prob * share)
 
     return drop
-
-
-def _remove(handles: list[RemovableHandle]) -> None:
-    for handle in handles:
-        handle.remove()

@@ -4,19 +4,18 @@ A stage is a module that timm's `feature_info` names. Forward hooks replace the 
 features; nothing is added to the model's modules, parameters, buffers or state.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from keepaug.functional import boxes_to_mask
 from keepaug.functional.mixing import blend
 from keepaug.functional.saliency import in_eval_mode, run_detached
 from keepaug.models.early_exit import stage_info
+from keepaug.models.hooks import hook_forward, remove
 from keepaug.models.resolution import MISFIT
 
 Size = tuple[int, ...]  # (h, w), as a shape has it
@@ -125,12 +124,12 @@ class StageMixing:
         if size not in self._known:
             stages = find_stages(self.model, like)
             if not self._known:
-                handles = [
-                    self.model.get_submodule(stage.module).register_forward_hook(_hook(self._state, index))
+                hooks = [
+                    (self.model.get_submodule(stage.module), _hook(self._state, index))
                     for index, stage in enumerate(stages)
                     if stage is not None
                 ]
-                weakref.finalize(self, _remove, handles)
+                hook_forward(self, hooks)
             self._known[size] = stages
         return self._known[size]
 
@@ -144,8 +143,6 @@ class StageMixing:
 
 
 def _hook(state: _State, index: int) -> Callable[..., Tensor | None]:
-    # A closure over the state alone: it must neither keep the mixing alive nor be copied with the model, as the
-    # average of the weights copies it.
     def mix(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         plan = state.plan
         if plan is None or not module.training:
@@ -168,11 +165,6 @@ def _hook(state: _State, index: int) -> Callable[..., Tensor | None]:
         return mix_features(output, stage, plan.partner, plan.lam, plan.outside, plan.boxes)
 
     return mix
-
-
-def _remove(handles: list[RemovableHandle]) -> None:
-    for handle in handles:
-        handle.remove()
 
 
 def mix_features(output: Tensor, stage: Stage, partner: Tensor, lam: Tensor, outside: Tensor, boxes: Tensor) -> Tensor:
@@ -232,12 +224,12 @@ def find_stages(model: nn.Module, like: Tensor) -> list[Stage | None]:
     try:
         with torch.no_grad(), in_eval_mode(model):
             run_detached(model, x)
-            _remove(handles)
+            remove(handles)
             maps = run_detached(_Intermediates(model), x) if outputs else []
     except MISFIT as error:
         raise ValueError(_refusal(model)) from error
     finally:
-        _remove(handles)
+        remove(handles)
     stages = [
         next(filter(None, (_stage(name, outputs[name], features) for name in names)), None)
         for names, features in zip(candidates, maps)

@@ -183,7 +183,7 @@ def test_progress_of_a_plain_task_and_of_one_epoch():
     set_progress(ClassificationTask(timm.create_model('test_resnet'), verbose=False), 0, 1)
     task, _ = _task('--cutmix-variant scheduled')
     set_progress(task, 0, 1)
-    assert task.augment.augments[0].progress == 0.0
+    assert task.augment.augments[0].applied_share() == 0.0
 
 
 # The task.
