@@ -105,6 +105,9 @@ PIXELS = Range(least=1, whole=True, unit='pixel')
 PROBABILITY = Range(least=0, most=1)
 CHANCE = Range(above=0, most=1)  # a probability of what would else never happen
 COUNT = Range(least=1, whole=True)
+# Cells along each edge of an image, or squares in it: more than any image has pixels along an edge are a slip of the
+# pen, and memory by the terabyte.
+CELLS = Range(least=1, most=1024, whole=True)
 
 
 def any_of(names: Iterable[object]) -> str:
@@ -114,8 +117,8 @@ def any_of(names: Iterable[object]) -> str:
 
 
 def choice_problem(value: Any, choices: Collection[object]) -> str:
-    """What is wrong with a name, to follow that of its parameter; empty where it is one of the choices, or unset."""
-    return '' if value is None or value in choices else f'must be {any_of(choices)}'
+    """What is wrong with a name, to follow that of its parameter; empty where it is one of the choices."""
+    return '' if value in choices else f'must be {any_of(choices)}'
 
 
 def check_choice(parameter: str, value: Any, choices: Collection[object]) -> Any:
@@ -124,6 +127,7 @@ def check_choice(parameter: str, value: Any, choices: Collection[object]) -> Any
     Raises:
         HyperParameterError: It is not.
     """
-    if value not in choices:
-        raise HyperParameterError(parameter, f'must be {any_of(choices)}', value)
+    problem = choice_problem(value, choices)
+    if problem:
+        raise HyperParameterError(parameter, problem, value)
     return value

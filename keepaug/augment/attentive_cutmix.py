@@ -11,10 +11,7 @@ from keepaug.augment.registry import register_augment
 from keepaug.functional import attention_grid, top_patches_mask
 from keepaug.functional.attention import attention_map
 from keepaug.models.resolution import MISFIT
-from keepaug.ranges import HyperParameterError, Range
-
-# Along each edge: finer grids than the pixels of any image mean a slip of the pen, and memory by the terabyte.
-MOST_CELLS = 1024
+from keepaug.ranges import CELLS, HyperParameterError, Range
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -45,7 +42,7 @@ class AttentiveCutMix(PartnerMixer):
         ValueError: A value is out of range, or there is neither teacher nor model.
     """
 
-    ranges = PartnerMixer.ranges | {'grid': Range(least=1, most=MOST_CELLS, whole=True)}
+    ranges = PartnerMixer.ranges | {'grid': CELLS}
 
     def __init__(
         self,

@@ -179,6 +179,15 @@ class Compose:
         generator: torch.Generator | None = None,
         where: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
+        """Augments a batch; see `BatchAugment`.
+
+        Args:
+            x: Images (B, C, H, W).
+            target: Their targets, or None.
+            generator: Source of randomness; torch's default one if None.
+            where: int64 (B, 9), where the images lie in those that maps are of, as `PlacedImages` tells it; needed
+                with maps alone.
+        """
         for augment in self.augments:
             x, target = call(augment, x, target, generator, where)
         return x, target

@@ -22,10 +22,8 @@ from keepaug.functional import (
     region_scores,
     sample_regions,
 )
-from keepaug.ranges import PIXELS, HyperParameterError, Range, check_choice
+from keepaug.ranges import CELLS, PIXELS, HyperParameterError, Range, check_choice
 
-# Along each edge, and more squares than pixels: no image has more.
-MOST_CELLS = 1024
 # The paper occludes squares of 56 px, a quarter of its 224 px images, and jitters them by 16 px, a fourteenth.
 SIZE_FRACTION, JITTER_FRACTION = 4, 14
 # What timm calls the module before the first block, in the order to look for it: the pooling that ends a ResNet's stem
@@ -65,10 +63,10 @@ class JointOcclusion(BatchAugment):
     """
 
     ranges = {
-        'grid': Range(least=1, most=MOST_CELLS, whole=True),
+        'grid': CELLS,
         'keep_patch': Range(least=0, below=1),
         'keep_image': Range(least=0, below=1),
-        'holes': Range(least=1, most=MOST_CELLS, whole=True),
+        'holes': CELLS,
         'size': PIXELS,
         'jitter': Range(least=0, whole=True, unit='pixel'),
     }

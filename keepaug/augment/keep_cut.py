@@ -133,7 +133,7 @@ class KeepCut(KeepRegion):
             self.last = self.mixer.last | {'saliency': self.mixer.saliency}
             return x, target
         applied = self.draw_used(len(x), x.device, generator)
-        saliency, shown = self.maps(x, target, applied)
+        saliency, shown = self.measure(x, target, applied)
         boxes, removed = [], torch.zeros_like(shown, dtype=torch.bool)
         out = x
         for size, drawn in self._draw_sizes(x, generator):
@@ -202,7 +202,7 @@ class _KeepCutMix(LabelMixer):
         cuts: Tensor,
         generator: torch.Generator | None,
     ) -> Tensor:
-        self.saliency, shown = self.cut.maps(x, target, cuts)
+        self.saliency, shown = self.cut.measure(x, target, cuts)
         if self.cut.windows == 'inside':
             return self.cut.place(shown, sizes, generator)
         return self.cut.place_again(shown, super().place(x, target, sizes, group, cuts, generator), generator)

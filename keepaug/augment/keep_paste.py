@@ -89,7 +89,7 @@ class KeepPaste(KeepRegion):
         clean, augmented, target = split_pairs(x, target)
         size = (self.edge(clean),) * 2
         applied = self.draw_used(len(clean), x.device, generator)
-        saliency, shown = self.maps(clean, target, applied)
+        saliency, shown = self.measure(clean, target, applied)
         if self.eraser is not None:
             self.eraser.strength = self.strength
             augmented, _ = self.eraser(augmented, None, generator)

@@ -75,7 +75,8 @@ class KeepRegion(BatchAugment):
             x: Images (B, C, H, W).
             target: Their targets.
             generator: Source of randomness; torch's default one if None.
-            where: int64 (B, 9), where the images lie in those that `maps` are of; needed with them alone.
+            where: int64 (B, 9), where the images lie in those that `maps` are of, as `PlacedImages` tells it; needed
+                with them alone.
 
         Raises:
             ValueError: `where` and `maps` do not come together.
@@ -107,8 +108,8 @@ class KeepRegion(BatchAugment):
         prob = self.prob * self.strength
         return None if prob >= 1.0 else flip_coins(batch, prob, device, generator)
 
-    def maps(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """Saliency for regions to be drawn by.
+    def measure(self, x: Tensor, target: Tensor | None, used: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """Measures the saliency for regions to be drawn by.
 
         Args:
             x: Images (B, C, H, W).

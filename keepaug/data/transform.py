@@ -249,6 +249,10 @@ class ChangedStreamTransform(ChangedTransform, IterableImageDataset):
 class PlacedImages(WrappedDataset):
     """Images, labels, and where in its image each crop lies, for a loop of one's own; see `KeepCut.recycle`.
 
+    An item is `(image, label, where)`, with the image (C, H, W) as the transform gives it and `where` int64 (9,): the
+    number of the image, its height and width at the scale that the crop was cut at, the crop in these pixels (XYXY,
+    half-open), and 1 for each flip that followed, left to right and upside down, else 0.
+
     Args:
         dataset: Map-style data set, of which this one changes the transform.
         transform: A training transform of `timm.data.create_transform`.

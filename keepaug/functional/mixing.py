@@ -248,7 +248,11 @@ def mix_targets(target: Tensor, other: Tensor, lam: Tensor, num_classes: int, sm
 
 
 def soft_labels(target: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """Class indices (B,) as smoothed rows float32 (B, K); soft targets as they are."""
+    """Class indices (B,) as smoothed rows float32 (B, K); soft targets as they are.
+
+    Raises:
+        ValueError: Soft targets are not of K classes.
+    """
     if target.ndim == 2:
         if target.shape[1] != num_classes:
             raise ValueError(f'Soft targets must be (B, {num_classes}), got shape {tuple(target.shape)}.')

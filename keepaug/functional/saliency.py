@@ -36,6 +36,9 @@ def input_saliency(
 
     Returns:
         float32 map (B, 1, h, w) of the size the pass ran at, never negative.
+
+    Raises:
+        ValueError: It is called under `torch.inference_mode()`, which has no gradients.
     """
     x = _leaf(x)
     if size is not None and tuple(size) != tuple(x.shape[-2:]):
@@ -64,6 +67,7 @@ def norm_grad_saliency(model: nn.Module, layer: nn.Module | str, x: Tensor, targ
 
     Raises:
         HyperParameterError: There is no such layer, the logits do not depend on it, or its output is not a map.
+        ValueError: It is called under `torch.inference_mode()`, which has no gradients.
     """
     name = layer if isinstance(layer, str) else type(layer).__name__
     if isinstance(layer, str):

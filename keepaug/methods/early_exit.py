@@ -12,7 +12,7 @@ from keepaug.augment.saliency import EARLY, low_size
 from keepaug.console.processes import is_first_process
 from keepaug.methods.method import Flag, Method, Need, Refusal
 from keepaug.methods.registry import active_methods
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import EARLY_WEIGHT, EarlyExit
 from keepaug.models.resolution import at_resolution
 from keepaug.ranges import Range
 from keepaug.training.early_exit_task import EarlyExitTask
@@ -35,7 +35,7 @@ class EarlyExitMethod(Method):
             '--early-exit-weight',
             parameter='weight',
             type=float,
-            default=0.3,
+            default=EARLY_WEIGHT,
             metavar='W',
             range=Range(above=0),
             help='weight of its loss',

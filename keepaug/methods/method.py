@@ -121,7 +121,7 @@ class Flag:
     def problem(self, args: argparse.Namespace) -> str:
         """What is wrong with its value alone, as a sentence; empty where nothing is."""
         value = vars(args)[self.dest]
-        problem = choice_problem(value, self.choices) if self.choices else ''
+        problem = choice_problem(value, self.choices) if self.choices and value is not None else ''
         if self.range is not None:
             problem = self.range.problem(value)
         edge = shortest_edge(args)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from keepaug.augment import Compose, Policy
+from keepaug.augment.recycled import RECYCLED
 from keepaug.console.processes import is_first_process, process_count, process_rank
 from keepaug.data.checks import STREAMS, check_image_folder, count_classes
 from keepaug.data.sets import open_image_folder
@@ -29,7 +30,7 @@ from keepaug.methods.method import Flag, Method, Need, Refusal, spell, typed
 from keepaug.methods.registry import active_methods
 from keepaug.methods.stock_mixing import stock_mixers
 from keepaug.ranges import COUNT, HyperParameterError, Range
-from keepaug.training.consistency_task import AnnealedCrossEntropy, ConsistencyTask
+from keepaug.training.consistency_task import TEMPERATURE, THRESHOLD, AnnealedCrossEntropy, ConsistencyTask
 
 _logger = logging.getLogger('train')
 
@@ -87,7 +88,7 @@ class UdaMethod(Method):
         Flag(
             '--uda-temperature',
             type=float,
-            default=0.4,
+            default=TEMPERATURE,
             metavar='T',
             range=Range(above=0),
             help='divides the logits of unlabelled images to sharpen their target; 1: not sharpened',
@@ -95,7 +96,7 @@ class UdaMethod(Method):
         Flag(
             '--uda-threshold',
             type=float,
-            default=0.8,
+            default=THRESHOLD,
             metavar='P',
             range=Range(least=0, below=1),
             help='an unlabelled image counts only if its largest probability, before sharpening, exceeds this',
@@ -172,7 +173,7 @@ class UdaMethod(Method):
             (f'--joint-occlusion {args.joint_occlusion}', args.joint_occlusion is not None),
         ):
             yield on, self._beside(flag, 'puts every image into the batch several times')
-        yield args.keep_saliency == 'recycled', self._beside('--keep-saliency recycled', 'needs the loss of labels')
+        yield args.keep_saliency == RECYCLED, self._beside(f'--keep-saliency {RECYCLED}', 'needs the loss of labels')
         yield (
             typed(args, 'reprob') > 0 and not any('reprob' in other.takes_over(args) for other in others),
             self._beside(

@@ -24,7 +24,7 @@ class CifarPreActResNet(ResNetV2):
     shortcut is a projection of the activated input anyway, that is the same function as a block like all others.
     """
 
-    # As in CifarResNet: where the papers have the early head, below a reduction of 4.
+    # As in CifarNetwork: where the papers have the early head, below a reduction of 4.
     early_exit_stage = 'stages.0'
 
     def __init__(

@@ -26,8 +26,7 @@ class CifarResNet(ResNet):
     shortcuts that change shape are 1x1 convolutions (option B of the paper).
     """
 
-    # The papers put the early head after the first group of blocks, although that stage, at the resolution of the
-    # image, is below the reduction of 4 from which a stage qualifies in other models.
+    # As in CifarNetwork: where the papers have the early head, below a reduction of 4.
     early_exit_stage = 'layer1'
 
     def __init__(

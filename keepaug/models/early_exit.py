@@ -17,6 +17,7 @@ from torch import Tensor, nn
 FIRST_STAGE_REDUCTION = 4
 # In models of one resolution it follows this share of the blocks instead, as the first of four stages would.
 ISOTROPIC_DEPTH = 1 / 4
+EARLY_WEIGHT = 0.3  # Inception's
 
 
 class EarlyExit(nn.Module):
@@ -35,7 +36,7 @@ class EarlyExit(nn.Module):
         ValueError: The model has no stages, or none of this name, or `weight` is negative.
     """
 
-    def __init__(self, backbone: nn.Module, weight: float = 0.3, stage: str | int | None = None):
+    def __init__(self, backbone: nn.Module, weight: float = EARLY_WEIGHT, stage: str | int | None = None):
         super().__init__()
         if weight < 0:
             raise ValueError(f'weight of the early loss must be at least 0, got {weight}.')

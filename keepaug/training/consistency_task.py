@@ -12,6 +12,9 @@ from keepaug.training.augmented_task import AugmentedTask
 from keepaug.training.criterion import Criterion
 from keepaug.training.wrapped_task import innermost_task
 
+# Those of UDA's published code for CIFAR-10.
+TEMPERATURE, THRESHOLD = 0.4, 0.8
+
 
 class Losses(NamedTuple):
     """What a batch is trained by.
@@ -68,7 +71,7 @@ class ConsistencyCriterion(nn.Module):
         parts: Those of the last batch, detached, one for each time it was called: of the output, then of an early head.
     """
 
-    def __init__(self, labelled: Criterion, weight: float = 1.0, temperature: float = 0.4, threshold: float = 0.8):
+    def __init__(self, labelled: Criterion, weight: float, temperature: float, threshold: float):
         super().__init__()
         self.labelled = labelled
         self.weight = weight
@@ -110,8 +113,8 @@ class ConsistencyTask(AugmentedTask):
         augment: Compose,
         ratio: int,
         weight: float = 1.0,
-        temperature: float = 0.4,
-        threshold: float = 0.8,
+        temperature: float = TEMPERATURE,
+        threshold: float = THRESHOLD,
         annealed: AnnealedCrossEntropy | None = None,
     ):
         super().__init__(task, augment)

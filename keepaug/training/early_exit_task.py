@@ -7,7 +7,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from keepaug.console.errors import first_line
-from keepaug.models.early_exit import EarlyExit
+from keepaug.models.early_exit import EARLY_WEIGHT, EarlyExit
 from keepaug.training.wrapped_task import WrappedTask, innermost_task
 
 # The head's weight, which decays, and its bias, which does not: the last groups of an optimizer that trains it.
@@ -31,7 +31,7 @@ class EarlyExitTask(WrappedTask):
         ValueError: The model has no such stage, or the task trains more than a model.
     """
 
-    def __init__(self, task: TrainingTask, weight: float = 0.3, stage: str | int | None = None):
+    def __init__(self, task: TrainingTask, weight: float = EARLY_WEIGHT, stage: str | int | None = None):
         super().__init__(task)
         owner = innermost_task(task)
         if not hasattr(unwrap_model(owner.get_trainable_module()), 'get_classifier'):
