@@ -57,7 +57,9 @@ def read_summary(run: str) -> Rows:
     try:
         rows = read_rows(path, numbers=[column for curves in PANELS.values() for column in curves])
     except OSError as error:
-        raise ValueError(f'{path} cannot be read ({first_line(error)}): name the folder of a training run.') from error
+        raise ValueError(
+            f'{path} cannot be read ({error.strerror or first_line(error)}): name the folder of a training run.'
+        ) from error
     if not rows:
         raise ValueError(f'{path} holds no epoch yet: name a run that has ended one.')
     return rows

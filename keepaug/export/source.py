@@ -207,8 +207,8 @@ def read_labels(path: str, num_classes: int) -> list[str]:
                 names = [line.strip() for line in file if line.strip()]
     except (OSError, ValueError) as error:
         raise ValueError(
-            f'--labels {path} cannot be read ({first_line(error)}): give a file with one class name per line, or the '
-            'image folder of the run.'
+            f'--labels {path} cannot be read ({getattr(error, "strerror", None) or first_line(error)}): give a file '
+            'with one class name per line, or the image folder of the run.'
         ) from error
     if len(names) != num_classes:
         raise ValueError(f'--labels {path} names {len(names)} classes, but the model has {num_classes}.')

@@ -274,6 +274,6 @@ def test_labels(tmp_path):
     assert list(create_dataset('', root=str(data), split='train').reader.class_to_idx) == names
     (tmp_path / 'names.txt').write_text('cat\ndog\n\n')
     assert read_labels(str(tmp_path / 'names.txt'), 2) == ['cat', 'dog']
-    for path, count in [(tmp_path / 'names.txt', 3), (tmp_path / 'none', 3), (data, 3)]:
-        with pytest.raises(ValueError, match='--labels'):
-            read_labels(str(path), count)
+    for path, said in [(tmp_path / 'names.txt', '2 classes'), (tmp_path / 'none', r'\(No such'), (data, '11 classes')]:
+        with pytest.raises(ValueError, match=f'--labels {path}.*{said}'):
+            read_labels(str(path), 3)
