@@ -74,6 +74,8 @@ def plan_runs(
         if here:
             check_data(args, arm.name)
         share = data_share(study, args, scale, output)
+        if here and share:
+            share.check()
         held = share.describe() if share else describe_data(args)
         extra, whole = scaled_flags(args, scale), args
         if extra:

@@ -75,25 +75,29 @@ class DataShare:
         """Makes the folder of links, where it is not complete yet.
 
         Raises:
-            ValueError: It holds a share of another folder, or `source` has another layout or not the splits of
-                `per_class`.
+            ValueError: It holds other images, or `source` has another layout or not the splits of `per_class`.
         """
-        done, origin = self.folder / '.complete', os.path.realpath(self.source)
-        if done.exists():
-            held = done.read_text()
-            if held != origin:
-                raise ValueError(
-                    f'{self.folder} holds images of {held or "another folder"}, not of {origin}: give another --output.'
-                )
+        if not self._made_of():
+            self._link()
+            self._mark.write_text(os.path.realpath(self.source))
+        self.check()
+
+    def check(self) -> None:
+        """Refuses a folder that is complete with other images than those that are wanted now.
+
+        Raises:
+            ValueError: As `make` says.
+        """
+        made_of, origin = self._made_of(), os.path.realpath(self.source)
+        if not made_of:
             return
-        for split, classes in self._chosen().items():
-            for name, files in classes.items():
-                folder = self.folder / split / name
-                folder.mkdir(parents=True, exist_ok=True)
-                for path in files:
-                    with contextlib.suppress(FileExistsError):  # made before, or by a run that starts beside this one
-                        (folder / path.name).symlink_to(path.absolute())
-        done.write_text(origin)
+        if made_of != origin:
+            raise ValueError(f'{self.folder} holds images of {made_of}, not of {origin}: give another --output.')
+        held, wanted = _describe(_list_images(self.folder)), self.describe()
+        if held != wanted:
+            raise ValueError(
+                f'{self.folder} holds {held or "no images"}, not {wanted} (images/classes): give another --output.'
+            )
 
     def describe(self) -> str:
         """Images and classes of each split in a few words, whether the folder is made or not.
@@ -101,9 +105,41 @@ class DataShare:
         Raises:
             ValueError: As `make` says of `source`.
         """
-        return ' '.join(
-            f'{split}:{sum(map(len, classes.values()))}/{len(classes)}' for split, classes in self._chosen().items()
-        )
+        return _describe(self._chosen())
+
+    @property
+    def _mark(self) -> Path:
+        """A file that stands in a complete folder and names its source."""
+        return self.folder / '.complete'
+
+    def _made_of(self) -> str:
+        """The source of a complete folder; empty of any other, and while or where the mark was only begun."""
+        return self._mark.read_text() if self._mark.exists() else ''
+
+    def _link(self) -> None:
+        """Makes the links, and takes away those that an attempt at other images left.
+
+        Any number of runs that start beside each other may do so.
+        """
+        wanted = {
+            self.folder / split / name / path.name: path.absolute()
+            for split, classes in self._chosen().items()
+            for name, files in classes.items()
+            for path in files
+        }
+        folders = {link.parent for link in wanted}
+        for link in self.folder.glob('*/*/*'):
+            if link.is_symlink() and not (link in wanted and link.resolve() == wanted[link].resolve()):
+                link.unlink(missing_ok=True)
+        strange = {*self.folder.glob('*'), *self.folder.glob('*/*')} - folders - {folder.parent for folder in folders}
+        for folder in sorted(strange, reverse=True):  # a folder comes after those in it
+            with contextlib.suppress(OSError):  # it is none, or not empty
+                folder.rmdir()
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for link, path in wanted.items():
+            with contextlib.suppress(FileExistsError):  # made before, or by another run
+                link.symlink_to(path)
 
     def _chosen(self) -> Mapping[str, Mapping[str, list[Path]]]:
         """The images that are left, by split and class.
@@ -150,7 +186,11 @@ class DataShare:
         return most
 
 
-def _list_images(source: str) -> Mapping[str, Mapping[str, list[Path]]]:
+def _describe(images: Mapping[str, Mapping[str, Sequence[Path]]]) -> str:
+    return ' '.join(f'{split}:{sum(map(len, classes.values()))}/{len(classes)}' for split, classes in images.items())
+
+
+def _list_images(source: str | Path) -> Mapping[str, Mapping[str, list[Path]]]:
     """Images by split and class; empty where the folder has another layout, or is none."""
     extensions, found = tuple(get_img_extensions()), {}
     splits = [entry.name for entry in os.scandir(source) if entry.is_dir()] if os.path.isdir(source) else []

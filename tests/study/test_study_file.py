@@ -1,5 +1,6 @@
 """Study files and the plans made of them: what is read, what is refused, what is shrunk."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +219,37 @@ def test_a_share_of_other_data_is_not_taken(data, tmp_path):
     (tmp_path / 'other').mkdir()
     with pytest.raises(ValueError, match='small holds images of .*, not of .*other'):
         DataShare(str(tmp_path / 'other'), tmp_path / 'small', 0.5).make()
+
+
+def test_a_share_of_as_many_images_as_the_report_says(study, data, tmp_path):
+    """A run that was stopped would go on with other images; told before anything is trained, and by each run."""
+    flags = ['--data-dir', str(data)]
+    plan_runs(replace(study, images_per_class={'train': 4}), tmp_path / 'out', 1, flags=flags)[0].make_data()
+    fewer = replace(study, images_per_class={'train': 2})
+    with pytest.raises(ValueError) as refused:
+        plan_runs(fewer, tmp_path / 'out', 1, flags=flags, here=True)
+    told = str(refused.value).replace(str(tmp_path), '')
+    says(told, 'data-1', 'train:12/3 val:24/3', 'train:6/3 val:24/3', '--output')
+    with pytest.raises(ValueError, match='data-1 holds train:12/3'):
+        plan_runs(fewer, tmp_path / 'out', 1, flags=flags)[0].make_data()
+
+
+def test_a_share_that_was_never_complete_is_made_anew(data, tmp_path):
+    """Links to other images than those that are wanted now do not stay, nor do classes of another folder."""
+    other = tmp_path / 'other'
+    for split in ('train', 'val', 'test'):
+        for name in ('class0', 'class9'):
+            shutil.copytree(data / 'train' / 'class0', other / split / name)
+    for source, per_class in ((other, {}), (data, {}), (data, {'train': 2})):
+        share = DataShare(str(source), tmp_path / 'share', per_class=per_class)
+        share.make()
+        assert sorted(path.name for path in share.folder.glob('*/*')) == sorted(
+            path.name for path in source.glob('*/*')
+        )
+        assert sorted(share.folder.glob('*/')) == [share.folder / path.name for path in sorted(source.glob('*/'))]
+        assert {path.resolve().parents[2] for path in share.folder.glob('*/*/*')} == {source}
+        (share.folder / '.complete').write_text('')
+    assert len(list(share.folder.glob('train/*/*'))) == 6
 
 
 def test_runs_of_other_flags_are_not_mixed(study, data, tmp_path):
