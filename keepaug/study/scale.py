@@ -14,16 +14,24 @@ from keepaug.data.folders import find_split
 from keepaug.methods.method import spell
 from keepaug.ranges import any_of
 
-# Options that count epochs, of which shares (0.2 of the epochs) stay what they are.
-COUNTS = (
+# Options that count or name epochs, of which shares (0.2 of the epochs) stay what they are.
+EPOCHS = (
     'epochs',
     'warmup_epochs',
     'cooldown_epochs',
     'decay_epochs',
+    'decay_milestones',
+    'patience_epochs',
     'refine_epochs',
     'refine_fade',
     'mixup_off_epoch',
+    'start_epoch',
+    'stop_epoch',
+    'save_epochs',
+    'val_interval',
 )
+# Those of them that have a default and no effect but with one schedule.
+OF_SCHEDULE = {'decay_milestones': 'multistep', 'patience_epochs': 'plateau'}
 
 
 def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
@@ -36,22 +44,25 @@ def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
     if scale == 1.0:
         return []
     flags = []
-    for name in COUNTS:
+
+    def shrink(count: float) -> float:
+        return max(1, round(count * scale))
+
+    for name in EPOCHS:
         value = vars(args)[name]
-        if value and value >= 1:
-            flags += [spell(name), _spell(max(1, round(value * scale)))]
-    if args.sched == 'multistep':
-        milestones = sorted({max(1, round(epoch * scale)) for epoch in args.decay_milestones})
-        flags += ['--decay-milestones', *map(str, milestones)]
+        if not value or OF_SCHEDULE.get(name, args.sched) != args.sched:
+            continue
+        if isinstance(value, list):
+            flags += [spell(name), *map(str, sorted({*map(shrink, value)}))]
+        elif value >= 1:
+            flags += [spell(name), f'{shrink(value):g}']
+    if args.lr_stable_timescale:  # a span of time, which may be shorter than an epoch
+        flags += ['--lr-stable-timescale', f'{args.lr_stable_timescale * scale:g}']
     for name in ('train_num_samples', 'val_num_samples'):
         value = vars(args)[name]
         if value:
-            flags += [spell(name), str(max(1, round(value * scale)))]
+            flags += [spell(name), str(shrink(value))]
     return flags
-
-
-def _spell(value: float) -> str:
-    return f'{value:g}'
 
 
 @dataclass(frozen=True)

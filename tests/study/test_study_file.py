@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from keepaug.options import create_parser
 from keepaug.study.plan import plan_runs
 from keepaug.study.runs import Slot
-from keepaug.study.scale import DataShare
+from keepaug.study.scale import DataShare, scaled_flags
 from keepaug.study.study import read_study
 from tests.sentences import says
 
@@ -169,6 +170,41 @@ def test_scale_shrinks_epochs_and_data_together(study, data, tmp_path):
     assert run.identity['data'] == 'train:12/3 val:12/3'
     again = plan_runs(study, tmp_path / 'out', 1, scale=0.5, flags=['--data-dir', str(data)])[0]
     assert again.identity == run.identity
+
+
+# Numbers whose help speaks of epochs, but which count something else, or are a share of them.
+NO_EPOCHS = {
+    *('epoch_repeats', 'aug_repeats', 'train_batches_per_epoch', 'train_size_schedule_spread', 'refine_lr'),
+    *('grid_mask_ramp', 'feature_dropout_ramp', 'risk_samples', 'watch_samples'),
+}
+
+
+def test_scale_shrinks_whatever_counts_epochs():
+    """Of all flags there are, so that a new one cannot be forgotten."""
+    parser = create_parser()
+    counting = {
+        action.dest: action
+        for action in parser._actions
+        if action.type in (int, float) and 'epoch' in f'{action.dest} {action.help}' and action.dest not in NO_EPOCHS
+    }
+    assert {'epochs', 'stop_epoch', 'save_epochs', 'patience_epochs', 'val_interval', 'lr_stable_timescale'} <= {
+        *counting
+    }
+    for name, action in counting.items():
+        many = action.nargs is not None
+        sched = {'decay_milestones': 'multistep', 'patience_epochs': 'plateau'}.get(name, 'cosine')
+        words = [action.option_strings[0], *(['20', '30'] if many else ['20'])]
+        args = parser.parse_args(['data', '--sched', sched, *words])
+        scaled = parser.parse_args(['data', *scaled_flags(args, 0.25)])
+        assert vars(scaled)[name] == ([5, 8] if many else 5), name
+
+
+def test_what_counts_epochs_keeps_one():
+    words = ['--val-interval', '4', '--stop-epoch', '6', '--save-epochs', '2', '3', '80', '--lr-stable-timescale', '5']
+    args = create_parser().parse_args(['data', *words])
+    scaled = create_parser().parse_args(['data', *scaled_flags(args, 0.05)])
+    assert (scaled.val_interval, scaled.stop_epoch, scaled.save_epochs) == (1, 1, [1, 4])
+    assert scaled.lr_stable_timescale == 0.25 and scaled.patience_epochs == args.patience_epochs
 
 
 def test_a_class_keeps_one_image(data, tmp_path):
