@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Collection, Sequence
+from itertools import chain, count
 from typing import Any
 
 from timm.models import get_pretrained_cfg_value, is_model, list_models
@@ -74,22 +75,27 @@ def choose_runs(args) -> list[dict[str, Any]]:
 def label_runs(paths: Sequence[str], shortest: int = 1) -> list[str]:
     """A short name for each of several paths: the last parts in which they differ, as many as tell them apart.
 
-    What stands twice in the list has the same name twice.
+    What stands twice in the list has the same name twice. A number is added where parts tell nothing apart, as those of
+    `a-b/c` and `a/b-c`.
 
     Args:
         paths: Files or folders.
         shortest: Parts of a name at least, where not all lie in one folder: 2 to know a checkpoint's run.
     """
     parts = [os.path.normpath(path).split(os.sep) for path in paths]
+    whole = [tuple(part) for part in parts]
     if len({tuple(part[:-1]) for part in parts}) == 1:
         shortest = 1
-    while len({part[-1] for part in parts}) == 1 < len(set(paths)) and min(map(len, parts)) > 1:
+    while len({part[-1] for part in parts}) == 1 < len(set(whole)) and min(map(len, parts)) > 1:
         parts, shortest = [part[:-1] for part in parts], 1  # last.pth.tar, say, of each
-    for length in range(shortest, max(map(len, parts)) + 1):
-        labels = ['-'.join(part[-length:]) for part in parts]
-        if len(set(labels)) == len(set(paths)):
-            break
-    return labels
+    lengths = range(shortest, max(map(len, parts)) + 1)
+    labels = max((['-'.join(part[-length:]) for part in parts] for length in lengths), key=lambda found: len({*found}))
+    names: dict[tuple[str, ...], str] = {}
+    for path, label in zip(whole, labels):
+        numbered = (name for number in count(2) if (name := f'{label}-{number}') not in labels)
+        if path not in names:
+            names[path] = next(name for name in chain([label], numbered) if name not in names.values())
+    return [names[path] for path in whole]
 
 
 def explain_failure(run: dict[str, Any], error: ValueError) -> str:
