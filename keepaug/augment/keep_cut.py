@@ -140,7 +140,7 @@ class KeepCut(KeepRegion):
             if self.windows == 'inside':
                 box = self.place(shown, size, generator)
             else:
-                sizes = torch.tensor(size, device=x.device).expand(len(x), 2)
+                sizes = torch.full((len(x), 2), self.edge(x), device=x.device)
                 box = self.place_again(shown, overlapping_boxes(sizes, x.shape[-2:], generator), generator)
             for keep in (drawn, applied):
                 if keep is not None:

@@ -107,7 +107,7 @@ class LoopSettings:
         weight = (batch_size / self.average_batch_size) ** BATCH_LOSS_POWER[self.batch_loss_scale]
         if self.uneven_ranks:
             # DDP averages over processes; this makes it an average over images.
-            total = torch.tensor(float(batch_size), device=self.forward.device)
+            total = torch.full((), float(batch_size), device=self.forward.device)
             torch.distributed.all_reduce(total)
             weight = weight * self.world_size * batch_size / total
         return weight

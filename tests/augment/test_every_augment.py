@@ -67,7 +67,7 @@ def create(name: str, model: nn.Module, settings: dict[str, Any]) -> Callable:
     """An augmentation with all that it needs; of one that recycles saliency, a new batch is of images never seen."""
     if settings.get('saliency') != 'recycled':
         return create_augment(name, model=model, num_classes=CLASSES, **settings)
-    maps = SaliencyMaps(400)
+    maps = SaliencyMaps(400, device=next(model.parameters()).device)
     return Recycling(create_augment(name, num_classes=CLASSES, maps=maps, **settings))
 
 
@@ -85,8 +85,9 @@ class Recycling:
 
     def __call__(self, x: Tensor, target: Tensor, *generator) -> tuple[Tensor, Tensor]:
         height, width = x.shape[-2:]
-        where = torch.tensor([[i, height, width, 0, 0, width, height, 0, 0] for i in range(len(x))])
-        return self.augment(x, target, *generator, where=where)
+        whole = (height, width, 0, 0, width, height, 0, 0)
+        where = [torch.arange(len(x), device=x.device), *(torch.full((len(x),), n, device=x.device) for n in whole)]
+        return self.augment(x, target, *generator, where=torch.stack(where, 1))
 
 
 def step(

@@ -5,12 +5,17 @@ Each test calls a function that takes the device, which a CPU runs for one metho
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from keepaug.training.forward import Forward
+from keepaug.training.loop import LoopSettings
 from tests.augment.test_every_augment import EVERY, INSIDE, batch, create
 from tests.functional.toys import small_cnn
 
@@ -50,16 +55,26 @@ def check_float16(name: str, settings: dict, device: str) -> None:
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
 
 
+class NoNumbersFromTheHost(TorchFunctionMode):
+    """Makes an error of what, on CUDA, would wait until Python's numbers are copied there; `torch.full` does not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor), f'{func.__name__} copies to the device: {args}'
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def never_waiting(device: str) -> Iterator[None]:
-    """Makes every wait for the device an error, where there is one to wait for."""
-    if device == 'cuda':
-        torch.cuda.set_sync_debug_mode('error')
+    """Makes every wait for the device an error; on a CPU, which nobody waits for, what is known to be one on CUDA."""
+    if device == 'cpu':
+        with NoNumbersFromTheHost():
+            yield
+        return
+    torch.cuda.set_sync_debug_mode('error')
     try:
         yield
     finally:
-        if device == 'cuda':
-            torch.cuda.set_sync_debug_mode('default')
+        torch.cuda.set_sync_debug_mode('default')
 
 
 def check_no_waiting(name: str, settings: dict, device: str) -> None:
@@ -76,6 +91,15 @@ def check_no_waiting(name: str, settings: dict, device: str) -> None:
     step()
     with never_waiting(device):
         step()
+
+
+def check_loss_weight(device: str) -> None:
+    """How much a batch counts whose size the other processes do not know."""
+    forward = Forward(torch.device(device))
+    settings = LoopSettings(forward, average_batch_size=8.0, world_size=2, uneven_ranks=True)
+    with mock.patch('torch.distributed.all_reduce', lambda total: total.add_(24.0)), never_waiting(device):
+        weight = settings.loss_weight(8)
+    assert weight.device.type == device and float(weight) == 0.5
 
 
 def check_compiled(name: str, settings: dict, device: str, backend: str = 'inductor') -> None:
@@ -107,6 +131,11 @@ def test_a_step_never_waits_for_the_device(name, settings):
 
 
 @pytest.mark.gpu
+def test_a_weight_of_the_loss_never_waits_for_the_device():
+    check_loss_weight('cuda')
+
+
+@pytest.mark.gpu
 def test_inductor():
     check_compiled(*FEW[0].values, 'cuda')
 
@@ -116,6 +145,10 @@ def test_the_checks_work_on_a_cpu(name, settings):
     check_placement(name, settings, 'cpu')
     check_float16(name, settings, 'cpu')
     check_no_waiting(name, settings, 'cpu')
+
+
+def test_the_check_of_the_weight_works_on_a_cpu():
+    check_loss_weight('cpu')
 
 
 def test_the_compiled_check_works_on_a_cpu():
