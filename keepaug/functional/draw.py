@@ -10,6 +10,9 @@ from keepaug.private import sample_dirichlet
 
 Device = torch.device | str | None
 
+# Below this, both gamma variates of a Beta draw may be smaller than any number that is not 0, and their share is lost.
+LEAST_ALPHA = 0.1
+
 
 def uniform(
     *shape: int,
@@ -47,7 +50,12 @@ def beta(count: int, alpha: float, device: Device = None, generator: torch.Gener
     where = _source(device, generator)
     both = torch.full((count, 2), float(alpha), dtype=_widest(where), device=where)
     # One gamma variable over the sum of two; torch.distributions takes no generator.
-    return sample_dirichlet(both, generator)[:, 0].to(device)
+    if alpha >= LEAST_ALPHA:
+        return sample_dirichlet(both, generator)[:, 0].to(device)
+    # Gamma(alpha) is Gamma(alpha + 1) x u^(1 / alpha) (Marsaglia and Tsang, 2000, section 6): the odds in logarithms.
+    share = sample_dirichlet(both + 1, generator)[:, 0]
+    powers = (1 - torch.rand(both.shape, dtype=both.dtype, device=where, generator=generator)).log()
+    return torch.sigmoid(torch.logit(share) + (powers[:, 0] - powers[:, 1]) / alpha).to(device)
 
 
 def _source(device: Device, generator: torch.Generator | None) -> Device:

@@ -1,6 +1,7 @@
 """Mixup, CutMix and keep-cut's form of it: labels follow pixels, and every sample has its own draw where it should."""
 
 import pytest
+import scipy.stats
 import timm
 import torch
 from timm.data.mixup import mixup_target
@@ -8,6 +9,7 @@ from timm.data.mixup import mixup_target
 import keepaug
 from keepaug.functional import boxes_to_mask, mix_targets, region_scores
 from keepaug.functional.mixing import cutmix_sizes, draw_lam, draw_pairs, draw_partners, overlapping_boxes, share_left
+from keepaug.private import sample_dirichlet
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -72,6 +74,23 @@ def test_lam_has_betas_moments(alpha):
     variance = 1 / (4 * (2 * alpha + 1))
     assert lam.mean().item() == pytest.approx(0.5, abs=4 * (variance / 40_000) ** 0.5)
     assert lam.var().item() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.parametrize('alpha', [1e-4, 1e-3, 1e-2, 0.09])
+def test_a_small_alpha_mixes_hardly_anything(alpha):
+    """Both of its gamma variates may be too small for a number; their share is then still that of the distribution."""
+    lam = draw_lam(20_000, alpha, _generator())
+    assert ((lam >= 0) & (lam <= 1)).all()
+    for bound in (1e-30, 1e-3, 0.1, 0.4, 0.6, 0.9, 1 - 1e-6):
+        share = scipy.stats.beta(alpha, alpha).cdf(bound)
+        deviation = (share * (1 - share) / len(lam)) ** 0.5
+        assert (lam <= bound).double().mean().item() == pytest.approx(share, abs=4 * deviation), bound
+
+
+def test_an_ordinary_alpha_draws_as_ever():
+    for alpha in (0.1, 0.2, 1.0):
+        drawn = sample_dirichlet(torch.full((9, 2), alpha, dtype=torch.float64), _generator())[:, 0]
+        assert torch.equal(draw_lam(9, alpha, _generator()), drawn)
 
 
 def test_boxes_reach_every_border():
