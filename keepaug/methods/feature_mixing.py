@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from keepaug.augment import FeatureCutMix, ManifoldMixup
-from keepaug.methods.method import Flag, Method, Need, Refusal
+from keepaug.methods.method import Flag, Method, Need, Refusal, is_typed_zero
 from keepaug.methods.stock_mixing import MIXING_OFF, partner_settings
 from keepaug.models.early_exit import backbone_of
 
@@ -48,6 +48,11 @@ class FeatureMixingMethod(Method):
 
     def refuses(self, args: argparse.Namespace) -> Iterator[Refusal]:
         flag = self.switch.option
+        for alpha in self.uses_alpha_of:
+            yield (
+                is_typed_zero(args, alpha),
+                f'--{alpha} 0 switches mixing off, and {self.spelled(args)} mixes: drop one of the two.',
+            )
         yield (
             bool(args.kd_model_name),
             (

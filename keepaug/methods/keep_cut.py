@@ -74,6 +74,10 @@ class KeepCutMethod(KeepMethod):
                 ),
             )
         yield (
+            args.keep_cut == 'erase' and is_typed_zero(args, 'reprob') and args.keep_prob is None,
+            f'--reprob 0 switches erasing off, and {self.spelled(args)} erases: drop one of the two.',
+        )
+        yield (
             args.keep_cut == 'cutmix' and is_typed_zero(args, 'cutmix') and typed(args, 'cutmix_minmax') is None,
             f'--cutmix 0 switches CutMix off, and {self.spelled(args)} is CutMix: drop one of the two.',
         )

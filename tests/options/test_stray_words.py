@@ -66,6 +66,9 @@ TRAINING = [
     ('--keep-paste --aa rand-m9 --reprob 2', '--reprob', '2.0'),
     ('--keep-cut cutmix --cutmix 0', '--cutmix 0', '--keep-cut cutmix'),
     ('--cutmix-variant one-hot --cutmix 0', '--cutmix 0', '--cutmix-variant one-hot'),
+    ('--keep-cut erase --reprob 0', '--reprob 0', '--keep-cut erase'),
+    ('--feature-cutmix --cutmix 0', '--cutmix 0', '--feature-cutmix'),
+    ('--manifold-mixup 0,1 --mixup 0', '--mixup 0', '--manifold-mixup 0,1'),
 ]
 VALIDATION = [
     ('--data-dir / banana', 'banana', '--data-dir /'),
@@ -104,6 +107,8 @@ def test_preview():
         '--keep-cut cutmix',
         '--keep-cut cutmix --cutmix 0 --cutmix-minmax 0.2 0.8',
         '--cutmix 0',
+        '--keep-cut erase --reprob 0 --keep-prob 0.5',
+        '--feature-cutmix --mixup 0',
         '--local-rank=0',
         '--experiment \u2013x --keep-cut',
         '--local_rank=0',
