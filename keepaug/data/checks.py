@@ -84,7 +84,7 @@ def check_data_folder(name: str, root: str | None, splits: Mapping[str, str] | N
     Raises:
         ValueError: No folder is given, or it does not exist, is empty or has not these splits.
     """
-    if name.startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
+    if name.lower().startswith(EMBEDDED_PREFIX) and name not in (known := [*EMBEDDED_DATASETS, *UNPACKED_DATASETS]):
         raise ValueError(f'--dataset {name} is unknown: choose {any_of(known)}.')
     if (known_as := plain_name(name)).startswith('torch/') and known_as not in TORCH:
         raise ValueError(f'--dataset {name} is unknown: {nearest_names(known_as, TORCH)}')

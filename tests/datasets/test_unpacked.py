@@ -186,6 +186,8 @@ def test_training_and_localization_by_name(roots, tmp_path, capsys):
 def test_scripts_ask_for_the_folder(roots, tmp_path, capsys):
     said = refuse_train(f'--dataset keepaug/cub --num-classes 200 {SCRIPT}', tmp_path, capsys)
     assert '--dataset keepaug/cub needs the folder that its archive was unpacked to' in said
+    said = refuse_train(f'{roots["keepaug/cub"]} --dataset Keepaug/Cub --num-classes 200 {SCRIPT}', tmp_path, capsys)
+    assert '--dataset Keepaug/Cub is unknown' in said and 'keepaug/cub' in said  # timm would read it as a folder
     said = refuse_train(f'{tmp_path} --dataset keepaug/cub --num-classes 200 {SCRIPT}', tmp_path, capsys)
     assert f'{tmp_path} has no images.txt: it must be the folder CUB_200_2011' in said
     said = refuse_validate(
