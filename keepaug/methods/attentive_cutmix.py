@@ -124,6 +124,15 @@ class AttentiveCutMixMethod(Method):
             path is not None and not os.path.exists(path),
             (f'--attentive-teacher-checkpoint {path} does not exist: give the path of a checkpoint file.'),
         )
+        # Typed, it is no default: the checkpoint's own network must not come in its place.
+        if path is not None and args.attentive_teacher == PAPERS_TEACHER and 'attentive_teacher' in args.typed:
+            flag = '--attentive-teacher-checkpoint'
+            described = describe(check_checkpoint(path, flag, averaged=True), path, flag)
+            own = described_name(described, f'{flag} {path}', '--attentive-teacher') or PAPERS_TEACHER
+            yield (
+                not same_architecture(own, PAPERS_TEACHER),
+                f'{flag} {path} is of {own}, not of --attentive-teacher {PAPERS_TEACHER}: drop one of the two.',
+            )
 
     def weight_files(self, args: argparse.Namespace) -> dict[str, str]:
         path = args.attentive_teacher_checkpoint
@@ -184,7 +193,7 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     """
     name, path, flag = args.attentive_teacher, args.attentive_teacher_checkpoint, '--attentive-teacher-checkpoint'
     recorded = describe(check_checkpoint(path, flag, averaged=True), path, flag) if path else {}
-    if name == PAPERS_TEACHER:  # which nobody need have typed
+    if name == PAPERS_TEACHER:  # which nobody typed, or the file is of the same
         name = described_name(recorded, f'{flag} {path}', '--attentive-teacher') or name
     if not same_architecture(recorded.get('model', name), name):
         recorded = {}

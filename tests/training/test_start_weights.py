@@ -1,7 +1,9 @@
 """No run starts from other weights than it says: files of weights of its model and of its teachers."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import timm
@@ -11,9 +13,10 @@ from safetensors.torch import save_file
 
 from keepaug.methods.attentive_cutmix import PAPERS_TEACHER, build_teacher
 from keepaug.models import loading
-from keepaug.options import create_parser, prepare
+from keepaug.options import create_parser, parse_options, prepare
 from keepaug.training import build_model, build_task
 from tests.scripts import TINY, refuse_train
+from tests.sentences import says
 
 
 @pytest.fixture
@@ -106,6 +109,17 @@ def test_who_attends_is_what_its_checkpoint_says(written):
         ValueError, match=f'--attentive-teacher-checkpoint {path} does not fit --attentive-teacher test_vit'
     ):
         build_teacher(asked, 3)
+
+
+def test_a_teacher_that_was_typed_is_not_replaced(written, tmp_path):
+    flags = ['--attentive-cutmix', '--attentive-teacher-checkpoint']
+    other, same = written('test_resnet'), str(tmp_path / 'same.pth.tar')
+    torch.save({'args': Namespace(model=f'{PAPERS_TEACHER}.a1_in1k'), 'state_dict': {'weight': torch.ones(1)}}, same)
+    with pytest.raises(ValueError) as refused:
+        prepare(parse_options(create_parser(), [*flags, other, '--attentive-teacher', PAPERS_TEACHER]))
+    says(str(refused.value), other, 'test_resnet', f'--attentive-teacher {PAPERS_TEACHER}')
+    prepare(parse_options(create_parser(), [*flags, same, '--attentive-teacher', PAPERS_TEACHER]))
+    prepare(parse_options(create_parser(), [*flags, other]))
 
 
 @pytest.mark.parametrize('reached', [True, False])
