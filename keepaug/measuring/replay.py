@@ -195,7 +195,7 @@ def build_augmented(
         mixup_fn, _ = build_mixing(run)
         loader = build_train_loader(run, dataset, data_config, forward.device, forward.dtype, None)
         loader = wrap_loader(loader, dataset, run)
-        augment = build_augment(run, _with_early_head(model, checkpoint, args.use_ema))
+        augment = build_augment(run, _with_early_head(model, checkpoint, args))
     except ValueError as error:
         raise ValueError(f'--evaluate risk cannot augment as the run did: {error}') from error
     if augment is not None:
@@ -237,7 +237,9 @@ def _shuffled(samples: Sequence[int], seed: int) -> list[int]:
     return [samples[place] for place in order[: len(order) // 2 * 2]]
 
 
-def _with_early_head(model: nn.Module, checkpoint: dict[str, Any], use_ema: bool) -> nn.Module:
+def _with_early_head(model: nn.Module, checkpoint: dict[str, Any], args: argparse.Namespace) -> nn.Module:
     """The model with the early head of its checkpoint, where it holds one."""
-    state = checkpoint.get('task_state_ema' if use_ema else 'task_state') or {}
-    return load_early_exit(model, checkpoint, use_ema) if 'early_exit' in state else model
+    state = checkpoint.get('task_state_ema' if args.use_ema else 'task_state') or {}
+    if 'early_exit' not in state:
+        return model
+    return load_early_exit(model, checkpoint, f'The checkpoint {args.checkpoint}', args.use_ema)

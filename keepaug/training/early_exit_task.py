@@ -7,6 +7,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from keepaug.console.errors import first_line
+from keepaug.files.checkpoints import recorded_args
 from keepaug.models.early_exit import EARLY_WEIGHT, EarlyExit
 from keepaug.training.wrapped_task import WrappedTask, innermost_task
 
@@ -102,12 +103,15 @@ class EarlyExitTask(WrappedTask):
         return unwrap_model(self.get_eval_model(ema=ema))
 
 
-def load_early_exit(model: torch.nn.Module, checkpoint: dict[str, Any], use_ema: bool = False) -> EarlyExit:
+def load_early_exit(
+    model: torch.nn.Module, checkpoint: dict[str, Any], source: str, use_ema: bool = False
+) -> EarlyExit:
     """A model with the early head that a checkpoint holds beside its weights.
 
     Args:
         model: Bare model, its weights loaded already.
         checkpoint: What `check_checkpoint` read.
+        source: Its flag and file, for the sentence.
         use_ema: Take the average's head.
 
     Raises:
@@ -116,7 +120,7 @@ def load_early_exit(model: torch.nn.Module, checkpoint: dict[str, Any], use_ema:
     head = (checkpoint.get('task_state_ema' if use_ema else 'task_state') or {}).get('early_exit')
     if head is None:
         raise ValueError('it holds no early head: train with --early-exit.')
-    early_exit = EarlyExit(model, stage=getattr(checkpoint.get('args'), 'early_exit_stage', None))
+    early_exit = EarlyExit(model, stage=recorded_args(checkpoint, source).get('early_exit_stage'))
     try:
         early_exit.head.load_state_dict(head)
     except RuntimeError as error:

@@ -123,7 +123,7 @@ def load_model(args, create_model: Callable[..., torch.nn.Module]) -> tuple[torc
         model, pooled = apply_test_time_pool(model, data_config)
     if args.early_exit:
         try:
-            model = load_early_exit(model, held, args.use_ema).early_classifier()
+            model = load_early_exit(model, held, f'{flag} {args.checkpoint}', args.use_ema).early_classifier()
         except ValueError as error:
             raise ValueError(f'--early-exit and {args.checkpoint or args.model} do not go together: {error}') from error
     return model, data_config, pooled

@@ -1,6 +1,7 @@
 """An early head in training: the loss, and checkpoints that plain runs and stock's tools can use."""
 
 import copy
+from argparse import Namespace
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from timm.utils import unwrap_model
 import keepaug
 from keepaug import options
 from keepaug.methods import EarlyExitMethod
-from keepaug.training.early_exit_task import EarlyExitTask, PlainOptimizer, split_groups
+from keepaug.training.early_exit_task import EarlyExitTask, PlainOptimizer, load_early_exit, split_groups
 from keepaug.training.schedule import build_optimizer
 from keepaug.training.wrapped_task import innermost_task
 from tests.scripts import TINY, refuse_train, run_train
@@ -52,6 +53,14 @@ def test_soft_targets_reach_the_early_head_too():
     hard.register_forward_hook(lambda *_: used.append(1))
     assert type(hard) is LabelSmoothingCrossEntropy and task(*batch())['early_loss'].isfinite()
     assert not used
+
+
+@pytest.mark.parametrize('form', [Namespace, dict])
+def test_a_loaded_head_stands_where_the_run_had_it(form):
+    head = keepaug.EarlyExit(timm.create_model('test_resnet', num_classes=3), stage='layer3').head.state_dict()
+    checkpoint = {'args': form(early_exit_stage='layer3'), 'task_state': {'early_exit': head}}
+    loaded = load_early_exit(timm.create_model('test_resnet', num_classes=3), checkpoint, 'last.pth.tar')
+    assert loaded.early_classifier().place == 'layer3'
 
 
 def test_eval_is_the_backbones():
