@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keepaug.augment.base import check_edge
 from keepaug.augment.label_mixing import PartnerMixer, may_be_any
 from keepaug.augment.registry import register_augment
 from keepaug.functional import attention_grid, top_patches_mask
@@ -77,6 +78,7 @@ class AttentiveCutMix(PartnerMixer):
         return f'{self.patches} patches of {self.grid} x {self.grid}, attention of {teacher}, {super().describe(size)}'
 
     def check_images(self, x: Tensor) -> None:
+        check_edge('grid', self.grid, x)
         size = ' x '.join(map(str, self.teacher_size or x.shape[-2:]))
         name = type(self.teacher).__name__
         try:

@@ -209,6 +209,13 @@ def test_images_the_teacher_has_no_use_for_are_refused(teacher, edge, says):
         mixer.check_images(torch.zeros(1, 3, edge, edge))
 
 
+def test_a_grid_finer_than_the_image_is_refused():
+    images = torch.zeros(1, 3, 32, 20)
+    _create(grid=20).check_images(images)
+    with pytest.raises(ValueError, match='grid must be at most 20 for images of 32 x 20 pixels, got 21'):
+        _create(grid=21).check_images(images)
+
+
 @pytest.mark.parametrize(
     'settings',
     [dict(patches=0), dict(patches=50), dict(grid=0), dict(normalisation=((0.0,), (1.0,))), dict(num_classes=None)],
