@@ -27,7 +27,7 @@ class Ramp:
         if self.progress is None:
             raise ValueError(
                 'A probability that rises over the training needs to know its progress: call set_progress(epoch / '
-                'epochs) of the task or the augmentation before each epoch.'
+                'max(1, epochs - 1)) of the task or the augmentation before each epoch.'
             )
         return min(1.0, max(0.0, self.progress / self.length))
 

@@ -80,7 +80,7 @@ def test_schedule_starts_with_nothing_and_ends_with_everything():
 
 
 def test_schedule_must_be_told():
-    with pytest.raises(ValueError, match='set_progress'):
+    with pytest.raises(ValueError, match=r'call set_progress\(epoch / max\(1, epochs - 1\)\)'):
         _mix('scheduled')
 
 
