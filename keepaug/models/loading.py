@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub.constants as hub
 import torch
@@ -120,8 +121,7 @@ def are_cached(name: str) -> bool:
 
 def _answers(address: str) -> bool:
     parts = urlsplit(address)
-    proxy = f'{parts.scheme}_proxy'
-    if os.environ.get(proxy) or os.environ.get(proxy.upper()) or os.environ.get('all_proxy'):
+    if getproxies().keys() & {parts.scheme, 'all'}:
         return True  # it may be reached some other way
     port = parts.port or {'http': 80}.get(parts.scheme, 443)
     try:

@@ -136,8 +136,7 @@ def test_the_hub_is_tried_once(reached, monkeypatch):
             raise OSError('no network')
         return Connection()
 
-    for name in ('https_proxy', 'HTTPS_PROXY', 'all_proxy'):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(loading, 'getproxies', dict)
     monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', False)
     monkeypatch.setattr(loading.socket, 'create_connection', connect)
     with loading.one_short_try():
@@ -145,6 +144,16 @@ def test_the_hub_is_tried_once(reached, monkeypatch):
     assert hub.HF_HUB_OFFLINE is False and tries == [loading.PATIENCE] and loading.PATIENCE <= 5
     with loading.one_short_try(wanted=False):
         assert hub.HF_HUB_OFFLINE is False and len(tries) == 1
+
+
+@pytest.mark.parametrize('name', ['https_proxy', 'HTTPS_PROXY', 'all_proxy', 'ALL_PROXY'])
+def test_what_a_proxy_may_reach_is_not_tried(name, monkeypatch):
+    for other in [other for other in os.environ if other.lower().endswith('_proxy')]:
+        monkeypatch.delenv(other)
+    monkeypatch.setenv(name, 'http://localhost:9')
+    monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(loading.socket, 'create_connection', mock.Mock(side_effect=OSError('no network')))
+    assert loading.is_hub_reachable() and not loading.socket.create_connection.called
 
 
 @pytest.mark.parametrize('suffix', ['.pth.tar', '.safetensors'])
