@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keepaug.datasets.listed_images import ListedImages, check_listed, find_unpacked, read_rows
 from keepaug.datasets.splits import to_split
+from keepaug.ranges import any_of
 
 IS_TRAINING = {'1': 'train', '0': 'validation'}
 
@@ -31,10 +32,10 @@ def read_cub(root: str, split: str) -> ListedImages:
     folder = find_unpacked(root, 'CUB_200_2011', 'images.txt')
     paths = _read_pairs(folder / 'images.txt')
     classes = _read_pairs(folder / 'classes.txt')
-    labels = _read_pairs(folder / 'image_class_labels.txt', keys=paths, values=classes)
-    parts = _read_pairs(folder / 'train_test_split.txt', keys=paths, values=IS_TRAINING)
     if list(classes) != [str(number) for number in range(1, len(classes) + 1)]:
         raise ValueError(f'{folder / "classes.txt"} does not count its classes from 1, as the distributed file does.')
+    labels = _read_pairs(folder / 'image_class_labels.txt', keys=paths, values=classes, known=f'1 to {len(classes)}')
+    parts = _read_pairs(folder / 'train_test_split.txt', keys=paths, values=IS_TRAINING, known=any_of(IS_TRAINING))
     numbers = [number for number in paths if IS_TRAINING[parts[number]] == split]
     check_listed(folder / 'images', (paths[number] for number in numbers), folder / 'images.txt')
     return ListedImages(
@@ -45,8 +46,11 @@ def read_cub(root: str, split: str) -> ListedImages:
     )
 
 
-def _read_pairs(path: Path, keys: dict | None = None, values: dict | None = None) -> dict[str, str]:
-    """The second column of a file by its first, which must be the same as `keys`, and hold nothing but `values`."""
+def _read_pairs(path: Path, keys: dict | None = None, values: dict | None = None, known: str = '') -> dict[str, str]:
+    """The second column of a file by its first, which must be the same as `keys`.
+
+    It must hold nothing but `values`, which are `known` in words.
+    """
     rows = read_rows(path, 2)
     pairs = dict(rows)
     if len(pairs) < len(rows):
@@ -57,5 +61,5 @@ def _read_pairs(path: Path, keys: dict | None = None, values: dict | None = None
         raise ValueError(f'{path} and {others} list different images, {number} in only one of them.')
     for number, value in pairs.items():
         if values is not None and value not in values:
-            raise ValueError(f'{path} has {value} for the image {number}, which must be one of {", ".join(values)}.')
+            raise ValueError(f'{path} has {value} for the image {number}, which must be {known}.')
     return pairs

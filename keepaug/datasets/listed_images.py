@@ -81,15 +81,15 @@ def read_rows(path: Path, columns: int, separator: str | None = None) -> list[li
             f'{path} is needed by the data set but cannot be read '
             f'({getattr(error, "strerror", None) or "not a text file"}).'
         ) from error
-    rows = [line.split(separator) for line in lines if line.strip()]
+    rows = {number: line.split(separator) for number, line in enumerate(lines, start=1) if line.strip()}
     if not rows:
         raise ValueError(f'{path} is empty, but the data set needs it.')
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.items():
         if len(row) != columns:
             raise ValueError(
                 f'{path}, line {number}: {" ".join(row)!r} does not have the {columns} columns of such a file.'
             )
-    return rows
+    return list(rows.values())
 
 
 def check_listed(folder: Path, names: Iterable[str], list_file: Path) -> None:
@@ -110,9 +110,10 @@ def check_listed(folder: Path, names: Iterable[str], list_file: Path) -> None:
     for place, listed in by_folder.items():
         missing = listed - set(list_images(folder / place))
         if missing:
+            others = f' and {len(missing) - 1} more in its folder are' if len(missing) > 1 else ' is'
             raise ValueError(
-                f'{folder / place / min(missing)} and {len(missing) - 1} more in its folder are missing, though '
-                f'{list_file} lists them: unpack the archive again.'
+                f'{folder / place / min(missing)}{others} missing, though {list_file} lists '
+                f'{"them" if len(missing) > 1 else "it"}: unpack the archive again.'
             )
 
 

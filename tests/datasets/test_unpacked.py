@@ -7,6 +7,7 @@ import pytest
 
 from keepaug.data.wrapped import Selection
 from keepaug.datasets import UNPACKED_DATASETS, create_embedded_dataset
+from keepaug.datasets.listed_images import check_listed
 from keepaug.evaluation.boxes import TrueBoxes
 from tests.datasets.miniatures import BIRDS, WNIDS, write_cub, write_lines, write_mini_imagenet, write_tiny_imagenet
 from tests.scripts import refuse_train, refuse_validate, run_train, run_validate
@@ -139,12 +140,23 @@ def test_a_missing_folder_of_a_class_is_named(tmp_path):
             'in the class n0, which .*wnids',
         ),
         ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['val_0.JPEG n0 1'], 'line 1: .* not have the 6 columns'),
+        ('keepaug/tiny-imagenet', 'val/val_annotations.txt', ['', 'val_0.JPEG n0 1'], 'val_annotations.txt, line 2: '),
         ('keepaug/tiny-imagenet', 'wnids.txt', [''], 'wnids.txt is empty'),
         ('keepaug/cub', 'image_class_labels.txt', ['1 1'], 'list different images'),
-        ('keepaug/cub', 'image_class_labels.txt', [f'{n} 3' for n in range(1, 7)], 'has 3 for the image 1'),
-        ('keepaug/cub', 'train_test_split.txt', [f'{n} 2' for n in range(1, 7)], 'has 2 for the image 1'),
+        (
+            'keepaug/cub',
+            'image_class_labels.txt',
+            [f'{n} 3' for n in range(1, 7)],
+            'has 3 for the image 1, which must be 1 to 2',
+        ),
+        (
+            'keepaug/cub',
+            'train_test_split.txt',
+            [f'{n} 2' for n in range(1, 7)],
+            'has 2 for the image 1, which must be 1 or 0',
+        ),
         ('keepaug/cub', 'train_test_split.txt', ['1 1', '1 0'], 'has a number twice'),
-        ('keepaug/cub', 'classes.txt', [f'0 {BIRDS[0]}', f'1 {BIRDS[1]}'], 'has 2 for the image|does not count'),
+        ('keepaug/cub', 'classes.txt', [f'0 {BIRDS[0]}', f'1 {BIRDS[1]}'], 'does not count'),
         ('keepaug/mini-imagenet', 'val.csv', ['n030001.jpg,n03'], 'images of the class n03, as has an earlier file'),
     ],
 )
@@ -153,6 +165,17 @@ def test_a_file_that_is_not_as_distributed_is_named(name, file, lines, words, tm
     write_lines(root / file, *lines)
     with pytest.raises(ValueError, match=words):
         create(name, root, 'val')
+
+
+@pytest.mark.parametrize(
+    'gone, words',
+    [(1, '2.jpg is missing, though .* lists it:'), (2, '1.jpg and 1 more .* are missing, .* lists them:')],
+)
+def test_how_many_images_are_missing(gone, words, tmp_path):
+    for number in range(3 - gone):
+        write_lines(tmp_path / f'{number}.jpg')
+    with pytest.raises(ValueError, match=words):
+        check_listed(tmp_path, [f'{number}.jpg' for number in range(3)], tmp_path / 'images.txt')
 
 
 @pytest.mark.parametrize('name', ['keepaug/tiny-imagenet', 'keepaug/mini-imagenet'])
