@@ -11,7 +11,7 @@ share of saliency kept, and the phases of a run with `--refine-epochs`. Of sever
 import argparse
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,12 @@ from keepaug.files.outputs import check_output_file, output_file
 from keepaug.files.summary import read_rows
 from keepaug.installation import command, install_extra
 from keepaug.options import shared
+from keepaug.pictures.legend import draw_legend
 from keepaug.validation.runs import label_runs
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Curves of a panel: column of summary.csv, name in the legend. Columns a run lacks are left out.
@@ -88,11 +91,12 @@ def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
     figure = Figure(figsize=(10 if several else 7, 3.5 * len(shown)), layout='constrained')
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
     for panel, (label, curves) in zip(panels[:, 0], shown.items()):
+        handles: list[Artist] = []
         for number, (run, rows) in enumerate(runs.items()):
             for style, (column, name) in enumerate(curves.items()):
                 points = [(int(row['epoch']), float(row[column])) for row in rows if row.get(column)]
                 if points:
-                    panel.plot(
+                    handles += panel.plot(
                         *zip(*points),
                         label=f'{run}: {name}' if several else name,
                         color=f'C{number if several else style}',
@@ -100,20 +104,19 @@ def draw_curves(runs: Mapping[str, Rows]) -> 'Figure':
                         marker='.' if len(points) < 30 else None,
                     )
         if not several:
-            _shade(panel, rows)
+            handles += _shade(panel, rows)
         panel.set_ylabel(label)
-        if panel.get_legend_handles_labels()[0]:
-            for text in panel.legend(**legend).get_texts():
-                text.set_parse_math(False)  # a run may be called $5
+        if handles:
+            draw_legend(panel, handles, **legend)
     panels[-1, 0].set_xlabel('epoch')
     return figure
 
 
-def _shade(panel, rows: Rows) -> None:
+def _shade(panel: 'Axes', rows: Rows) -> 'Iterator[Artist]':
     for phase, group in groupby(rows, key=lambda row: row.get('phase')):
         if phase in SHADES:
             epochs = [int(row['epoch']) for row in group]
-            panel.axvspan(epochs[0] - 0.5, epochs[-1] + 0.5, color=SHADES[phase], zorder=0, label=phase)
+            yield panel.axvspan(epochs[0] - 0.5, epochs[-1] + 0.5, color=SHADES[phase], zorder=0, label=phase)
 
 
 def create_parser() -> argparse.ArgumentParser:

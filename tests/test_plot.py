@@ -45,6 +45,18 @@ def test_several_runs_beside_each_other(tmp_path):
     assert not losses.patches, 'the phases of several runs would lie upon each other'
 
 
+def test_every_run_has_its_name_in_the_legend(tmp_path):
+    """Whatever it is called; a run alone has its curves and phases there."""
+    (tmp_path / 'summary.csv').write_text(SUMMARY)
+    rows = read_summary(str(tmp_path))
+    for runs, named in (
+        (['_old', '$new$'], [f'{run}: {curve}' for run in ('_old', '$new$') for curve in ('top-1', 'top-5')]),
+        (['_old'], ['top-1', 'top-5', 'fading', 'refined']),
+    ):
+        texts = draw_curves(dict.fromkeys(runs, rows)).axes[1].get_legend().get_texts()
+        assert [text.get_text() for text in texts] == named and not any(text.get_parse_math() for text in texts)
+
+
 def test_a_comparison_takes_no_run_its_own_picture(tmp_path, capsys, monkeypatch):
     for name in ('plain', 'kept'):
         (tmp_path / name).mkdir()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from keepaug.files.drafts import whole_file
 from keepaug.files.plain_json import write_json
+from keepaug.pictures.legend import draw_legend
 
 # Digits that are written behind the point; percentages of a million images need four.
 DIGITS = 4
@@ -186,15 +187,15 @@ def _draw_panels(reports: Mapping[str, Report]) -> Image.Image:
         for label, line in first.baselines.items():
             style = labels.index(label) if label in labels else 0
             axes.plot(*line, color=BASELINE, linestyle=STYLES[style % len(STYLES)], zorder=1)
-        legend = _explain(axes, list(panels) if len(reports) > 1 else [], labels, first.baseline)
+        _explain(axes, list(panels) if len(reports) > 1 else [], labels, first.baseline)
         # A class or a folder may be called $5: no mathematics.
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *legend.get_texts()):
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
             text.set_parse_math(False)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str):
+def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str) -> None:
     """A legend below the diagram, where it hides nothing: colours, if there are names, styles, and the baseline."""
     from matplotlib.lines import Line2D
 
@@ -207,7 +208,7 @@ def _explain(axes, names: Sequence[str], labels: Sequence[str], baseline: str):
     if baseline:
         handles.append(Line2D([], [], color=BASELINE, label=baseline))
     columns = max(1, LETTERS // max(len(f'{MARK}{handle.get_label()}') for handle in handles))
-    return axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
+    draw_legend(axes, handles, loc='upper center', bbox_to_anchor=(0.5, BELOW), ncols=columns)
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
 from keepaug.files.drafts import whole_file  # noqa: E402
+from keepaug.pictures.legend import draw_legend  # noqa: E402
 from keepaug.study.clock import PROCESSOR, WALL  # noqa: E402
 from keepaug.study.results import Results, collect, write_rows  # noqa: E402
 from keepaug.study.runs import StudyRun  # noqa: E402
@@ -148,7 +149,7 @@ def draw_table(results: Results) -> bytes:
     if papers:
         places, numbers = zip(*papers)
         axes.plot(numbers, places, marker='|', markersize=14, linestyle='', color='0.4', label='paper')
-    axes.set_yticks(range(len(lines)), [_plain(line.name) for line in reversed(lines)])
+    axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)], parse_math=False)
     axes.set_xlabel(
         f'{results.study.metric}: {results.study.statistic} of each run, mean and standard deviation over seeds'
     )
@@ -162,21 +163,20 @@ def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
     columns = [study.metric, 'eval_loss', 'train_loss']
     height = 4 + 0.25 * (len(study.arms) // LEGEND_COLUMNS + 1)
     figure, panels = pyplot.subplots(1, len(columns), figsize=(5 * len(columns), height), layout='constrained')
+    drawn = {}
     for panel, column in zip(panels, columns):
         for number, arm in enumerate(study.arms):
-            drawn = False
+            style = dict(color=f'C{number % 10}', linestyle=LINES[number // 10 % len(LINES)])
             for run in runs:
                 curve = run.curve(column) if run.arm == arm else []
                 if curve:
-                    label = _plain(arm.name) if not drawn else None
-                    style = dict(color=f'C{number % 10}', linestyle=LINES[number // 10 % len(LINES)])
-                    panel.plot(*zip(*curve), **style, linewidth=1, alpha=0.7, label=label)
-                    drawn = True
+                    (line,) = panel.plot(*zip(*curve), **style, linewidth=1, alpha=0.7, label=arm.name)
+                    drawn.setdefault(number, line)
         panel.set_title(column)
         panel.set_xlabel('epoch')
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, fontsize='small', loc='outside lower center', ncols=LEGEND_COLUMNS)
+    if drawn:
+        handles = [drawn[number] for number in sorted(drawn)]
+        draw_legend(figure, handles, fontsize='small', loc='outside lower center', ncols=LEGEND_COLUMNS)
     return _png(figure)
 
 
@@ -216,11 +216,6 @@ def _write(path: Path, text: str) -> None:
 
 def _number(value: float | None) -> str:
     return '-' if value is None or value != value else f'{value:.2f}'
-
-
-def _plain(text: str) -> str:
-    """Text without what matplotlib takes for mathematics."""
-    return text.replace('$', r'\$')
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> str:

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot
 
-from keepaug.study import command
+from keepaug.study import command, report
 from keepaug.study.report import notes, write_report
 from keepaug.study.results import collect
 from keepaug.study.runs import Slot, StudyRun
@@ -186,6 +187,25 @@ def test_a_metric_that_no_epoch_has_is_said(run, tmp_path):
     for metric, said in (('eval_top1', False), ('eval_map', True)):
         found = collect(Study(tmp_path / 'x.yaml', 'x', (run.arm,), metric=metric), [run])
         assert ('none, seed 0: its summary.csv has no values for eval_map' in notes(found, '')) is said
+
+
+def test_an_arm_is_called_in_the_pictures_as_it_is(tmp_path, monkeypatch):
+    """An arm without the study's metric, too, whose losses are drawn."""
+    figures = []
+    monkeypatch.setattr(report, '_png', lambda figure: figures.append(figure) or b'')
+    arms = Arm('_x', paper=1.0), Arm('$y$', paper=2.0)
+    runs = [StudyRun(arm, 0, (), tmp_path / arm.folder, True, {}) for arm in arms]
+    for run, column in zip(runs, ('eval_top1', 'eval_loss')):
+        run.folder.mkdir()
+        (run.folder / 'summary.csv').write_text(f'epoch,{column}\n0,50\n')
+    study = Study(tmp_path / 'x.yaml', 'x', arms)
+    report.draw_table(collect(study, runs))
+    report.draw_curves(study, runs)
+    table, curves = figures
+    texts = [*table.axes[0].get_yticklabels(), *curves.legends[0].get_texts()]
+    assert [text.get_text() for text in texts] == ['$y$', '_x', '_x', '$y$']
+    assert not any(text.get_parse_math() for text in texts)
+    pyplot.close('all')
 
 
 @pytest.mark.parametrize('metric, best', [('risk_augmented', 1.0), ('risk_clean', 0.5), ('saliency_kept', 0.9)])
