@@ -79,7 +79,7 @@ def test_lam_has_betas_moments(alpha):
 @pytest.mark.parametrize('alpha', [1e-4, 1e-3, 1e-2, 0.09])
 def test_a_small_alpha_mixes_hardly_anything(alpha):
     """Both of its gamma variates may be too small for a number; their share is then still that of the distribution."""
-    lam = draw_lam(20_000, alpha, _generator())
+    lam = draw_lam(400_000, alpha, _generator())
     assert ((lam >= 0) & (lam <= 1)).all()
     for bound in (1e-30, 1e-3, 0.1, 0.4, 0.6, 0.9, 1 - 1e-6):
         share = scipy.stats.beta(alpha, alpha).cdf(bound)
