@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
+from matplotlib.lines import Line2D  # noqa: E402
 
 from keepaug.files.drafts import whole_file  # noqa: E402
 from keepaug.pictures.legend import draw_legend  # noqa: E402
@@ -163,7 +164,7 @@ def draw_curves(study: Study, runs: Sequence[StudyRun]) -> bytes:
     columns = [study.metric, 'eval_loss', 'train_loss']
     height = 4 + 0.25 * (len(study.arms) // LEGEND_COLUMNS + 1)
     figure, panels = pyplot.subplots(1, len(columns), figsize=(5 * len(columns), height), layout='constrained')
-    drawn = {}
+    drawn: dict[int, Line2D] = {}
     for panel, column in zip(panels, columns):
         for number, arm in enumerate(study.arms):
             style = dict(color=f'C{number % 10}', linestyle=LINES[number // 10 % len(LINES)])
