@@ -97,7 +97,7 @@ def waiting_for_batches() -> Iterator[None]:
 
 
 def raise_pending_signal() -> None:
-    """Raises the signal that `handled_signals` received, where that was not possible yet or the exception was lost.
+    """Raises the signal that `handled_signals` received, if it has not been raised yet or its exception was lost.
 
     To be called before a batch. Of several processes only the first one stops at SIGTERM: the others take part in its
     steps until it has left.

@@ -127,6 +127,14 @@ def test_the_hooks_go_with_their_owner(images):
     assert not hooked(model)
 
 
+def test_a_model_that_is_refused_has_no_hooks():
+    model = create('resnet18')
+    model.layer4 = nn.Sequential(nn.Conv2d(16, 16, 1))  # without shortcuts, unlike the stage before it
+    with pytest.raises(ValueError, match='choose dropout or spatial'):
+        drop(model)
+    assert not hooked(model)
+
+
 def test_compiled_model_follows_the_probability(images):
     """One graph for every probability."""
     model = create('resnet18').train()

@@ -68,3 +68,6 @@ def test_script(data, tmp_path, caplog, capsys):
         '--feature-dropout spatial is not possible: VisionTransformer has no convolutions in its last two stages'
         in said
     )
+    distilled = '--feature-dropout spatial --kd-model-name test_resnet --kd-distill-type feature'
+    said = refuse_train(f'{data} {TINY} {distilled}', tmp_path, capsys)
+    assert all(part in said for part in ('--feature-dropout spatial', '--kd-distill-type feature', 'logit or token'))
