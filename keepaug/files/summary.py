@@ -33,8 +33,9 @@ def read_rows(path: str | os.PathLike, numbers: Collection[str] = ()) -> list[di
         for row, column in itertools.product(rows, numbers):
             float(row.get(column) or 0)
     except (ValueError, csv.Error) as error:
+        reason = 'it is not text' if isinstance(error, UnicodeDecodeError) else error
         raise ValueError(
-            f'{path} is no summary of a run ({error}): give one as a run writes it, or move it away.'
+            f'{path} is no summary of a run ({reason}): give one as a run writes it, or move it away.'
         ) from error
     return rows
 
