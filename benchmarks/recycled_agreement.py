@@ -224,13 +224,12 @@ class Training:
                 yield ('border repeated', 16, 0.5), read.gather(3, nearest(columns)[:, None, None].expand_as(read))
 
     def save(self, rows: list[dict]) -> None:
-        held = list(csv.DictReader(self.settings.output.open(newline=''))) if self.settings.output.exists() else []
-        this = (self.crop, str(self.seed), str(rows[0]['epoch']))  # may be there, if a run was stopped right here
-        held = [row for row in held if (row['crop'], row['seed'], row['epoch']) != this]
-        with whole_file(self.settings.output) as draft, open(draft, 'w', newline='') as file:
+        is_new = not self.settings.output.exists()
+        with self.settings.output.open('a', newline='') as file:
             writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows([*held, *rows])
+            if is_new:
+                writer.writeheader()
+            writer.writerows(rows)
         state = dict(
             epoch=self.epoch,
             model=self.model.state_dict(),
@@ -242,14 +241,27 @@ class Training:
             torch.save(state, draft)
 
     def load(self) -> None:
-        if not self.state_file.exists():
-            return
-        state = torch.load(self.state_file)
-        self.epoch = state['epoch']
-        for name in ('model', 'optimizer', 'schedule'):
-            getattr(self, name).load_state_dict(state[name])
-        for maps, (levels, scales) in zip(self.maps.values(), state['maps']):
-            maps.levels, maps.scales = levels, scales
+        if self.state_file.exists():
+            state = torch.load(self.state_file)
+            self.epoch = state['epoch']
+            for name in ('model', 'optimizer', 'schedule'):
+                getattr(self, name).load_state_dict(state[name])
+            for maps, (levels, scales) in zip(self.maps.values(), state['maps']):
+                maps.levels, maps.scales = levels, scales
+        if self.settings.output.exists():
+            self.drop_later_rows()
+
+    def drop_later_rows(self) -> None:
+        """Drops what a run wrote that was stopped before it kept its state; it is measured again."""
+        with self.settings.output.open(newline='') as file:
+            rows = list(csv.DictReader(file))
+        this = (self.crop, str(self.seed))
+        kept = [row for row in rows if (row['crop'], row['seed']) != this or int(row['epoch']) <= self.epoch]
+        if len(kept) < len(rows):
+            with whole_file(self.settings.output) as draft, open(draft, 'w', newline='') as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
 
 
 class AlignedMaps(SaliencyMaps):

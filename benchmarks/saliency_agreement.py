@@ -74,7 +74,9 @@ def load(args) -> torch.nn.Module:
     checkpoint = check_checkpoint(args.checkpoint, '--checkpoint')
     model = timm.create_model(args.model, num_classes=args.num_classes, **args.model_kwargs)
     load_checkpoint(model, args.checkpoint, use_ema=False)
-    return load_early_exit(model, checkpoint) if 'early_exit' in checkpoint.get('task_state', {}) else model
+    if 'early_exit' not in checkpoint.get('task_state', {}):
+        return model
+    return load_early_exit(model, checkpoint, f'--checkpoint {args.checkpoint}')
 
 
 def measure(model, loader, size: tuple[int, int], tau: float, samples: int) -> dict[str, dict]:

@@ -45,7 +45,7 @@ ARMS = {
     'exported': dict(exported=True, frozen_norm=False),
     'exported, norm frozen': dict(exported=True, frozen_norm=True),
 }
-COLUMNS = ('arm', 'seed', 'images', 'epochs', 'map', 'map_50')
+COLUMNS = ('arm', 'seed', 'images', 'validation_images', 'epochs', 'map', 'map_50')
 
 
 def draw_images(split: str, count: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
@@ -222,7 +222,7 @@ def main() -> None:
     if not Path(args.backbone, 'config.json').is_file():
         raise ValueError(f'--backbone {args.backbone} is no folder that {shlex.join(command("export"))} timm wrote.')
     check_output_folder(str(args.output.parent), '--output')
-    setting = dict(images=args.images, epochs=args.epochs)
+    setting = dict(images=args.images, validation_images=args.validation_images, epochs=args.epochs)
     read_table(args.output, setting)
     train, validation = draw_images('train', args.images), draw_images('validation', args.validation_images)
     for arm, begin in ARMS.items():

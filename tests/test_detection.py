@@ -106,7 +106,7 @@ def test_every_arm_is_a_row_and_none_is_measured_twice(folder, tmp_path, monkeyp
     assert table.read_text().splitlines(keepends=True) == lines, 'the same seed gives the same numbers'
     out = capsys.readouterr().out
     assert out.count('seed 0') == 1 and out.count('(n = 1)') == 3 and out.count('minus random') == 2
-    setting = dict(images=8, epochs=2)
+    setting = dict(images=8, validation_images=2, epochs=2)
     assert EXAMPLE.read_table(table, setting) == {arm: {} for arm in EXAMPLE.ARMS}, 'another setting is another result'
 
 

@@ -183,8 +183,8 @@ def _create_body(name: str, **kwargs: Any) -> nn.Module:
 
 def _create(name: str, **kwargs: Any) -> nn.Module:
     """The network, told where it understands that images will not keep to one size."""
-    for any_size in (dict(strict_img_size=False), dict(dynamic_img_size=True)):
-        if timm.get_pretrained_cfg_value(name, 'fixed_input_size'):
+    if timm.get_pretrained_cfg_value(name, 'fixed_input_size'):
+        for any_size in (dict(strict_img_size=False), dict(dynamic_img_size=True)):
             try:
                 return timm.create_model(name, features_only=True, **{**any_size, **kwargs})
             except TypeError:

@@ -110,8 +110,8 @@ def check_any_size(source: Source) -> None:
 
 def _create_for_any_size(name: str, **arguments: Any) -> torch.nn.Module:
     """The network with its maps, told where it understands that images will not keep to one size."""
-    for any_size in ({'strict_img_size': False}, {'dynamic_img_size': True}):
-        if timm.models.get_pretrained_cfg_value(name, 'fixed_input_size'):
+    if timm.models.get_pretrained_cfg_value(name, 'fixed_input_size'):
+        for any_size in ({'strict_img_size': False}, {'dynamic_img_size': True}):
             try:
                 return timm.create_model(name, features_only=True, **{**any_size, **arguments})
             except TypeError:  # it does not know the argument

@@ -25,7 +25,7 @@ def read_rows(path: str | os.PathLike, numbers: Collection[str] = ()) -> list[di
     try:
         with open(path, newline='', encoding='utf-8-sig') as file:
             table = csv.DictReader(file)
-            if 'epoch' not in (table.fieldnames or ['epoch']):
+            if table.fieldnames is not None and 'epoch' not in table.fieldnames:
                 raise ValueError('it has no column epoch between commas')
             rows = [row for row in table if row['epoch'] != 'epoch']
         for row in rows:

@@ -193,7 +193,7 @@ def build_teacher(args, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     """
     name, path, flag = args.attentive_teacher, args.attentive_teacher_checkpoint, '--attentive-teacher-checkpoint'
     recorded = describe(check_checkpoint(path, flag, averaged=True), path, flag) if path else {}
-    if name == PAPERS_TEACHER:  # which nobody typed, or the file is of the same
+    if name == PAPERS_TEACHER:  # which nobody typed, though a recipe may say it, or the file is of the same
         name = described_name(recorded, f'{flag} {path}', '--attentive-teacher') or name
     if not same_architecture(recorded.get('model', name), name):
         recorded = {}

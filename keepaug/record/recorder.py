@@ -103,6 +103,7 @@ class Recorder:
 
         Raises:
             OSError: The run's folder cannot be written.
+            ValueError: Its summary was damaged while the run went on.
         """
         row: dict[str, Any] = name_metrics(epoch, train_metrics, eval_metrics, lr)
         if self.phases.refined or self.risks.names:

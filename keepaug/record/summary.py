@@ -31,7 +31,11 @@ class Summary:
         return read_rows(self.path) if os.path.exists(self.path) else []
 
     def row(self, epoch: int) -> dict[str, str]:
-        """An epoch's row, as text; empty where it has none."""
+        """An epoch's row, as text; empty where it has none.
+
+        Raises:
+            ValueError: As `rows`.
+        """
         return next((row for row in self.rows() if int(row['epoch']) == epoch), {})
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -39,6 +43,7 @@ class Summary:
 
         Raises:
             OSError: The file cannot be written; it stays as it was.
+            ValueError: As `rows`.
         """
         try:
             self._write_rows([*(held for held in self.rows() if int(held['epoch']) != row['epoch']), row])
@@ -50,6 +55,7 @@ class Summary:
 
         Raises:
             OSError: The file cannot be written.
+            ValueError: As `rows`.
         """
         held = self.rows()
         kept = [row for row in held if int(row['epoch']) < epoch]

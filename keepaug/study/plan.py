@@ -65,6 +65,7 @@ def plan_runs(
             f'{any_of(repr(arm.name) for arm in study.arms)}.'
         )
     planned, parser = [], options.create_parser()
+    shares: dict[str, DataShare] = {}
     parser.prog = shlex.join(command('train'))
     for arm in study.arms:
         if arms and arm.name not in arms:
@@ -74,8 +75,12 @@ def plan_runs(
         if here:
             check_data(args, arm.name)
         share = data_share(study, args, scale, output)
-        if here and share:
-            share.check()
+        if share and share.source in shares:
+            share = shares[share.source]  # whose images are listed already
+        elif share:
+            shares[share.source] = share
+            if here:
+                share.check()
         held = share.describe() if share else describe_data(args)
         extra, whole = scaled_flags(args, scale), args
         if extra:

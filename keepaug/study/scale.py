@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
@@ -45,7 +46,7 @@ def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
         return []
     flags = []
 
-    def shrink(count: float) -> float:
+    def shrink(count: float) -> int:
         return max(1, round(count * scale))
 
     for name in EPOCHS:
@@ -104,10 +105,12 @@ class DataShare:
             return
         if made_of != origin:
             raise ValueError(f'{self.folder} holds images of {made_of}, not of {origin}: give another --output.')
-        held, wanted = _describe(_list_images(self.folder)), self.describe()
-        if held != wanted:
+        others = {*self.folder.glob('*/*/*')} ^ self._links.keys()
+        if others:
+            held, wanted = _describe(_list_images(self.folder)), self.describe()
             raise ValueError(
-                f'{self.folder} holds {held or "no images"}, not {wanted} (images/classes): give another --output.'
+                f'{self.folder} holds {held or "no images"}, not {wanted} (images/classes), and differs in '
+                f'{min(others).relative_to(self.folder)}: give another --output.'
             )
 
     def describe(self) -> str:
@@ -116,7 +119,7 @@ class DataShare:
         Raises:
             ValueError: As `make` says of `source`.
         """
-        return _describe(self._chosen())
+        return _describe(self._chosen)
 
     @property
     def _mark(self) -> Path:
@@ -132,12 +135,7 @@ class DataShare:
 
         Any number of runs that start beside each other may do so.
         """
-        wanted = {
-            self.folder / split / name / path.name: path.absolute()
-            for split, classes in self._chosen().items()
-            for name, files in classes.items()
-            for path in files
-        }
+        wanted = self._links
         folders = {link.parent for link in wanted}
         for link in self.folder.glob('*/*/*'):
             if link.is_symlink() and not (link in wanted and link.resolve() == wanted[link].resolve()):
@@ -152,6 +150,17 @@ class DataShare:
             with contextlib.suppress(FileExistsError):  # made before, or by another run
                 link.symlink_to(path)
 
+    @property
+    def _links(self) -> Mapping[Path, Path]:
+        """The links of a complete folder, and where they lead."""
+        return {
+            self.folder / split / name / path.name: path.absolute()
+            for split, classes in self._chosen.items()
+            for name, files in classes.items()
+            for path in files
+        }
+
+    @cached_property
     def _chosen(self) -> Mapping[str, Mapping[str, list[Path]]]:
         """The images that are left, by split and class.
 

@@ -149,7 +149,7 @@ def read_study(path: str) -> Study:
             )
     statistic, seeds = content.get('statistic', 'last'), content.get('seeds', 3)
     metric = content.get('metric', 'eval_top1')
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         nearest = difflib.get_close_matches(str(metric)[:100], METRICS, n=2) or METRICS
         raise ValueError(
             f'The study {path} has metric {shown(metric)}, which no run reports: choose {any_of(nearest)}.'

@@ -3,7 +3,6 @@
 import glob
 import os
 from collections.abc import Collection, Sequence
-from itertools import chain, count
 from typing import Any
 
 from timm.models import get_pretrained_cfg_value, is_model, list_models
@@ -88,13 +87,18 @@ def label_runs(paths: Sequence[str], shortest: int = 1) -> list[str]:
         shortest = 1
     while len({part[-1] for part in parts}) == 1 < len(set(whole)) and min(map(len, parts)) > 1:
         parts, shortest = [part[:-1] for part in parts], 1  # last.pth.tar, say, of each
-    lengths = range(shortest, max(map(len, parts)) + 1)
-    labels = max((['-'.join(part[-length:]) for part in parts] for length in lengths), key=lambda found: len({*found}))
+    labels: list[str] = []
+    for length in range(shortest, max(map(len, parts)) + 1):
+        longer = ['-'.join(part[-length:]) for part in parts]
+        if len(set(longer)) > len(set(labels)):
+            labels = longer
     names: dict[tuple[str, ...], str] = {}
     for path, label in zip(whole, labels):
-        numbered = (name for number in count(2) if (name := f'{label}-{number}') not in labels)
-        if path not in names:
-            names[path] = next(name for name in chain([label], numbered) if name not in names.values())
+        name, number = label, 1
+        while name in names.values() or (number > 1 and name in labels):
+            number += 1
+            name = f'{label}-{number}'
+        names.setdefault(path, name)
     return [names[path] for path in whole]
 
 

@@ -58,6 +58,7 @@ def test_rows_are_whole_or_not_there(tmp_path, monkeypatch):
     'text, said',
     [
         ('epoch;train_loss\n0;1.5\n', 'no column epoch'),  # as spreadsheets write it where commas are for decimals
+        ('\nepoch,train_loss\n0,1.5\n', 'no column epoch'),
         ('epoch,train_loss\nzero,1.5\n', 'zero stands where'),
         ('epoch,train_loss\ninf,1.5\n', 'inf stands where'),
         ('epoch,train_loss\n0.5,1.5\n', '0.5 stands where'),

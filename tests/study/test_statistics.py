@@ -31,7 +31,7 @@ def test_what_has_diverged_is_worse_than_any_number(decreasing):
     assert without_infinity([(0, math.inf), (1, 3.0)])[1] == (1, 3.0)
 
 
-def test_a_mean_with_nan_is_none():
+def test_a_mean_with_nan_is_nan():
     found = [spread_of([math.nan, 1.0]).mean, spread_of([1.0, math.nan]).deviation]
     difference = difference_of({0: math.nan, 1: 2.0}, {0: 1.0, 1: 1.0})
     assert all(map(math.isnan, [*found, difference.mean, difference.low, difference.smallest]))

@@ -123,6 +123,7 @@ def test_pairs_of_rows_and_columns(compare, pairs, tmp_path):
         ('arms: {a: {}, A: {}}', ['punctuation']),
         ('arms: {a: {}}\nstatistic: mean', ['mean', 'median10']),
         ('arms: {a: {}}\nmetric: eval_topl', ['eval_topl', 'eval_top1']),
+        ('arms: {a: {}}\nmetric: [eval_top1]', ['metric', 'eval_top1']),
         ('arms: [a, b]', ['arms:', 'a name, a colon']),
         ('arms: {a: {}}\nseeds: 0', ['seeds', '0']),
         ('arms: {a: {}}\nsees: 3', ['sees', 'seeds']),
@@ -268,6 +269,16 @@ def test_a_share_of_as_many_images_as_the_report_says(study, data, tmp_path):
     says(told, 'data-1', 'train:12/3 val:24/3', 'train:6/3 val:24/3', '--output')
     with pytest.raises(ValueError, match='data-1 holds train:12/3'):
         plan_runs(fewer, tmp_path / 'out', 1, flags=flags)[0].make_data()
+
+
+def test_a_share_of_other_images_of_the_same_number(data, tmp_path):
+    source = shutil.copytree(data, tmp_path / 'source')
+    DataShare(str(source), tmp_path / 'share').make()
+    DataShare(str(source), tmp_path / 'share').check()
+    image = next((source / 'train' / 'class0').iterdir())
+    image.rename(image.with_stem('other'))
+    with pytest.raises(ValueError, match='differs in train/class0/'):
+        DataShare(str(source), tmp_path / 'share').check()
 
 
 def test_a_share_that_was_never_complete_is_made_anew(data, tmp_path):
