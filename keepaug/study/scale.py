@@ -56,7 +56,7 @@ def scaled_flags(args: argparse.Namespace, scale: float) -> list[str]:
         if isinstance(value, list):
             flags += [spell(name), *map(str, sorted({*map(shrink, value)}))]
         elif value >= 1:
-            flags += [spell(name), f'{shrink(value):g}']
+            flags += [spell(name), str(shrink(value))]
     if args.lr_stable_timescale:  # a span of time, which may be shorter than an epoch
         flags += ['--lr-stable-timescale', f'{args.lr_stable_timescale * scale:g}']
     for name in ('train_num_samples', 'val_num_samples'):
